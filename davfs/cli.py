@@ -1,0 +1,244 @@
+"""The `davfs` command: reads the command line, runs one command, tells a failure in one line.
+
+Nothing is decided here but the exit code. Modules that take long to import (trio, httpx, rich) are imported
+by the command that needs them: `davfs --help` takes no longer than Python itself. The table of options
+stands in options.py, that of exit codes in exitcodes.py; the help texts are made from them.
+
+`davfs SOURCE MOUNTPOINT -o ...` without a command is what mount(8) calls for the type fuse.davfs, and means
+`davfs mount`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, NoReturn
+
+from davfs import __version__
+from davfs.errors import ConfigError
+from davfs.exitcodes import DaemonFailed, Exit, exit_code_for, root_failure, table
+
+_DEFAULT_TIMEOUT_S: Final = 300.0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Failures are ConfigErrors, and never repeat a word that may be a password."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments"):
+            message = "there are more words than this command takes, or an option it does not know"
+        raise ConfigError(f"{message} (see `{self.prog} --help`)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = _parser().parse_args(_with_command(words))
+        command: Callable[[argparse.Namespace], int] = arguments.command
+        return int(command(arguments))
+    except BrokenPipeError:  # `davfs status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return Exit.FAILURE
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line, with its exit code
+        return _told(error, debug=any("log_level=debug" in word for word in words))
+
+
+def _told(error: BaseException, *, debug: bool) -> int:
+    from davfs.daemon import one_line
+    from davfs.logs import printable
+
+    if debug and not isinstance(error, DaemonFailed):  # the daemon has told its own
+        import traceback
+
+        traceback.print_exception(error)
+    cause = root_failure(error)
+    if isinstance(cause, KeyboardInterrupt):
+        text = "interrupted"
+    elif isinstance(cause, OSError):
+        text = f"{cause.filename}: {cause.strerror}" if cause.filename else str(cause)
+    else:
+        text = one_line(error)
+    sys.stderr.write(printable(f"davfs: {text}") + "\n")
+    return exit_code_for(error)
+
+
+# --- the commands -----------------------------------------------------------------------------------
+
+
+def _mount(arguments: argparse.Namespace) -> int:
+    from davfs.commands.mount import mount
+
+    return mount(arguments.source, arguments.mountpoint, arguments.options, foreground=arguments.foreground)
+
+
+def _unmount(arguments: argparse.Namespace) -> int:
+    from davfs.commands.drain import unmount
+    from davfs.commands.status import UploadBar
+
+    with UploadBar() as bar:
+        unmount(arguments.mountpoint, timeout_s=arguments.timeout, force=arguments.force, watch=bar.watch)
+    return Exit.OK
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    from davfs.commands.drain import sync
+    from davfs.commands.status import UploadBar
+
+    with UploadBar() as bar:
+        sync(arguments.mountpoint, timeout_s=arguments.timeout, watch=bar.watch)
+    return Exit.OK
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from davfs.commands.status import status
+
+    return status(arguments.mountpoint, as_json=arguments.json)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from davfs.commands.demo import demo
+
+    return demo(arguments.mountpoint, command=arguments.run, share=arguments.share)
+
+
+# --- the command line -------------------------------------------------------------------------------
+
+
+def _add_mount(parser: argparse.ArgumentParser) -> None:
+    from davfs.options import options_help
+
+    parser.add_argument("source", metavar="SOURCE", help="the share: an http:// or https:// URL")
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="the folder it appears in")
+    parser.add_argument(
+        "-o",
+        dest="options",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE],...",
+        help="options, see below; a comma in a value is written \\,",
+    )
+    parser.add_argument("-f", "--foreground", action="store_true", help="stay, and log to the terminal")
+    parser.epilog = f"options for -o:\n{options_help()}\n\n{_MOUNT_NOTES}"
+
+
+_MOUNT_NOTES: Final = """\
+The kernel's noexec, nosuid, nodev and noatime work as usual; what fstab(5) adds for itself is accepted.
+
+The password comes from password_file, password_command, the environment variable DAVFS_PASSWORD, or a
+prompt: in this order. It is never an option, where `ps` would show it.
+
+The command returns when the drive answers, or fails with one line and an exit code (`davfs --help`)."""
+
+
+def _add_unmount(parser: argparse.ArgumentParser) -> None:
+    _add_sync(parser)
+    parser.add_argument("--force", action="store_true", help="unmount even if files are left or it is in use")
+
+
+def _add_sync(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
+    parser.add_argument(
+        "--timeout",
+        type=_timeout,
+        default=_DEFAULT_TIMEOUT_S,
+        metavar="SECONDS",
+        help=f"wait no longer ({_DEFAULT_TIMEOUT_S:g}; `none`: as long as it takes)",
+    )
+
+
+def _timeout(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        value_s = float(text)
+    except ValueError:
+        value_s = -1.0
+    if not 0 <= value_s < float("inf"):
+        raise argparse.ArgumentTypeError("needs a number of seconds, or `none`")
+    return value_s
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="only this one (default: all)")
+    parser.add_argument(
+        "--json", action="store_true", help="for programs: an object, without MOUNTPOINT a list"
+    )
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "mountpoint", metavar="MOUNTPOINT", nargs="?", default="drive", help="made if it is missing (./drive)"
+    )
+    parser.add_argument(
+        "--run", metavar="COMMAND", help="run this in the drive, then end with its exit status"
+    )
+    parser.add_argument(
+        "--share", "--keep", metavar="DIR", help="share this folder and keep it (default: a temporary one)"
+    )
+
+
+class _Command(NamedTuple):
+    run: Callable[[argparse.Namespace], int]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    summary: str
+    aliases: tuple[str, ...] = ()
+
+
+_COMMANDS: Final = {
+    "mount": _Command(_mount, _add_mount, "mount a share"),
+    "unmount": _Command(_unmount, _add_unmount, "wait until everything is sent, then unmount", ("umount",)),
+    "sync": _Command(_sync, _add_sync, "wait until the server has everything"),
+    "status": _Command(_status, _add_status, "show what is mounted, and what is not sent yet"),
+    "demo": _Command(_demo, _add_demo, "mount a share of this machine, to try davfs out"),
+}
+_COMMAND_WORDS: Final = frozenset(_COMMANDS) | {word for each in _COMMANDS.values() for word in each.aliases}
+
+_EPILOG: Final = f"""\
+`davfs SOURCE MOUNTPOINT [-o ...]` is the same as `davfs mount`: the form that mount(8) and fstab use.
+`davfs COMMAND --help` tells more, `davfs mount --help` lists all options.
+
+exit codes:
+{table()}
+
+examples:
+  davfs mount https://cloud.example/dav ~/cloud -o username=me,password_command='pass cloud'
+  davfs status
+  davfs unmount ~/cloud"""
+
+
+def _with_command(words: list[str]) -> list[str]:
+    """`words` with `mount` in front when they have the form that mount(8) uses."""
+    first = words[0] if words else "--help"
+    if first in _COMMAND_WORDS or first in {"-h", "--help", "--version"}:
+        return words or [first]
+    if "://" not in first and not first.startswith("-"):
+        raise ConfigError(_unknown_command(first))
+    return ["mount", *words]
+
+
+def _unknown_command(word: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, sorted(_COMMAND_WORDS), n=1)
+    return f"{word!r} is no command and no URL: " + (
+        f"did you mean {near[0]!r}?" if near else "see `davfs --help`"
+    )
+
+
+def _parser() -> _Parser:
+    raw = argparse.RawDescriptionHelpFormatter
+    about = "Mounts a WebDAV share as a local drive."
+    parser = _Parser(prog="davfs", description=about, epilog=_EPILOG, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"davfs {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, command in _COMMANDS.items():
+        about = f"{command.summary[0].upper()}{command.summary[1:]}."
+        sub = commands.add_parser(
+            name, aliases=command.aliases, help=command.summary, description=about, formatter_class=raw
+        )
+        sub.set_defaults(command=command.run)
+        command.add_arguments(sub)
+    return parser

@@ -1,0 +1,1 @@
+"""What the wire says: WebDAV as a typed client. Knows nothing of inodes, caches or the kernel."""

@@ -1,0 +1,447 @@
+"""PROPFIND bodies, and 207 answers: bytes in, resources out, while the bytes still arrive.
+
+Owns the XML: what is asked for (only properties that are used), and how an answer is read: `Multistatus`
+yields one `Entry` per DAV:response, `ListingBuilder` and `sole_entry` give entries their place in the
+share. Pure: no I/O, no clock.
+
+Hostile input (design.md 5): no DTD, no entities, no network; libxml2's own limits stay on (depth 256).
+A response that does not end within 1 MiB, or more than a million of them, ends the parse. Each response
+element is freed when read, so memory does not grow with the listing.
+
+Lenient where servers are known to be wrong (servers.md 14-18): the bytes that XML forbids are replaced by
+their percent-encoding, which keeps the name in an href right; several propstat each with its own status,
+none meaning OK; XML that breaks off keeps what came before and is marked incomplete; "self" is found by
+its path, not its position. The only error raised is ProtocolError, when nothing usable came.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from lxml import etree
+
+from davfs.dav.dates import parse_date
+from davfs.dav.hrefs import Share
+from davfs.dav.resource import DavPath, ETag, Quota, Resource
+from davfs.errors import ProtocolError
+
+_HEAD: Final = b'<?xml version="1.0" encoding="utf-8"?>\n'
+# getcontenttype is not asked for: no program sees it, and Apache and wsgidav guess it file by file.
+PROPFIND_RESOURCE: Final = (
+    _HEAD + b'<D:propfind xmlns:D="DAV:"><D:prop><D:resourcetype/><D:getcontentlength/><D:getlastmodified/>'
+    b'<D:creationdate/><D:getetag/><executable xmlns="http://apache.org/dav/props/"/></D:prop></D:propfind>'
+)
+# RFC 4331. copyparty answers the used bytes only when the available ones are asked for too.
+PROPFIND_QUOTA: Final = (
+    _HEAD + b'<D:propfind xmlns:D="DAV:"><D:prop><D:quota-available-bytes/><D:quota-used-bytes/>'
+    b"</D:prop></D:propfind>"
+)
+
+_RESPONSE: Final = "{DAV:}response"
+_HREF: Final = "{DAV:}href"
+_STATUS: Final = "{DAV:}status"
+_PROPSTAT: Final = "{DAV:}propstat"
+_PROP: Final = "{DAV:}prop"
+_COLLECTION: Final = "{DAV:}collection"
+_RESOURCETYPE: Final = "{DAV:}resourcetype"
+_EXECUTABLE: Final = "{http://apache.org/dav/props/}executable"
+
+_STATUS_LINE: Final = re.compile(r"HTTP/\S+\s+(\d{3})\b|\s*(\d{3})\s*$")
+_FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\udc80-\udcff]")
+_DECLARED: Final = re.compile(rb"""<\?xml[^>]*\bencoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
+_UTF8_NAMES: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+_SLICE_BYTES: Final = 64 * 1024  # what is parsed at a time: the bound on memory after a gzip bomb's chunk
+_SIZE_MAX: Final = 2**63 - 1  # off_t
+
+MOST_RESPONSES: Final = 1_000_000
+LONGEST_RESPONSE_BYTES: Final = 1024 * 1024  # the largest real one with all properties is 2 kB
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One DAV:response. `status` is 200 where the server gave properties and no other status."""
+
+    hrefs: tuple[str, ...]
+    status: int
+    resource: Resource
+    quota: Quota
+
+    @property
+    def is_ok(self) -> bool:
+        return 200 <= self.status < 300
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One member for which DELETE, MOVE, COPY, PUT or LOCK did not succeed (RFC 4918 9.6.1)."""
+
+    href: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One PROPFIND Depth 1: a folder and what is directly in it."""
+
+    itself: Resource
+    members: dict[str, Resource]  # by decoded name (str, surrogateescape)
+    ignored: int  # bad or foreign response elements that were skipped
+    complete: bool  # False when the XML broke off: absence from `members` proves nothing then
+
+
+# --- bytes -> text that XML allows ------------------------------------------------------------------
+
+
+def _percent(found: re.Match[str]) -> str:
+    data = found[0].encode("utf-8", "surrogateescape")
+    return "".join(f"%{byte:02X}" for byte in data)
+
+
+class _Cleaner:
+    """UTF-8 bytes in any pieces -> UTF-8 bytes without what XML 1.0 forbids (section 2.2).
+
+    A name with a control character, U+FFFE or broken UTF-8 makes the whole listing ill-formed on
+    nginx, WsgiDAV, copyparty and others (servers.md 16). Documents declared in another encoding
+    pass unchanged.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._head = b""
+        self._utf8: bool | None = None
+
+    def clean(self, data: bytes, *, final: bool = False) -> bytes:
+        if self._utf8 is None:
+            self._head += data
+            if len(self._head) < 128 and b"?>" not in self._head and not final:
+                return b""  # the declaration may still be on its way
+            data, self._head = self._head, b""
+            self._utf8 = self._is_utf8(data)
+        if not self._utf8:
+            return data
+        text = self._decoder.decode(data, final)
+        return _FORBIDDEN.sub(_percent, text).encode()
+
+    @staticmethod
+    def _is_utf8(head: bytes) -> bool:
+        if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in head[:4]:
+            return False
+        declared = _DECLARED.match(head.lstrip(codecs.BOM_UTF8))
+        return declared is None or declared[1].decode("ascii").lower() in _UTF8_NAMES
+
+
+# --- one response element ---------------------------------------------------------------------------
+
+
+def _status_of(text: str | None) -> int | None:
+    found = _STATUS_LINE.match(text.strip()) if text else None
+    return int(found[1] or found[2]) if found else None
+
+
+def _number(text: str | None) -> int | None:
+    text = (text or "").strip()
+    if not text.isascii() or not text.isdigit() or len(text) > 19:
+        return None
+    value = int(text)
+    return value if value <= _SIZE_MAX else None
+
+
+class _Properties:
+    """The properties of one response, from its successful propstats."""
+
+    __slots__ = ("collection", "status", "texts")
+
+    def __init__(self) -> None:
+        self.status: int | None = None  # of the first propstat that failed
+        self.texts: dict[str, str] | None = None  # None: no propstat succeeded
+        self.collection: bool | None = None
+
+    def read(self, propstat: etree._Element) -> None:
+        props: list[etree._Element] = []
+        status = None
+        for child in propstat:
+            if child.tag == _PROP:
+                props.append(child)
+            elif child.tag == _STATUS:
+                status = _status_of(child.text)
+        if status is not None and not 200 <= status < 300:
+            self.status = self.status or status
+            return
+        texts = self.texts = self.texts or {}
+        for prop in props:
+            for value in prop:
+                tag = value.tag
+                if tag == _RESOURCETYPE:
+                    self.collection = any(kind.tag == _COLLECTION for kind in value)
+                elif isinstance(tag, str):
+                    texts[tag] = value.text or ""
+
+    def is_collection(self, href: str) -> bool:
+        return href.rstrip().endswith("/") if self.collection is None else self.collection
+
+    def resource(self, href: str) -> Resource:
+        texts = self.texts or {}
+        is_collection = self.is_collection(href)
+        # lighttpd, Nephele and libphodav give folders a getcontentlength (servers.md 18): not content
+        size_bytes = None if is_collection else _number(texts.get("{DAV:}getcontentlength"))
+        return Resource(
+            is_collection=is_collection,
+            size_bytes=size_bytes,
+            mtime_s=parse_date(texts.get("{DAV:}getlastmodified")),
+            created_s=parse_date(texts.get("{DAV:}creationdate")) or None,  # 1970 on Nextcloud: unknown
+            etag=_etag(texts.get("{DAV:}getetag")),
+            executable=_EXECUTABLE_TEXTS.get(texts.get(_EXECUTABLE, "")),
+        )
+
+    def quota(self) -> Quota:
+        texts = self.texts or {}
+        # -1, -2, -3 (Nextcloud: not computed, unknown, unlimited) are no numbers of bytes
+        return Quota(
+            _number(texts.get("{DAV:}quota-available-bytes")), _number(texts.get("{DAV:}quota-used-bytes"))
+        )
+
+
+_EXECUTABLE_TEXTS: Final = {"T": True, "F": False}
+_LONGEST_ETAG: Final = 1024  # it goes back in a request header
+
+
+def _etag(text: str | None) -> ETag | None:
+    return ETag.parse(text) if text and len(text) <= _LONGEST_ETAG else None
+
+
+def _entry(response: etree._Element) -> Entry:
+    hrefs: list[str] = []
+    status = None
+    properties = _Properties()
+    for child in response:
+        if child.tag == _HREF:
+            hrefs.append(child.text or "")
+        elif child.tag == _PROPSTAT:
+            properties.read(child)
+        elif child.tag == _STATUS:
+            status = _status_of(child.text)
+    if status is None:
+        status = 200 if properties.texts is not None else properties.status or 200
+    href = hrefs[0] if hrefs else ""
+    return Entry(tuple(hrefs), status, properties.resource(href), properties.quota())
+
+
+# --- the document -----------------------------------------------------------------------------------
+
+
+class Multistatus:
+    """Incremental reader of one 207 body: feed() gives the entries that ended in the bytes so far.
+
+    After close(), `complete` tells whether the document was whole. Nothing here raises on bad bytes
+    except close(), when not one response could be read (ProtocolError).
+    """
+
+    def __init__(self) -> None:
+        self._parser = etree.XMLPullParser(
+            events=("end",),
+            tag=_RESPONSE,
+            resolve_entities=False,
+            load_dtd=False,
+            no_network=True,
+            huge_tree=False,
+            remove_comments=True,
+            remove_pis=True,
+        )
+        self._cleaner = _Cleaner()
+        self._since_response_bytes = 0
+        self._broken: str | None = None
+        self._root_seen = False
+        self.responses = 0
+
+    @property
+    def stopped(self) -> bool:
+        """True when further bytes will not be looked at: the caller may hang up."""
+        return self._broken is not None
+
+    @property
+    def complete(self) -> bool:
+        return self._broken is None
+
+    def feed(self, data: bytes) -> list[Entry]:
+        return self._parse(self._cleaner.clean(data))
+
+    def close(self) -> list[Entry]:
+        """The end of the bytes: the last entries, if any. Raises ProtocolError if there never was one."""
+        entries = self._parse(self._cleaner.clean(b"", final=True))
+        if self._broken is None:
+            self._end_document()
+        if self.responses == 0 and (self._broken is not None or not self._root_seen):
+            why = self._broken or "another document"
+            raise ProtocolError(f"the answer is not a WebDAV multistatus: {why}")
+        return entries
+
+    def _end_document(self) -> None:
+        try:
+            root = self._parser.close()
+        except etree.XMLSyntaxError as error:
+            self._broken = _first_line(error)
+        else:
+            self._root_seen = root.tag == "{DAV:}multistatus"
+
+    def _parse(self, data: bytes) -> list[Entry]:
+        entries: list[Entry] = []
+        for start in range(0, len(data), _SLICE_BYTES):
+            if self._broken is not None:
+                break
+            piece = data[start : start + _SLICE_BYTES]
+            self._since_response_bytes += len(piece)
+            try:
+                self._parser.feed(piece)
+            except etree.XMLSyntaxError as error:
+                self._broken = _first_line(error)
+            entries.extend(self._read_events())
+        return entries
+
+    def _read_events(self) -> Iterator[Entry]:
+        for _, response in self._parser.read_events():
+            if self.responses == 0 and response.getroottree().docinfo.doctype:
+                self._broken = "it has a DTD"
+            if self._broken == "it has a DTD" or self.responses >= MOST_RESPONSES:
+                self._broken = self._broken or "too many responses"
+                return
+            self.responses += 1
+            self._since_response_bytes = 0
+            yield _entry(response)
+            _free(response)
+        if self._since_response_bytes > LONGEST_RESPONSE_BYTES:
+            self._broken = self._broken or "a response is too large"
+
+
+def _free(response: etree._Element) -> None:
+    """Drop the element, and what lies before it in its parent, from the tree."""
+    response.clear()
+    parent = response.getparent()
+    if parent is not None:
+        while parent[0] is not response:
+            del parent[0]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]
+
+
+def parse_failures(body: bytes) -> list[Failure]:
+    """What failed, from the 207 body of a verb that changes something; empty when all went well.
+
+    Raises ProtocolError when it cannot be read: then nobody knows what happened.
+    """
+    document = Multistatus()
+    entries = document.feed(body) + document.close()
+    refused = (entry for entry in entries if not entry.is_ok)
+    failures = [Failure(href, entry.status) for entry in refused for href in entry.hrefs or ("",)]
+    if not failures and not document.complete:
+        raise ProtocolError("the list of failures broke off")
+    return failures
+
+
+def root_cause(failures: list[Failure]) -> Failure:
+    """The one to report: 424 only says that another one failed (RFC 4918 11.4)."""
+    return next((failure for failure in failures if failure.status != 424), failures[0])
+
+
+# --- entries -> the place asked for -----------------------------------------------------------------
+
+
+def _folded(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts)
+
+
+def sole_entry(entries: Sequence[Entry], share: Share, path: DavPath) -> Entry | None:
+    """The answer about `path` among those to a Depth 0 request; None if it is not there.
+
+    By path first. A single answer under another spelling is taken as well: Nextcloud turns NFD into
+    NFC, IIS ignores case, libphodav writes an empty href for names with '%' (servers.md 14, 22).
+    """
+    for entry in entries:
+        if any(share.path_of(href) == path for href in entry.hrefs):
+            return entry
+    if len(entries) != 1:
+        return None
+    named = [share.path_of(href) for href in entries[0].hrefs if href]
+    alike = all(one is not None and _folded(one.parts) == _folded(path.parts) for one in named)
+    return entries[0] if alike else None
+
+
+@dataclass(slots=True)
+class ListingBuilder:
+    """Sorts the entries of one Depth 1 answer about `path` into the folder and its members."""
+
+    share: Share
+    path: DavPath
+    ignored: int = 0
+    foreign: str | None = None  # the first href outside the share, for the message
+    _itself: Resource | None = None
+    _itself_status: int = 0
+    _members: dict[str, Resource] = field(default_factory=dict)
+    _strays: list[tuple[DavPath, Resource]] = field(default_factory=list)
+
+    def extend(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            for href in entry.hrefs:
+                self._place(href, entry)
+            if not entry.hrefs:
+                self.ignored += 1
+
+    def _place(self, href: str, entry: Entry) -> None:
+        place = self.share.path_of(href)
+        if place is None:
+            self.ignored += 1
+            self.foreign = self.foreign or href[:200]
+        elif place == self.path:
+            self._take_itself(entry)
+        elif not entry.is_ok:
+            self.ignored += 1
+        elif place.parts[:-1] == self.path.parts:
+            self._members.setdefault(place.name, entry.resource)
+        else:
+            self._strays.append((place, entry.resource))
+
+    def _take_itself(self, entry: Entry) -> None:
+        if entry.is_ok:
+            self._itself = self._itself or entry.resource
+        else:
+            self._itself_status = self._itself_status or entry.status
+
+    @property
+    def refused_status(self) -> int | None:
+        """The failure the server gave for the folder itself, if it gave nothing better."""
+        return self._itself_status if self._itself is None and self._itself_status else None
+
+    def build(self, *, complete: bool) -> Listing:
+        """Raises ProtocolError when nothing in the answer is about the folder."""
+        if self._itself is None and not self._members:
+            self._adopt_other_spelling()
+        if self._itself is None and not self._members:
+            raise ProtocolError(self._nothing_usable())
+        itself = self._itself or Resource(is_collection=True)
+        return Listing(itself, self._members, self.ignored + len(self._strays), complete)
+
+    def _adopt_other_spelling(self) -> None:
+        """The server spells the folder differently (case, NFC): read the strays from its own name."""
+        wanted = _folded(self.path.parts)
+        own = next((place for place, _ in self._strays if _folded(place.parts) == wanted), None)
+        if own is None:
+            return
+        strays, self._strays, self.path = self._strays, [], own
+        for place, resource in strays:
+            if place == own:
+                self._itself = self._itself or resource
+            elif place.parts[:-1] == own.parts:
+                self._members.setdefault(place.name, resource)
+            else:
+                self._strays.append((place, resource))
+
+    def _nothing_usable(self) -> str:
+        if self.foreign is not None:
+            return f"the server's answer is about another address: {self.foreign!r}"
+        return "the server's answer says nothing about the folder asked for"

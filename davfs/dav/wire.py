@@ -1,0 +1,327 @@
+"""Where httpx ends: its exceptions become davfs errors here, and its response bodies plain reads.
+
+Owns request bodies on their way out; the mapping of every httpx failure to Unreachable (nothing was sent),
+Disconnected (outcome unknown), TimedOut or ProtocolError; and the life of one answer's body: read it, unzip
+it within bounds, leave it early without harm to the connection pool. Texts name the verb and the path,
+never a URL with a query, a header or a credential.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import httpx
+import trio
+
+from davfs.errors import (
+    DavfsError,
+    Disconnected,
+    LinkError,
+    ProtocolError,
+    StaleVersion,
+    TimedOut,
+    Unreachable,
+)
+
+_DRAIN_BYTES: Final = 64 * 1024  # an error page up to this size is read, so that the connection lives on
+_DRAIN_S: Final = 2.0
+_CLOSE_S: Final = 2.0
+_PIECE_BYTES: Final = 128 * 1024  # one write time-out covers one piece, so a slow link is not a dead one
+_INFLATE_BYTES: Final = 64 * 1024
+_LEFTOVER_PIECES: Final = 20_000  # the smallest chunks (6 bytes framed) that fit into one 64 KiB read
+_CUT: Final = ("disconnected", "closed connection")  # httpcore and h11 say so in RemoteProtocolError
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error` and all that led to it, the members of groups included."""
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        one = todo.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        todo += [one.__context__, one.__cause__]
+        if isinstance(one, BaseExceptionGroup):
+            todo += one.exceptions
+
+
+def _tls_text(error: BaseException) -> str | None:
+    """What went wrong in TLS, if that was it."""
+    found = [one for one in _causes(error) if isinstance(one, ssl.SSLError)]
+    for one in found:
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return f"the server's certificate is not trusted: {one.verify_message}"
+    reasons = [str(one.reason or "") for one in found if not isinstance(one, ssl.SSLEOFError)]
+    for reason in reasons:
+        if "CERTIFICATE" in reason or "HANDSHAKE_FAILURE" in reason:
+            return f"TLS failed, the server may want a client certificate ({reason})"
+    return f"TLS failed ({reasons[0]})" if reasons else None
+
+
+def _connect_text(error: BaseException) -> str:
+    for one in _causes(error):
+        if isinstance(one, socket.gaierror):
+            return "unknown host"
+        if isinstance(one, ConnectionRefusedError):
+            return "connection refused"
+    for one in _causes(error):
+        if isinstance(one, OSError) and one.strerror:
+            return one.strerror
+    return "no connection"
+
+
+def link_error(error: httpx.HTTPError, label: str) -> DavfsError:
+    """The davfs error for an httpx failure of the request `label`."""
+    if isinstance(error, httpx.ConnectTimeout):
+        return Unreachable(f"{label}: no connection in time")
+    if isinstance(error, httpx.TimeoutException):
+        waited_for = "a free connection" if isinstance(error, httpx.PoolTimeout) else "the server"
+        return TimedOut(f"{label}: waited too long for {waited_for}")
+    tls = _tls_text(error)
+    if isinstance(error, httpx.ConnectError):
+        return Unreachable(f"{label}: {tls or _connect_text(error)}")
+    if isinstance(error, httpx.NetworkError):
+        # TLS 1.3 tells of a missing client certificate only on the first read: nothing was processed
+        is_refusal = tls is not None and "certificate" in tls
+        return (
+            Unreachable(f"{label}: {tls}") if is_refusal else Disconnected(f"{label}: the connection broke")
+        )
+    return _protocol_error(error, label)
+
+
+def _protocol_error(error: httpx.HTTPError, label: str) -> DavfsError:
+    text = str(error)
+    if isinstance(error, httpx.RemoteProtocolError) and any(words in text for words in _CUT):
+        return Disconnected(f"{label}: the server closed the connection")
+    if isinstance(error, httpx.LocalProtocolError):  # a header we may not send, or a body of the wrong length
+        return ProtocolError(f"{label}: the request cannot be sent ({type(error).__name__})")
+    return ProtocolError(f"{label}: the answer is not HTTP ({text[:200]})")
+
+
+@contextmanager
+def translated(label: str) -> Iterator[None]:
+    """Turns what httpx raises inside into davfs errors."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise link_error(error, label) from error
+    except httpx.StreamError as error:
+        raise Disconnected(f"{label}: the body was closed") from error
+    except ssl.SSLError as error:  # httpcore lets some through unmapped, from a close
+        raise Disconnected(f"{label}: TLS broke ({error.reason})") from error
+
+
+@contextmanager
+def deadline(seconds: float, label: str) -> Iterator[None]:
+    """Raises TimedOut when the block takes longer."""
+    try:
+        with trio.fail_after(max(0.0, seconds)):
+            yield
+    except trio.TooSlowError:
+        raise TimedOut(f"{label}: no answer within {seconds:.0f} s") from None
+
+
+class Body(Protocol):
+    """The content of a request: a factory, iterable again from the start (a 401 may cost one full send)."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Octets:
+    """A Body of bytes at hand."""
+
+    data: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.data)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.data
+
+
+class _Sending:
+    """One pass over a Body: pieces of at most 128 KiB, exactly as many bytes as announced."""
+
+    def __init__(self, body: Body, count: Callable[[int], None]) -> None:
+        self.source = aiter(body)
+        self._chunk = memoryview(b"")
+        self._left = body.size_bytes
+        self._count = count
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._chunk:
+            chunk = await anext(self.source, None)
+            if chunk is None:
+                self._check(self._left == 0)
+                raise StopAsyncIteration
+            self._chunk = memoryview(chunk)
+        piece, self._chunk = bytes(self._chunk[:_PIECE_BYTES]), self._chunk[_PIECE_BYTES:]
+        self._left -= len(piece)
+        self._check(self._left >= 0)
+        self._count(len(piece))
+        return piece
+
+    def _check(self, is_as_announced: bool) -> None:
+        if not is_as_announced:  # the error cuts the connection, which keeps most servers from storing it
+            raise StaleVersion("the content changed while it was being sent")
+
+
+class Outgoing(httpx.AsyncByteStream):
+    """A Body as httpx sends it. aclose() ends iterations that an early answer left suspended."""
+
+    def __init__(self, body: Body, count: Callable[[int], None]) -> None:
+        self._body = body
+        self._count = count
+        self._passes: list[_Sending] = []
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._passes.append(_Sending(self._body, self._count))
+        return self._passes[-1]
+
+    async def aclose(self) -> None:
+        with trio.CancelScope(shield=True):
+            for one in self._passes:
+                if isinstance(one.source, AsyncGenerator):
+                    await one.source.aclose()
+        self._passes.clear()
+
+
+class _Inflater:
+    """gzip or zlib in any pieces, at most 64 KiB out at a time: a bomb costs no memory."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(wbits=47)  # 32 + 15: detects gzip and zlib headers
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        self._rest += data
+
+    def more(self) -> bytes:
+        if not self._rest or self._stream.eof:
+            return b""
+        data = self._stream.decompress(self._rest, _INFLATE_BYTES)
+        self._rest = self._stream.unconsumed_tail
+        return data
+
+
+def _inflater_for(coding: str) -> _Inflater | None:
+    coding = coding.strip().lower()
+    if coding in ("", "identity"):
+        return None
+    if coding in ("gzip", "x-gzip", "deflate"):
+        return _Inflater()
+    raise ProtocolError(f"the answer came in an encoding that was not asked for: {coding[:40]!r}")
+
+
+class Incoming:
+    """One answer: its head, and its body as plain reads. Whoever holds it must finish() or close() it.
+
+    Reads are calls, not an async generator: a consumer that stops early leaves nothing suspended
+    behind, which trio would report as a leaked generator.
+    """
+
+    def __init__(self, response: httpx.Response, label: str, count: Callable[[int], None]) -> None:
+        self._response = response
+        self._pieces = response.aiter_raw()
+        self._label = label
+        self._count = count
+        self._started = False
+        self._ended = False
+        self._inflater: _Inflater | None = None
+        self._is_decoding = False
+        self.status = response.status_code
+        self.headers = response.headers
+        self.url = response.request.url
+
+    async def receive(self) -> bytes | None:
+        """The next bytes as sent, None at the end. Raises Disconnected, TimedOut, ProtocolError."""
+        if self._ended:
+            return None
+        self._started = True
+        try:
+            with translated(self._label):
+                piece = await anext(self._pieces, None)
+        except BaseException:
+            self._ended = True
+            raise
+        if piece is None:
+            self._ended = True
+        else:
+            self._count(len(piece))
+        return piece
+
+    async def receive_decoded(self) -> bytes | None:
+        """The next bytes with gzip undone, None at the end."""
+        if not self._is_decoding:
+            self._inflater = _inflater_for(self.headers.get("content-encoding", ""))
+            self._is_decoding = True
+        if self._inflater is None:
+            return await self.receive()
+        while not (piece := self._inflate(self._inflater)):
+            raw = await self.receive()
+            if raw is None:
+                return None
+            self._inflater.feed(raw)
+        return piece
+
+    def _inflate(self, inflater: _Inflater) -> bytes:
+        try:
+            return inflater.more()
+        except zlib.error as error:
+            raise ProtocolError(f"{self._label}: the answer is not valid gzip") from error
+
+    async def finish(self) -> None:
+        """Done with it: reads a short rest, so that the connection can be used again, and closes."""
+        length = self.headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length) <= _DRAIN_BYTES:
+            with trio.move_on_after(_DRAIN_S):
+                await self._drain()
+        await self.close()
+
+    async def _drain(self) -> None:
+        left = _DRAIN_BYTES
+        try:
+            while left > 0 and (piece := await self.receive()) is not None:
+                left -= len(piece)
+        except (LinkError, ProtocolError):
+            pass  # the answer itself was whole; only its connection is not worth keeping
+
+    async def close(self) -> None:
+        """Hangs up if the body was not read to its end. Safe under cancellation, and twice."""
+        with trio.move_on_after(_CLOSE_S, shield=True):
+            try:
+                with translated(self._label):
+                    await self._response.aclose()
+                    await self._run_out()
+            except DavfsError:
+                pass
+
+    async def _run_out(self) -> None:
+        """Steps httpx's suspended generators to their end.
+
+        httpx and httpcore nest async generators and close only the outermost; trio warns of each one
+        that is collected unfinished. A body that has not ended means that aclose() has closed its
+        connection, so each step meets leftovers of the last read and then an error, never the network.
+        """
+        if not self._started or self._ended:
+            return
+        self._ended = True
+        for _ in range(_LEFTOVER_PIECES):
+            if await anext(self._pieces, None) is None:
+                return

@@ -1,0 +1,214 @@
+"""The tree of failures, and the only place where a failure becomes an errno.
+
+    DavfsError
+    ├── PosixError            the file system itself says no (ENOTEMPTY, EISDIR ...)
+    ├── ConfigError           bad option, bad profile: told at start, never to the kernel
+    ├── BadName               a name this share cannot hold (EINVAL, ENAMETOOLONG)
+    ├── LinkError             the server was not reached, or did not answer in time
+    │   ├── Unreachable       DNS, refused, TLS: nothing was sent
+    │   ├── Disconnected      broke midway: the outcome is unknown
+    │   └── TimedOut          no answer within the deadline
+    ├── ProtocolError         an answer that is not what the RFCs allow, or not WebDAV
+    ├── StaleVersion          the server's version is not the one this handle has open
+    └── ServerRefused         a final status; one sub-class per meaning
+        ├── Unauthorized      401, 407
+        ├── Forbidden         403, 405, 451
+        ├── NotFound          404, 410
+        ├── AlreadyExists     405 on MKCOL, 412 on Overwrite: F
+        ├── ParentMissing     409
+        ├── PreconditionFailed 412
+        ├── TooLarge          413
+        ├── UriTooLong        414
+        ├── Locked            423, 424
+        ├── Unsupported       501, 415
+        ├── Busy              408, 425, 429, 502, 503, 504: a retry may help
+        ├── NoSpace           507
+        └── ServerFailure     500 and all other 5xx
+
+Each class says which errno a program gets, whether trying the same again later may help
+(`retry_helps`), and at which level it is logged. Sources: RFC 9110 section 15, RFC 4918 section 11.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import ClassVar
+
+
+class DavfsError(Exception):
+    """Base of everything davfs raises on purpose. The text is one line for a person."""
+
+    errno: int = errno.EIO
+    retry_helps: ClassVar[bool] = False
+    log_level: ClassVar[int] = logging.INFO
+
+
+class PosixError(DavfsError):
+    """The answer POSIX asks for, decided by davfs itself (no fault of the server)."""
+
+    log_level = logging.DEBUG
+
+    def __init__(self, code: int, text: str = "") -> None:
+        super().__init__(text or errno.errorcode.get(code, str(code)))
+        self.errno = code
+
+
+class ConfigError(DavfsError):
+    """An option, profile or command line that cannot be used. Exit code 2."""
+
+    errno = errno.EINVAL
+
+
+class BadName(DavfsError):
+    """A name that the share or the protocol cannot hold."""
+
+    errno = errno.EINVAL
+
+
+class NameTooLong(BadName):
+    errno = errno.ENAMETOOLONG
+
+
+class LinkError(DavfsError):
+    """The server did not give an answer. What was asked may or may not have happened."""
+
+    errno = errno.EIO
+    retry_helps = True
+    log_level = logging.WARNING
+
+
+class Unreachable(LinkError):
+    """No connection: unknown host, refused, TLS failure. The request did not reach the server."""
+
+    errno = errno.EHOSTUNREACH
+
+
+class Disconnected(LinkError):
+    """The connection broke after the request was (perhaps) sent: the outcome is unknown."""
+
+    errno = errno.EIO
+
+
+class TimedOut(LinkError):
+    errno = errno.ETIMEDOUT
+
+
+class ProtocolError(DavfsError):
+    """The answer is not HTTP, not XML, not WebDAV, or contradicts itself."""
+
+    errno = errno.EIO
+    log_level = logging.WARNING
+
+
+class StaleVersion(DavfsError):
+    """The resource changed on the server under an open handle (promise 4: never mix versions)."""
+
+    errno = errno.ESTALE
+
+
+class ServerRefused(DavfsError):
+    """The server answered with a final status other than success."""
+
+    def __init__(self, text: str = "", *, status: int = 0, retry_after_s: float | None = None) -> None:
+        super().__init__(text or f"the server answered {status}")
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class Unauthorized(ServerRefused):
+    errno = errno.EACCES
+    log_level = logging.ERROR
+
+
+class Forbidden(ServerRefused):
+    errno = errno.EACCES
+
+
+class NotFound(ServerRefused):
+    errno = errno.ENOENT
+    log_level = logging.DEBUG
+
+
+class AlreadyExists(ServerRefused):
+    errno = errno.EEXIST
+    log_level = logging.DEBUG
+
+
+class ParentMissing(ServerRefused):
+    errno = errno.ENOENT
+
+
+class PreconditionFailed(ServerRefused):
+    """412: what we believed of the target is no longer so."""
+
+    errno = errno.ESTALE
+
+
+class TooLarge(ServerRefused):
+    errno = errno.EFBIG
+
+
+class UriTooLong(ServerRefused):
+    errno = errno.ENAMETOOLONG
+
+
+class Locked(ServerRefused):
+    errno = errno.EBUSY
+
+
+class Unsupported(ServerRefused):
+    errno = errno.EOPNOTSUPP
+
+
+class Busy(ServerRefused):
+    errno = errno.EAGAIN
+    retry_helps = True
+    log_level = logging.WARNING
+
+
+class NoSpace(ServerRefused):
+    errno = errno.ENOSPC
+    log_level = logging.WARNING
+
+
+class ServerFailure(ServerRefused):
+    errno = errno.EIO
+    retry_helps = True
+    log_level = logging.WARNING
+
+
+_BY_STATUS: dict[int, type[ServerRefused]] = {
+    401: Unauthorized,
+    407: Unauthorized,
+    403: Forbidden,
+    405: Forbidden,
+    451: Forbidden,
+    404: NotFound,
+    410: NotFound,
+    409: ParentMissing,
+    412: PreconditionFailed,
+    413: TooLarge,
+    414: UriTooLong,
+    415: Unsupported,
+    423: Locked,
+    424: Locked,
+    501: Unsupported,
+    408: Busy,
+    425: Busy,
+    429: Busy,
+    502: Busy,
+    503: Busy,
+    504: Busy,
+    507: NoSpace,
+}
+
+
+def refused(method: str, status: int, where: str, *, retry_after_s: float | None = None) -> ServerRefused:
+    """The error for a final `status` answered to `method` on `where` (a path, for the message)."""
+    cls = _BY_STATUS.get(status)
+    if method == "MKCOL" and status == 405:  # RFC 4918 9.3.1: the name is taken
+        cls = AlreadyExists
+    if cls is None:
+        cls = ServerFailure if status >= 500 else ServerRefused
+    return cls(f"{method} {where}: the server answered {status}", status=status, retry_after_s=retry_after_s)

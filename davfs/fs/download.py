@@ -1,0 +1,232 @@
+"""Making bytes present: one request for each missing extent, however many wait for it.
+
+`ensure` returns when an extent is on disk. A small file comes whole in one GET; a larger one in windows
+that start where the reader is, double while it reads on, and shrink back when it jumps. Windows
+ahead of the reader run in parallel. Readers are served as the bytes arrive, not when a window ends. Every
+GET says which version it wants; an answer of another one is StaleVersion before a byte is used (promise 4).
+
+Only this module starts transfers from the server; the nursery is given by `Filesystem.run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import trio
+
+from davfs.dav.client import Client
+from davfs.dav.resource import DavPath
+from davfs.errors import DavfsError, Disconnected, ProtocolError
+from davfs.fs.content import Content, ContentStore
+
+WHOLE_MAX: Final = 512 * 1024  # up to here a file is fetched whole: one request, no ranges
+WINDOW_MIN: Final = 256 * 1024
+WINDOW_MAX: Final = 16 << 20
+WINDOWS_AHEAD: Final = 3
+ATTEMPTS_MAX: Final = 3
+JOIN_MAX: Final = 2 << 20  # a running GET this far behind a reader is worth waiting for
+
+
+@dataclass(slots=True)
+class ReadAhead:
+    """What one handle reads: where the next sequential read would start, and how far to look ahead."""
+
+    next_offset: int = 0
+    window: int = WINDOW_MIN
+
+    def reads(self, start: int, end: int) -> bool:
+        """Note a read; True when it goes on from the ones before.
+
+        The kernel sends the pieces of its own read-ahead in any order, so near is as good as exact.
+        """
+        sequential = -JOIN_MAX <= start - self.next_offset <= WINDOW_MIN
+        if sequential:
+            if start + self.window // 2 >= self.next_offset:
+                self.window = min(self.window * 2, WINDOW_MAX)
+            self.next_offset = max(self.next_offset, end)
+        else:
+            self.window = WINDOW_MIN
+            self.next_offset = end
+        return sequential
+
+
+@dataclass(slots=True, eq=False)
+class Transfer:
+    """One running GET: it delivers [at, end)."""
+
+    at: int
+    end: int
+    error: DavfsError | None = None
+    done: bool = False
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+class Downloads:
+    def __init__(self, client: Client, store: ContentStore, *, connections: int) -> None:
+        self._client = client
+        self._store = store
+        self._ahead = trio.CapacityLimiter(max(1, connections // 2))
+        self._demand = trio.CapacityLimiter(connections)
+        self._running: dict[int, list[Transfer]] = {}
+        self._nursery: trio.Nursery | None = None
+
+    def start(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    async def ensure(self, content: Content, path: Callable[[], DavPath], start: int, end: int) -> None:
+        """Until [start, end) is present. Raises what the transfer met; StaleVersion when the file changed.
+
+        A transfer that broke midway goes on where it broke, as long as each attempt brings something.
+        """
+        failures = 0
+        while gaps := content.missing(start, end):
+            gap_start, gap_end = gaps[0]
+            before = content.present.total_bytes
+            try:
+                transfer = self._covering(content, gap_start)
+                if transfer is None:
+                    transfer = self._begin(content, path, gap_start, gap_end, self._demand)
+                await self._progress(content, transfer, gap_start)
+            except DavfsError as error:
+                failures = 0 if content.present.total_bytes > before else failures + 1
+                if not error.retry_helps or failures >= ATTEMPTS_MAX:
+                    raise
+                await trio.sleep(0.1 * 2**failures)
+
+    async def ensure_whole(self, content: Content, path: Callable[[], DavPath]) -> None:
+        """All of it, several windows at a time."""
+        at = 0
+        while not content.complete:
+            gaps = content.missing(at, content.size_bytes)
+            if not gaps:
+                at = 0
+                continue
+            start = gaps[0][0]
+            self._look_ahead(content, path, start, WINDOW_MAX, WINDOWS_AHEAD)
+            at = min(start + WINDOW_MAX, gaps[0][1])
+            await self.ensure(content, path, start, at)
+
+    async def fetch_of_unknown_size(self, content: Content, path: Callable[[], DavPath]) -> None:
+        """The whole file, for servers that do not say its size: the size is what came."""
+        if content.size_bytes:
+            return
+        async with self._demand, self._client.get(path(), expected=content.base) as download:
+            async for chunk in download:
+                content.append_downloaded(chunk)
+        content.save()
+
+    def read_ahead(self, content: Content, path: Callable[[], DavPath], ahead: ReadAhead) -> None:
+        """Start what a sequential reader will want next. Never waits."""
+        if not content.complete and content.size_bytes > WHOLE_MAX:
+            self._look_ahead(content, path, ahead.next_offset, ahead.window, WINDOWS_AHEAD)
+
+    def _look_ahead(
+        self, content: Content, path: Callable[[], DavPath], at: int, window: int, count: int
+    ) -> None:
+        limit = min(content.size_bytes, content.base_size, at + window * 2)
+        while at < limit and len(self._running.get(content.id, ())) < count:
+            at = self._next_uncovered(content, at)
+            if at >= limit:
+                return
+            end = min(at + window, content.missing(at, content.size_bytes)[0][1])
+            self._begin(content, path, at, end, self._ahead)
+            at = end
+
+    def _next_uncovered(self, content: Content, at: int) -> int:
+        """The first byte from `at` that is neither present nor on its way."""
+        moved = True
+        while moved:
+            moved = False
+            run = content.present.run_from(at)
+            if run > at:
+                at, moved = run, True
+            for transfer in self._running.get(content.id, ()):
+                if transfer.at <= at < transfer.end:
+                    at, moved = transfer.end, True
+        return at
+
+    def _covering(self, content: Content, at: int) -> Transfer | None:
+        for transfer in self._running.get(content.id, ()):
+            if transfer.at <= at < transfer.end and at - transfer.at <= max(JOIN_MAX, WINDOW_MAX):
+                return transfer
+        return None
+
+    def _begin(
+        self,
+        content: Content,
+        path: Callable[[], DavPath],
+        start: int,
+        end: int,
+        limiter: trio.CapacityLimiter,
+    ) -> Transfer:
+        assert self._nursery is not None
+        if content.base_size <= WHOLE_MAX and len(content.present) == 0:
+            start, end = 0, content.base_size
+        elif end - start < WINDOW_MIN:
+            following = content.missing(start, start + WINDOW_MIN)
+            end = max(end, following[0][1])
+        transfer = Transfer(start, end)
+        self._running.setdefault(content.id, []).append(transfer)
+        self._store.acquire(content)
+        self._nursery.start_soon(self._run, content, path, transfer, limiter)
+        return transfer
+
+    async def _run(
+        self, content: Content, path: Callable[[], DavPath], transfer: Transfer, limiter: trio.CapacityLimiter
+    ) -> None:
+        """The task of one transfer. Its failure belongs to those who wait for it."""
+        try:
+            with transfer.scope:
+                async with limiter:
+                    await self._fetch(content, path, transfer)
+        except DavfsError as error:
+            transfer.error = error
+        finally:
+            transfer.done = True
+            running = self._running[content.id]
+            running.remove(transfer)
+            if not running:
+                del self._running[content.id]
+            content.progress.unpark_all()
+            self._store.release(content)
+
+    async def _fetch(self, content: Content, path: Callable[[], DavPath], transfer: Transfer) -> None:
+        whole = transfer.at == 0 and transfer.end >= content.base_size
+        async with self._client.get(
+            path(),
+            start=transfer.at,
+            end=None if whole else transfer.end,
+            expected=content.base,
+        ) as download:
+            transfer.at = download.start
+            if not download.ranged:
+                transfer.end = content.base_size
+            if content.base is not None and content.base.etag is None and not content.life.dirty:
+                content.base = replace(content.base, etag=download.validator.etag)  # nginx: ETag in GET only
+            async for chunk in download:
+                content.fill(transfer.at, chunk)
+                transfer.at += len(chunk)
+        if transfer.at < min(transfer.end, content.base_size):
+            raise Disconnected(f"the answer ended at byte {transfer.at} of {transfer.end}")
+
+    async def _progress(self, content: Content, transfer: Transfer, wanted: int) -> None:
+        """Wait until `wanted` is there or the transfer ended."""
+        while (
+            not transfer.done
+            and not content.present.covers(wanted, wanted + 1)
+            and wanted < content.size_bytes
+        ):
+            await content.progress.park()
+        if transfer.error is not None and content.missing(wanted, wanted + 1):
+            raise transfer.error
+        if transfer.done and content.missing(wanted, wanted + 1):
+            raise ProtocolError("the server did not deliver what was asked for")
+
+    async def stop(self, content: Content) -> None:
+        """End every transfer of a version that nobody wants any more."""
+        for transfer in list(self._running.get(content.id, ())):
+            transfer.scope.cancel()
+        while content.id in self._running:
+            await content.progress.park()

@@ -1,0 +1,319 @@
+"""Open files: choosing the version, reading, writing, cutting, and when what was written is sent.
+
+Invariants: an open handle stays with the version it opened (promise 4); what `write` returned for is on
+the cache disk and in the journal (promise 2); a version is chosen by the server's validator, asked for
+again when what is known is older than the attribute time-out (promise 5).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import Final
+
+from davfs.dav.resource import Resource
+from davfs.errors import DavfsError, PosixError, StaleVersion
+from davfs.fs.attributes import Opened
+from davfs.fs.content import FILE_SIZE_MAX, Content, ContentStore
+from davfs.fs.download import Downloads
+from davfs.fs.handles import Handles, OpenFile
+from davfs.fs.inodes import Node
+from davfs.fs.metadata import Entry
+from davfs.fs.settings import Settings
+from davfs.fs.tree import Tree
+from davfs.fs.upload import Uploads
+
+KEEP_MAX: Final = 16 << 20  # the rest of an open file that is being removed is fetched, up to this size
+HEAD_MAX: Final = 128 * 1024  # reading only the head of a file starts no read-ahead of ours
+
+
+class Files:
+    def __init__(
+        self,
+        tree: Tree,
+        store: ContentStore,
+        downloads: Downloads,
+        uploads: Uploads,
+        handles: Handles,
+        settings: Settings,
+    ) -> None:
+        self._tree = tree
+        self._store = store
+        self._downloads = downloads
+        self._uploads = uploads
+        self._handles = handles
+        self._settings = settings
+
+    # --- opening
+
+    async def open(self, node: Node, flags: int) -> Opened:
+        if node.is_folder:
+            raise PosixError(errno.EISDIR)
+        writing = flags & os.O_ACCMODE != os.O_RDONLY
+        if writing and self._settings.read_only:
+            raise PosixError(errno.EROFS)
+        self._tree.nodes.pin(node)
+        try:
+            content = await self._current(node)
+        except DavfsError:
+            self._tree.nodes.unpin(node)
+            raise
+        file = self._handles.open_file(node, content, flags)
+        keep = node.kernel_content == content.id
+        node.kernel_content = content.id
+        if writing and flags & os.O_TRUNC and content.size_bytes:
+            try:
+                await self.truncate(node, content, 0)
+            except DavfsError:
+                self.release(file.number)
+                raise
+        return Opened(file.number, keep)
+
+    async def create(self, parent: Node, name: str, mode: int, flags: int) -> tuple[Opened, Node]:
+        if self._settings.read_only:
+            raise PosixError(errno.EROFS)
+        existing = await self._tree.find(parent, name)
+        if existing is not None:
+            if flags & os.O_EXCL:
+                raise PosixError(errno.EEXIST)
+            return await self.open(existing, flags), existing
+        if parent.unlinked:
+            raise PosixError(errno.ENOENT)
+        node = self._tree.nodes.child(parent, name, is_folder=False)
+        self._tree.nodes.pin(node)
+        content = self._store.create(node.ino, node.path, size=0, base=None)
+        self._store.acquire(content)
+        node.content = content
+        node.ctime_ns = time.time_ns()
+        content.mark_written()
+        if mode & 0o777 != self._settings.file_mode:
+            self._tree.keep_mode(node, mode & 0o7777)
+        file = self._handles.open_file(node, content, flags)
+        node.kernel_content = content.id
+        self._tree.touched(parent)
+        self._uploads.schedule(node, content, self._settings.open_flush_s)
+        return Opened(file.number, keep_cache=True), node
+
+    async def _current(self, node: Node) -> Content:
+        """The version to open, acquired: the unsent one, the cached one if it still holds, or a new one."""
+        content = node.content
+        if content is not None and (content.dirty or content.orphan):
+            self._store.acquire(content)
+            return content
+        if node.parent is None:
+            raise PosixError(errno.ESTALE)
+        entry = await self._tree.entry(node.parent, node.name)
+        content = self._chosen(node, entry)
+        if entry.resource is not None and entry.resource.size_bytes is None and not content.dirty:
+            await self._learn_size(node, content)
+        return content
+
+    async def _learn_size(self, node: Node, content: Content) -> None:
+        """A server that does not say how long a file is: only fetching it tells."""
+        try:
+            await self._downloads.fetch_of_unknown_size(content, lambda: node.path)
+        except DavfsError:
+            self._tree.let_go(node, content)
+            raise
+
+    def _chosen(self, node: Node, entry: Entry) -> Content:
+        """Sync, so that nobody changes the node between the choice and the acquisition."""
+        content = node.content
+        if content is not None and content.dirty:
+            self._store.acquire(content)
+            return content
+        resource = entry.resource
+        if resource is None or resource.is_collection or node.parent is None:
+            raise PosixError(errno.ENOENT if resource is None else errno.EISDIR)
+        if content is None:
+            content = self._store.cached(node.ino)
+        if content is not None and _holds(content, resource):
+            self._store.acquire(content)
+            node.content = content
+            return content
+        if content is not None:
+            self._store.discard(content)
+        content = self._new_version(node, resource)
+        self._store.acquire(content)
+        node.content = content
+        return content
+
+    def _new_version(self, node: Node, resource: Resource) -> Content:
+        size = resource.size_bytes or 0
+        content = self._store.create(node.ino, node.path, size=size, base=resource.validator)
+        attributes = self._tree.known_attributes(node)
+        content.set_mtime(attributes.mtime_ns)
+        return content
+
+    def release(self, handle: int) -> Node:
+        file = self._handles.close_file(handle)
+        content, node = file.content, file.node
+        if file.wrote and content.dirty and node.content is content:
+            delay_s = (
+                self._settings.open_flush_s
+                if self._handles.has_writer(content)
+                else self._settings.write_back_s
+            )
+            self._uploads.schedule(node, content, delay_s)
+        self._tree.let_go(node, content)
+        self._tree.nodes.unpin(node)
+        return node
+
+    # --- reading
+
+    async def read(self, handle: int, offset: int, size: int) -> bytes:
+        file = self._handles.file(handle)
+        if not file.readable:
+            raise PosixError(errno.EBADF)
+        content = file.content
+        end = min(offset + size, content.size_bytes)
+        if end <= offset:
+            return b""
+        if not content.complete:
+            await self._ensure(file, offset, end)
+        return await file.content.read(offset, end - offset)
+
+    async def _ensure(self, file: OpenFile, start: int, end: int) -> None:
+        sequential = file.ahead.reads(start, end)
+        content = file.content
+        try:
+            if sequential and file.ahead.next_offset > HEAD_MAX:
+                self._downloads.read_ahead(content, lambda: file.node.path, file.ahead)
+            await self._downloads.ensure(content, lambda: file.node.path, start, end)
+        except StaleVersion:
+            await self._adopt_new_version(file)
+            await self._downloads.ensure(
+                file.content, lambda: file.node.path, start, min(end, file.content.size_bytes)
+            )
+
+    async def _adopt_new_version(self, file: OpenFile) -> None:
+        """The file changed before this handle saw a byte of it: then it opens the new version after all."""
+        old, node = file.content, file.node
+        untouched = len(old.present) == 0 and not old.dirty
+        if node.parent is not None:
+            entry = await self._tree.refreshed(node)
+            self._tree.changed(node)
+            if (
+                untouched
+                and node.content is old
+                and entry.resource is not None
+                and not entry.resource.is_collection
+            ):
+                content = self._chosen(node, entry)
+                if content is not old:
+                    for other in self._handles.of(old):
+                        if other is not file:
+                            self._store.acquire(content)
+                        other.content = content
+                        self._store.release(old)
+                    node.kernel_content = 0
+                    return
+                self._store.release(content)
+        raise StaleVersion(f"{node.name}: changed on the server while it was open")
+
+    async def fetch_all(self, node: Node, content: Content) -> None:
+        await self._downloads.ensure_whole(content, lambda: node.path)
+
+    # --- writing
+
+    async def write(self, handle: int, offset: int, data: bytes) -> int:
+        file = self._handles.file(handle)
+        if not file.writable:
+            raise PosixError(errno.EBADF)
+        await file.content.prepare_write()
+        self._still_current(file)
+        content = file.content
+        was_dirty = content.dirty
+        written = content.write(offset, data)
+        file.wrote = True
+        if not content.orphan:
+            self._noted(file.node, content, was_dirty=was_dirty)
+        return written
+
+    def _still_current(self, file: OpenFile) -> None:
+        """A handle of a version that was replaced by somebody else must not write into the new one."""
+        if file.node.content is not file.content and not file.content.orphan:
+            raise StaleVersion(f"{file.node.name}: changed on the server while it was open")
+
+    def _noted(self, node: Node, content: Content, *, was_dirty: bool) -> None:
+        node.ctime_ns = time.time_ns()
+        if not was_dirty:
+            self._uploads.schedule(node, content, self._settings.open_flush_s)
+
+    async def truncate(self, node: Node, content: Content, size: int) -> None:
+        """Cut or extend a version that the caller has acquired."""
+        if size > FILE_SIZE_MAX:
+            raise PosixError(errno.EFBIG)
+        await content.prepare_write()
+        was_dirty = content.dirty
+        content.truncate(size)
+        for file in self._handles.of(content):
+            file.wrote = True
+        if not content.orphan:
+            self._noted(node, content, was_dirty=was_dirty)
+
+    async def set_size(self, node: Node, handle: int | None, size: int) -> None:
+        """SETATTR of the size, by handle or by path."""
+        if self._settings.read_only:
+            raise PosixError(errno.EROFS)
+        if size > FILE_SIZE_MAX:
+            raise PosixError(errno.EFBIG)
+        if handle is not None:
+            file = self._handles.file(handle)
+            self._still_current(file)
+            await self.truncate(file.node, file.content, size)
+            return
+        content = await self._current(node)
+        try:
+            await self.truncate(node, content, size)
+            if content.dirty and not self._handles.has_writer(content):
+                self._uploads.schedule(node, content, self._settings.write_back_s)
+        finally:
+            self._tree.let_go(node, content)
+
+    async def set_mtime(self, node: Node, mtime_ns: int) -> None:
+        content = node.content
+        if content is not None and content.fd >= 0:
+            content.set_mtime(mtime_ns)
+        if node.unlinked:
+            node.last_mtime_ns = mtime_ns
+            return
+        if node.parent is None or (content is not None and content.dirty):
+            return
+        entry = await self._tree.entry(node.parent, node.name)
+        if entry.resource is not None and not node.is_folder:
+            self._tree.keep_mtime(node, mtime_ns, entry.resource.validator)
+        elif node.is_folder:
+            node.last_mtime_ns = mtime_ns
+        node.ctime_ns = time.time_ns()
+
+    # --- durability
+
+    async def flush(self, handle: int) -> None:
+        """close(2): with close=sync it waits until the server has the file."""
+        file = self._handles.file(handle)
+        if self._settings.close_sync and file.wrote:
+            await self.fsync(handle)
+
+    async def fsync(self, handle: int) -> None:
+        file = self._handles.file(handle)
+        if file.content.dirty:
+            await self._uploads.flush(file.node, file.content)
+
+    async def keep_readable(self, node: Node) -> None:
+        """Before an open file is removed or replaced: its handles must go on reading."""
+        content = node.content
+        if content is None or content.users == 0 or content.complete:
+            return
+        if content.size_bytes - content.present.total_bytes > KEEP_MAX:
+            return
+        try:
+            await self.fetch_all(node, content)
+        except DavfsError:
+            return  # what is not here reads as an error later; the removal itself is not refused for it
+
+
+def _holds(content: Content, resource: Resource) -> bool:
+    """Whether the cached version is the one the server has."""
+    return content.base is not None and content.base.same_version(resource.validator)

@@ -1,0 +1,308 @@
+"""The mounted share: every operation a kernel can ask for, over the parts that do the work.
+
+This is the whole interface between a front end (the kernel, or a test) and the rest. Names are str with
+surrogateescape, inode numbers int, times nanoseconds, failures DavfsError with an errno. Everything
+lives in one trio loop; `run` holds the only nursery. Opening and listing count references as FUSE does:
+`lookup`, `mkdir`, `create` and `remember` add one to a node's lookup count, `forget` takes them back.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import trio
+
+from davfs.dav.client import Client
+from davfs.dav.resource import Quota, Resource, checked_name
+from davfs.errors import DavfsError, PosixError
+from davfs.fs.attributes import Attributes, Changes, Opened
+from davfs.fs.content import ContentStore
+from davfs.fs.download import Downloads
+from davfs.fs.files import Files
+from davfs.fs.handles import Handles
+from davfs.fs.inodes import ROOT_INO, Node
+from davfs.fs.namespace import Namespace
+from davfs.fs.settings import Settings
+from davfs.fs.tree import Tree
+from davfs.fs.upload import Uploads
+
+__all__ = ["ROOT_INO", "Attributes", "Changes", "Filesystem", "Opened"]
+
+QUOTA_LIFETIME_S: Final = 30.0
+CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
+
+
+class Filesystem:
+    def __init__(
+        self,
+        client: Client,
+        content: ContentStore,
+        settings: Settings,
+        *,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._store = content
+        self._settings = settings
+        self._now_s = now_s
+        self._handles = Handles()
+        self._tree = Tree(client, content, settings, wall_s=now_s)
+        self._downloads = Downloads(client, content, connections=settings.connections)
+        self._uploads = Uploads(self._tree, self._downloads, self._handles, settings)
+        self._files = Files(self._tree, content, self._downloads, self._uploads, self._handles, settings)
+        self._namespace = Namespace(self._tree, content, self._files, self._uploads, self._handles, settings)
+        self._quota: tuple[float, Quota] | None = None
+        self._started = now_s()
+        self._nursery: trio.Nursery | None = None
+        self._send_changes, self.invalidations = trio.open_memory_channel[int](CHANGES_MAX)
+        self._tree.changed = self._report_change
+
+    async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        """The background work, until cancelled. Reports how many unsent files the last run left."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._downloads.start(nursery)
+            left = self._uploads.recover()
+            nursery.start_soon(self._uploads.run, nursery)
+            task_status.started(left)
+
+    def learn_root(self, resource: Resource) -> None:
+        """What connecting has shown of the root: not asked again."""
+        self._tree.learn_root(resource, trio.current_time())
+
+    def _report_change(self, node: Node) -> None:
+        if node.lookups:
+            try:
+                self._send_changes.send_nowait(node.ino)
+            except trio.WouldBlock:
+                return
+
+    # --- names and attributes
+
+    async def lookup(self, parent: int, name: str) -> Attributes:
+        node = await self._named(parent, name)
+        if node is None:
+            raise PosixError(errno.ENOENT)
+        return self._referenced(node)
+
+    async def _named(self, parent: int, name: str) -> Node | None:
+        folder = self._tree.nodes.get(parent)
+        return await self._tree.find(folder, checked_name(name))
+
+    def _referenced(self, node: Node) -> Attributes:
+        node.lookups += 1
+        return self._tree.known_attributes(node)
+
+    def remember(self, ino: int) -> None:
+        self._tree.nodes.get(ino).lookups += 1
+
+    def forget(self, ino: int, count: int) -> None:
+        self._tree.nodes.forget(ino, count)
+
+    async def getattr(self, ino: int, handle: int | None = None) -> Attributes:
+        node = self._tree.nodes.get(ino)
+        if handle is not None and node.content is not self._handles.file(handle).content:
+            return self._tree.known_attributes(node)  # an older version, still open: nothing to ask
+        return await self._tree.attributes(node)
+
+    async def setattr(self, ino: int, changes: Changes, handle: int | None = None) -> Attributes:
+        node = self._tree.nodes.get(ino)
+        self._check_changes(node, changes)
+        if changes.size_bytes is not None:
+            await self._files.set_size(node, handle, changes.size_bytes)
+        if changes.mode is not None:
+            self._tree.keep_mode(node, changes.mode & 0o7777)
+            node.ctime_ns = time.time_ns()
+        if changes.atime_ns is not None:
+            node.atime_ns = changes.atime_ns
+        if changes.mtime_ns is not None:
+            await self._files.set_mtime(node, changes.mtime_ns)
+        return await self._tree.attributes(node)
+
+    def _check_changes(self, node: Node, changes: Changes) -> None:
+        """Before anything is changed: what cannot be done at all."""
+        if self._settings.read_only:
+            raise PosixError(errno.EROFS)
+        if changes.size_bytes is not None and node.is_folder:
+            raise PosixError(errno.EISDIR)
+        for wanted, held in ((changes.uid, self._settings.uid), (changes.gid, self._settings.gid)):
+            if wanted is not None and wanted not in {held, 0xFFFFFFFF, -1}:
+                raise PosixError(errno.EPERM, "a WebDAV share has no owners")
+
+    # --- folders
+
+    async def opendir(self, ino: int) -> int:
+        node = self._tree.nodes.get(ino)
+        if not node.is_folder:
+            raise PosixError(errno.ENOTDIR)
+        names = [] if node.unlinked else await self._tree.list_names(node)
+        self._tree.nodes.pin(node)
+        return self._handles.open_folder(node, names).number
+
+    async def readdir(self, handle: int, start: int) -> Iterator[tuple[str, Attributes, int]]:
+        """(name, attributes, where to go on) from `start`; lazy: a caller stops when its buffer is full."""
+        return self._entries(handle, start)
+
+    def _entries(self, handle: int, start: int) -> Iterator[tuple[str, Attributes, int]]:
+        folder = self._handles.folder(handle)
+        for at in range(start, len(folder.names)):
+            name = folder.names[at]
+            node = None if folder.node.unlinked else self._tree.known_child(folder.node, name)
+            if node is not None:
+                yield name, self._tree.known_attributes(node), at + 1
+                self._tree.nodes.release(node)
+
+    def parent_attributes(self, handle: int) -> tuple[Attributes, Attributes]:
+        """Of an open folder itself and of the one above it: '.' and '..'."""
+        node = self._handles.folder(handle).node
+        above = node.parent if node.parent is not None else node
+        return self._tree.known_attributes(node), self._tree.known_attributes(above)
+
+    def releasedir(self, handle: int) -> None:
+        self._tree.nodes.unpin(self._handles.close_folder(handle).node)
+
+    async def mkdir(self, parent: int, name: str, mode: int) -> Attributes:
+        folder = self._tree.nodes.get(parent)
+        return self._referenced(await self._namespace.mkdir(folder, checked_name(name), mode))
+
+    async def rmdir(self, parent: int, name: str) -> None:
+        await self._namespace.rmdir(self._tree.nodes.get(parent), checked_name(name))
+
+    async def unlink(self, parent: int, name: str) -> None:
+        await self._namespace.unlink(self._tree.nodes.get(parent), checked_name(name))
+
+    async def rename(
+        self, parent: int, name: str, new_parent: int, new_name: str, *, no_replace: bool = False
+    ) -> None:
+        await self._namespace.rename(
+            self._tree.nodes.get(parent),
+            checked_name(name),
+            self._tree.nodes.get(new_parent),
+            checked_name(new_name),
+            no_replace=no_replace,
+        )
+
+    # --- files
+
+    async def open(self, ino: int, flags: int) -> Opened:
+        return await self._files.open(self._tree.nodes.get(ino), flags)
+
+    async def create(self, parent: int, name: str, mode: int, flags: int) -> tuple[Opened, Attributes]:
+        folder = self._tree.nodes.get(parent)
+        if not folder.is_folder:
+            raise PosixError(errno.ENOTDIR)
+        opened, node = await self._files.create(folder, checked_name(name), mode, flags)
+        return opened, self._referenced(node)
+
+    async def read(self, handle: int, offset: int, size: int) -> bytes:
+        return await self._files.read(handle, offset, size)
+
+    async def write(self, handle: int, offset: int, data: bytes) -> int:
+        return await self._files.write(handle, offset, data)
+
+    async def flush(self, handle: int) -> None:
+        await self._files.flush(handle)
+
+    async def fsync(self, handle: int) -> None:
+        await self._files.fsync(handle)
+
+    async def release(self, handle: int) -> None:
+        node = self._files.release(handle)
+        if node.unlinked and not node.pins:
+            await self._namespace.forget_set_aside(node)
+
+    async def fsyncdir(self, handle: int) -> None:
+        """What was created in this folder is on the server (the rest of the namespace always is)."""
+        node = self._handles.folder(handle).node
+        for child in list(node.children.values()):
+            if child.content is not None and child.content.dirty:
+                await self._uploads.flush(child, child.content)
+
+    # --- the share
+
+    async def statfs(self) -> Quota:
+        """From the last answer; a new one is fetched in the background, so this never waits (promise 6)."""
+        now_s = trio.current_time()
+        if self._quota is None or now_s - self._quota[0] > QUOTA_LIFETIME_S:
+            known = self._quota[1] if self._quota is not None else Quota()
+            self._quota = (now_s, known)
+            if self._nursery is not None:
+                self._nursery.start_soon(self._refresh_quota)
+        return self._quota[1]
+
+    async def _refresh_quota(self) -> None:
+        try:
+            self._quota = (trio.current_time(), await self._client.quota())
+        except DavfsError:
+            return  # statfs goes on with what was known
+
+    async def getxattr(self, ino: int, name: str) -> bytes:
+        value = self._xattrs(await self._attributed(ino)).get(name)
+        if value is None:
+            raise PosixError(errno.ENODATA)
+        return value
+
+    async def listxattr(self, ino: int) -> list[str]:
+        return list(self._xattrs(await self._attributed(ino)))
+
+    async def _attributed(self, ino: int) -> Node:
+        node = self._tree.nodes.get(ino)
+        await self._tree.attributes(node)
+        return node
+
+    def _xattrs(self, node: Node) -> dict[str, bytes]:
+        """Read-only attributes that describe the resource."""
+        if node.unlinked:
+            return {}
+        values = {"user.davfs.url": self._client.url(node.path, is_collection=node.is_folder)}
+        content = node.content
+        values["user.davfs.state"] = self._state(node)
+        if content is not None and content.dirty and content.error:
+            values["user.davfs.error"] = content.error
+        entry = self._tree.meta.stale_entry(node.parent.ino, node.name) if node.parent is not None else None
+        if entry is not None and entry.resource is not None and entry.resource.etag is not None:
+            values["user.davfs.etag"] = entry.resource.etag.header()
+        return {name: value.encode("utf-8", "surrogateescape") for name, value in values.items()}
+
+    def _state(self, node: Node) -> str:
+        content = node.content
+        if content is None or not content.dirty:
+            return "clean"
+        return "failed" if content.error else "pending"
+
+    async def sync(self, timeout_s: float | None = None) -> int:
+        """Send everything now; returns how many files are left."""
+        return await self._uploads.drain(timeout_s)
+
+    def pending_paths(self) -> list[str]:
+        """What is not on the server yet."""
+        return [str(item.node.path) for item in self._uploads.pending() if not item.node.unlinked]
+
+    def status(self) -> dict[str, object]:
+        """What is going on, as JSON-able values."""
+        pending = self._uploads.pending()
+        return {
+            "pending": [
+                {
+                    "path": str(item.node.path) if not item.node.unlinked else "",
+                    "size": item.content.size_bytes,
+                    "state": "sending" if item.running else "failed" if item.failed else "waiting",
+                    "attempts": item.content.attempts,
+                    "error": item.content.error,
+                }
+                for item in pending
+            ],
+            "failed": sum(1 for item in pending if item.failed is not None),
+            "conflicts": list(self._uploads.conflicts),
+            "sent_files": self._uploads.sent_files,
+            "open_files": len(self._handles),
+            "known_entries": self._tree.meta.entries_count(),
+            "inodes": len(self._tree.nodes),
+            "cache_bytes": self._store.bytes_on_disk,
+            "cache_limit_bytes": self._settings.cache_size_bytes,
+            "requests": dict(self._client.request_counts),
+            "server": self._client.capabilities.server,
+        }

@@ -1,0 +1,218 @@
+"""The inode table: which node is behind which number, and where it is in the tree.
+
+A node is one file or folder that somebody refers to: the kernel (lookup count), an open handle,
+a child node, or an upload that is not finished. One node lives on through renames of itself and
+of its parents, through unlink while open, and through being replaced by rename.
+
+Inode numbers are a hash of (parent's number, name), so they are the same after a forget and after a
+remount without being stored, and a renamed folder keeps those of everything below it. What was renamed
+keeps its number through an exception table (`KnownNumbers`), which the caller makes durable.
+
+All methods are synchronous, so each is atomic under trio. No I/O here.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Final, Protocol
+
+from davfs.dav.resource import DavPath
+from davfs.errors import PosixError
+from davfs.fs.content import Content
+
+ROOT_INO: Final = 1
+
+
+class KnownNumbers(Protocol):
+    """Where numbers that do not follow from parent and name are kept."""
+
+    def get(self, parent_ino: int, name: str) -> int | None: ...
+    def put(self, parent_ino: int, name: str, ino: int) -> None: ...
+    def drop(self, parent_ino: int, name: str) -> None: ...
+    def is_promised(self, ino: int) -> bool: ...
+
+
+class Node:
+    """An entry of the inode table. `parent` is None for the root and for what was unlinked."""
+
+    __slots__ = (
+        "atime_ns",
+        "children",
+        "content",
+        "ctime_ns",
+        "ino",
+        "is_folder",
+        "kernel_content",
+        "last_mtime_ns",
+        "last_size",
+        "lookups",
+        "mode",
+        "name",
+        "parent",
+        "pins",
+    )
+
+    def __init__(self, ino: int, parent: Node | None, name: str, *, is_folder: bool) -> None:
+        self.ino = ino
+        self.parent = parent
+        self.name = name
+        self.is_folder = is_folder
+        self.lookups = 0
+        self.pins = 0  # open handles, running operations, unsent content
+        self.children: dict[str, Node] = {}
+        self.content: Content | None = None
+        self.kernel_content = 0  # id of the content whose pages the kernel may hold
+        self.ctime_ns = 0
+        self.atime_ns = 0
+        self.mode: int | None = None  # kept here only for what was unlinked
+        self.last_mtime_ns = 0
+        self.last_size = 0
+
+    @property
+    def unlinked(self) -> bool:
+        return self.parent is None and self.ino != ROOT_INO
+
+    @property
+    def path(self) -> DavPath:
+        """Where it is now. Raises PosixError(ENOENT) for what is not in the tree any more."""
+        parts: list[str] = []
+        node: Node = self
+        while node.parent is not None:
+            parts.append(node.name)
+            node = node.parent
+        if node.ino != ROOT_INO:
+            raise PosixError(errno.ENOENT)
+        return DavPath(tuple(reversed(parts)))
+
+    def below(self) -> Iterator[Node]:
+        """Every known node below this one."""
+        for child in list(self.children.values()):
+            yield child
+            yield from child.below()
+
+    def is_within(self, other: Node) -> bool:
+        node: Node | None = self
+        while node is not None:
+            if node is other:
+                return True
+            node = node.parent
+        return False
+
+    def __repr__(self) -> str:
+        return f"<Node {self.ino} {self.name!r}>"
+
+
+def hashed_number(parent_ino: int, name: str, salt: int) -> int:
+    """A 63-bit number above the reserved ones, from place and name."""
+    digest = blake2b(f"{parent_ino}/{salt}/{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1 | 1 << 16
+
+
+class InodeTable:
+    def __init__(self, known: KnownNumbers) -> None:
+        self.root = Node(ROOT_INO, None, "", is_folder=True)
+        self.root.lookups = 1  # the kernel never forgets the root
+        self._known = known
+        self._by_ino: dict[int, Node] = {ROOT_INO: self.root}
+
+    def __len__(self) -> int:
+        return len(self._by_ino)
+
+    def get(self, ino: int) -> Node:
+        node = self._by_ino.get(ino)
+        if node is None:
+            raise PosixError(errno.ESTALE, f"inode {ino} is not known any more")
+        return node
+
+    def find(self, ino: int) -> Node | None:
+        return self._by_ino.get(ino)
+
+    def number_of(self, parent: Node, name: str) -> int:
+        """The number that `child` would give to this name now."""
+        child = parent.children.get(name)
+        return child.ino if child is not None else self._number_for(parent.ino, name)
+
+    def child(self, parent: Node, name: str, *, is_folder: bool) -> Node:
+        """The node of this name, made if need be. A node of the other kind is replaced."""
+        node = parent.children.get(name)
+        if node is not None and node.is_folder == is_folder:
+            return node
+        if node is not None:
+            self.detach(node)
+        node = Node(self._number_for(parent.ino, name), parent, name, is_folder=is_folder)
+        parent.children[name] = node
+        self._by_ino[node.ino] = node
+        return node
+
+    def detach(self, node: Node) -> None:
+        """Take it out of the tree (unlink, rmdir, replaced): its handles go on working."""
+        parent = node.parent
+        if parent is None:
+            return
+        if parent.children.get(node.name) is node:
+            del parent.children[node.name]
+        self._known.drop(parent.ino, node.name)
+        node.parent = None
+        self.release(node)
+        self.release(parent)
+
+    def move(self, node: Node, parent: Node, name: str) -> Node | None:
+        """Rename; returns the node that was there before, detached."""
+        replaced = parent.children.get(name)
+        if replaced is node:
+            return None
+        if replaced is not None:
+            self.detach(replaced)
+        old_parent = node.parent
+        assert old_parent is not None
+        del old_parent.children[node.name]
+        self._known.drop(old_parent.ino, node.name)
+        node.parent, node.name = parent, name
+        parent.children[name] = node
+        if hashed_number(parent.ino, name, 0) == node.ino:
+            self._known.drop(parent.ino, name)
+        else:
+            self._known.put(parent.ino, name, node.ino)
+        self.release(old_parent)
+        return replaced
+
+    def forget(self, ino: int, count: int) -> None:
+        node = self._by_ino.get(ino)
+        if node is not None and node.ino != ROOT_INO:
+            node.lookups = max(0, node.lookups - count)
+            self.release(node)
+
+    def pin(self, node: Node) -> None:
+        node.pins += 1
+
+    def unpin(self, node: Node) -> None:
+        node.pins -= 1
+        self.release(node)
+
+    def release(self, node: Node | None) -> None:
+        """Drop nodes that nobody refers to any more, upwards."""
+        while node is not None and node.ino != ROOT_INO:
+            if node.lookups or node.pins or node.children:
+                return
+            if self._by_ino.get(node.ino) is node:
+                del self._by_ino[node.ino]
+            parent = node.parent
+            if parent is not None and parent.children.get(node.name) is node:
+                del parent.children[node.name]
+            node = parent
+
+    def _number_for(self, parent_ino: int, name: str) -> int:
+        known = self._known.get(parent_ino, name)
+        if known is not None and known not in self._by_ino:
+            return known
+        salt = 0
+        while True:
+            ino = hashed_number(parent_ino, name, salt)
+            if ino not in self._by_ino and not self._known.is_promised(ino):
+                break
+            salt += 1
+        if salt:
+            self._known.put(parent_ino, name, ino)
+        return ino

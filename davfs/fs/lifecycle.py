@@ -1,0 +1,100 @@
+"""The life of one cached file, as counters, and what must happen next. Pure.
+
+`written` counts the changes programs made, `sent` is `written` as it was when the last PUT began,
+`acked` is `sent` of the last PUT known to be on the server: written >= sent >= acked. `unknown` says
+that a PUT was begun and its outcome was never learned (crash, cut connection, cancelled): without that bit a
+PUT that lands late makes the next If-Match conflict with ourselves.
+
+`next_step` decides; `upload.py` performs. The decision looks only at the life, at the version of the
+server's copy that ours is based on, and at what a look-up just found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from davfs.dav.resource import ETag, Resource, Validator
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    written: int = 0
+    sent: int = 0
+    acked: int = 0
+    unknown: bool = False
+
+    @property
+    def dirty(self) -> bool:
+        """Holds something that is not known to be on the server."""
+        return self.written > self.acked or self.unknown
+
+    def wrote(self) -> Life:
+        return replace(self, written=self.written + 1)
+
+    def put_begins(self) -> Life:
+        return replace(self, sent=self.written, unknown=True)
+
+    def put_succeeded(self) -> Life:
+        return replace(self, acked=self.sent, unknown=False)
+
+    def put_refused(self) -> Life:
+        """The server said no: what it holds is what it held before."""
+        return replace(self, sent=self.acked, unknown=False)
+
+    def found_unapplied(self) -> Life:
+        """A look-up showed that the lost PUT had not been applied."""
+        return replace(self, sent=self.acked, unknown=False)
+
+
+class Step(Enum):
+    NOTHING = auto()  # the server has it all
+    LOOK_UP = auto()  # ask what the server holds (PROPFIND Depth 0)
+    PUT_NEW = auto()  # If-None-Match: *
+    PUT_OVER = auto()  # If-Match, or right after a look-up
+    COMPARE = auto()  # the server's bytes may be ours: fetch and compare, equal is acked, else a conflict
+    CONFLICT = auto()  # somebody else changed it: both survive
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """What a look-up found; `resource` None means: nothing there."""
+
+    resource: Resource | None
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    step: Step
+    if_match: ETag | None = None
+
+
+def next_step(life: Life, base: Validator | None, found: LookedUp | None, *, sent_size: int) -> Next:
+    """What to do for this file. `base` None: the server had no such file when ours was made.
+
+    `sent_size`: bytes that our file holds now; only a server copy of this size can be our lost PUT.
+    """
+    if not life.dirty:
+        return Next(Step.NOTHING)
+    if found is None:
+        return _without_evidence(life, base)
+    if found.resource is None:
+        # Never sent, or somebody deleted it: a deletion loses against an edit.
+        return Next(Step.PUT_NEW)
+    if found.resource.is_collection:
+        return Next(Step.CONFLICT)
+    if base is not None and base.same_version(found.resource.validator):
+        return Next(Step.PUT_OVER, found.resource.validator.if_match)
+    if found.resource.size_bytes in {None, sent_size}:
+        return Next(Step.COMPARE)
+    return Next(Step.CONFLICT)
+
+
+def _without_evidence(life: Life, base: Validator | None) -> Next:
+    if life.unknown:
+        return Next(Step.LOOK_UP)
+    if base is None:
+        return Next(Step.PUT_NEW)
+    if base.if_match is not None:
+        return Next(Step.PUT_OVER, base.if_match)
+    return Next(Step.LOOK_UP)

@@ -1,0 +1,223 @@
+"""What is known of the share, and how long it may be believed.
+
+For each folder (by inode number, so a renamed folder keeps what is known of it) the entries that were
+seen, each with its age, and whether the whole folder was listed. A fresh listing answers "no such name" by
+itself. Entries live between `attr_timeout_min_s` and `attr_timeout_max_s`, as NFS's do: a tenth of the
+time since the resource last changed. Bounded by the number of entries, least recently used folder first.
+
+Own changes are learned, not dropped, so a program's next question costs no request.
+Synchronous, no I/O; the clocks come as arguments: `now_s` monotonic, `wall_s` since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from cachetools import LRUCache
+
+from davfs.dav.resource import Resource
+from davfs.fs.index import LocalAttributes
+
+ENTRIES_MAX: Final = 400_000  # about 400 bytes each
+
+
+@dataclass(slots=True)
+class Entry:
+    """One name. `resource` None: known to be absent."""
+
+    resource: Resource | None
+    learned_s: float
+    kept: LocalAttributes | None = None
+    ours: bool = False  # learned from our own change, not from a listing
+
+
+@dataclass(slots=True)
+class Folder:
+    entries: dict[str, Entry] = field(default_factory=dict)
+    listed_s: float | None = None
+    complete: bool = True  # the listing can be trusted to name everything
+    mtime_s: int | None = None
+    changed_s: float | None = None  # when we last saw (or made) a change in it
+    misses: int = 0  # single look-ups since the last listing
+    misses_since_s: float = 0.0
+
+
+class Metadata:
+    """`hidden` tells which names a listing may leave out although they exist."""
+
+    def __init__(
+        self,
+        *,
+        min_s: float,
+        max_s: float,
+        wall_s: Callable[[], float],
+        hidden: Callable[[str], bool] = lambda _name: False,
+    ) -> None:
+        self._min_s = min(min_s, max_s)
+        self._max_s = max_s
+        self._wall_s = wall_s
+        self._hidden = hidden
+        self._folders: LRUCache[int, Folder] = LRUCache(ENTRIES_MAX, getsizeof=lambda f: len(f.entries) + 1)
+
+    # --- asking
+
+    def entry(self, folder_ino: int, name: str, now_s: float) -> Entry | None:
+        """What is known and fresh; None: ask the server."""
+        folder = self._folders.get(folder_ino)
+        if folder is None:
+            return None
+        entry = folder.entries.get(name)
+        if entry is not None:
+            return (
+                entry if now_s - entry.learned_s < self._lifetime_s(entry.resource, folder, now_s) else None
+            )
+        if folder.complete and self.listing_is_fresh(folder_ino, now_s) and not self._hidden(name):
+            return Entry(None, folder.listed_s or now_s)
+        return None
+
+    def stale_entry(self, folder_ino: int, name: str) -> Entry | None:
+        """What was last known, however old."""
+        folder = self._folders.get(folder_ino)
+        return None if folder is None else folder.entries.get(name)
+
+    def remaining_s(self, folder_ino: int, name: str, now_s: float) -> float:
+        """How long the answer may still be believed (for the kernel's own time-outs)."""
+        folder = self._folders.get(folder_ino)
+        entry = folder.entries.get(name) if folder is not None else None
+        if folder is None or entry is None:
+            return self._min_s
+        return max(0.0, entry.learned_s + self._lifetime_s(entry.resource, folder, now_s) - now_s)
+
+    def listing_is_fresh(self, folder_ino: int, now_s: float) -> bool:
+        folder = self._folders.get(folder_ino)
+        if folder is None or folder.listed_s is None:
+            return False
+        return now_s - folder.listed_s < self._folder_lifetime_s(folder, now_s)
+
+    def names(self, folder_ino: int) -> list[str]:
+        """The members as last known, in listing order."""
+        folder = self._folders.get(folder_ino)
+        if folder is None:
+            return []
+        return [name for name, entry in folder.entries.items() if entry.resource is not None]
+
+    def folder(self, folder_ino: int) -> Folder:
+        folder = self._folders.get(folder_ino)
+        if folder is None:
+            folder = Folder()
+            self._folders[folder_ino] = folder
+        return folder
+
+    def wants_listing(self, folder_ino: int, now_s: float) -> bool:
+        """Whether the next question about this folder is better asked as Depth 1.
+
+        Small known folders always; others from the second single look-up within one time-out, so
+        that one `stat` in a folder of 100,000 costs one small answer, and a walk costs one listing.
+        """
+        folder = self.folder(folder_ino)
+        if folder.listed_s is not None and len(folder.entries) <= 256:
+            return True
+        if now_s - folder.misses_since_s > self._max_s:
+            folder.misses, folder.misses_since_s = 0, now_s
+        folder.misses += 1
+        return folder.misses > 1 + len(folder.entries) // 10_000
+
+    # --- learning
+
+    def learn_listing(
+        self,
+        folder_ino: int,
+        itself: Resource,
+        members: dict[str, Resource],
+        kept_of: Callable[[str], LocalAttributes | None],
+        asked_s: float,
+        *,
+        complete: bool = True,
+    ) -> None:
+        """A listing asked for at `asked_s`: newer own changes and hidden names stay."""
+        before = self._folders.pop(folder_ino, None) or Folder()
+        folder = Folder(
+            listed_s=asked_s, complete=complete, mtime_s=itself.mtime_s, changed_s=before.changed_s
+        )
+        for name, resource in members.items():
+            folder.entries[name] = Entry(resource, asked_s, kept_of(name))
+        changed = False
+        for name, entry in before.entries.items():
+            newer = entry.ours and entry.learned_s >= asked_s
+            if newer or (name not in members and entry.resource is not None and self._hidden(name)):
+                folder.entries[name] = entry
+            elif name not in members and entry.resource is not None:
+                changed = True
+        if changed or len(before.entries) != len(folder.entries):
+            folder.changed_s = asked_s
+        self._store(folder_ino, folder)
+
+    def learn(self, folder_ino: int, name: str, entry: Entry) -> None:
+        """One name, looked up or changed by us. An own change after the question was asked stays."""
+        folder = self.folder(folder_ino)
+        before = folder.entries.get(name)
+        if before is not None and before.ours and not entry.ours and before.learned_s >= entry.learned_s:
+            return
+        folder.entries[name] = entry
+        if entry.ours:
+            folder.changed_s = entry.learned_s
+
+    def learn_new_folder(self, ino: int, now_s: float) -> None:
+        """A folder we just made is empty: no listing needed."""
+        self._store(ino, Folder(listed_s=now_s, changed_s=now_s))
+
+    def keep(self, folder_ino: int, name: str, kept: LocalAttributes) -> None:
+        entry = self.stale_entry(folder_ino, name)
+        if entry is not None:
+            entry.kept = kept
+
+    def expire(self, folder_ino: int, name: str | None = None) -> None:
+        """Believe nothing of this name (or of the whole folder) without asking."""
+        folder = self._folders.get(folder_ino)
+        if folder is None:
+            return
+        if name is None:
+            folder.listed_s = None
+            for entry in folder.entries.values():
+                entry.learned_s = float("-inf")
+        elif name in folder.entries:
+            folder.entries[name].learned_s = float("-inf")
+        else:
+            folder.listed_s = None
+
+    def forget_folder(self, folder_ino: int) -> None:
+        self._folders.pop(folder_ino, None)
+
+    def entries_count(self) -> int:
+        return int(self._folders.currsize)
+
+    def _store(self, ino: int, folder: Folder) -> None:
+        self._folders.pop(ino, None)
+        if len(folder.entries) + 1 <= self._folders.maxsize:
+            self._folders[ino] = folder
+        else:  # larger than the whole cache: kept alone
+            self._folders.clear()
+            self._folders = LRUCache(
+                len(folder.entries) + ENTRIES_MAX, getsizeof=lambda f: len(f.entries) + 1
+            )
+            self._folders[ino] = folder
+
+    # --- lifetimes
+
+    def _lifetime_s(self, resource: Resource | None, folder: Folder, now_s: float) -> float:
+        if resource is None or resource.mtime_s is None:
+            return self._folder_lifetime_s(folder, now_s)
+        return self._clamp((self._wall_s() - resource.mtime_s) / 10)
+
+    def _folder_lifetime_s(self, folder: Folder, now_s: float) -> float:
+        if folder.mtime_s is None:
+            return self._min_s
+        still_s = self._wall_s() - folder.mtime_s
+        if folder.changed_s is not None:
+            still_s = min(still_s, now_s - folder.changed_s)
+        return self._clamp(still_s / 10)
+
+    def _clamp(self, seconds: float) -> float:
+        return max(self._min_s, min(self._max_s, seconds))

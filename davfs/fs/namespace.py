@@ -1,0 +1,309 @@
+"""Names: mkdir, rmdir, unlink, rename. Written through, except what the server has never seen.
+
+What is unsent needs no request: rename moves its journal row, unlink cancels it. Renaming a temporary file
+over the real one is therefore one conditional PUT at the final name. POSIX checks come before the request,
+because servers do what they like (MOVE onto a folder deletes the tree on most of them: servers.md 3).
+
+Invariants: DELETE goes only to what a program removed here, and to a folder only right after a listing
+showed it empty; MOVE always says Overwrite, T only where the target was seen and may be replaced.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from typing import Final
+
+import trio
+
+from davfs.dav.resource import ROOT, DavPath, Validator
+from davfs.errors import (
+    AlreadyExists,
+    DavfsError,
+    LinkError,
+    NotFound,
+    PosixError,
+    PreconditionFailed,
+    ServerFailure,
+)
+from davfs.fs.content import Content, ContentStore, path_bytes
+from davfs.fs.files import Files
+from davfs.fs.handles import Handles
+from davfs.fs.inodes import Node
+from davfs.fs.settings import Settings
+from davfs.fs.tree import Tree
+from davfs.fs.upload import Uploads
+
+SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
+
+
+class Namespace:
+    def __init__(
+        self,
+        tree: Tree,
+        store: ContentStore,
+        files: Files,
+        uploads: Uploads,
+        handles: Handles,
+        settings: Settings,
+    ) -> None:
+        self._tree = tree
+        self._store = store
+        self._files = files
+        self._uploads = uploads
+        self._handles = handles
+        self._settings = settings
+        self._set_aside: dict[int, DavPath] = {}  # by inode: removed while open, too large to fetch first
+
+    # --- folders
+
+    async def mkdir(self, parent: Node, name: str, mode: int) -> Node:
+        self._writable(parent)
+        if await self._tree.find(parent, name) is not None:
+            raise PosixError(errno.EEXIST)
+        path = parent.path.child(name)
+        try:
+            await self._tree.client.mkcol(path)
+        except (LinkError, ServerFailure) as error:
+            await self._really_failed(error, path, made=True)
+        except AlreadyExists:
+            self._tree.meta.expire(parent.ino, name)
+            raise
+        node = self._tree.made_folder(parent, name)
+        if mode & 0o777 != self._settings.dir_mode:
+            self._tree.keep_mode(node, mode & 0o7777)
+        return node
+
+    async def rmdir(self, parent: Node, name: str) -> None:
+        self._writable(parent)
+        node = await self._existing(parent, name)
+        if not node.is_folder:
+            raise PosixError(errno.ENOTDIR)
+        await self._must_be_empty(node)
+        await self._delete(node)
+        self._tree.removed(node)
+
+    async def _must_be_empty(self, node: Node) -> None:
+        """DELETE removes whole trees, so the server is asked right before."""
+        if self._tree.known_names(node) and self._tree.meta.listing_is_fresh(node.ino, trio.current_time()):
+            raise PosixError(errno.ENOTEMPTY)
+        if await self._tree.list_names(node, now=True):
+            raise PosixError(errno.ENOTEMPTY)
+
+    # --- files
+
+    async def unlink(self, parent: Node, name: str) -> None:
+        self._writable(parent)
+        node = await self._existing(parent, name)
+        if node.is_folder:
+            raise PosixError(errno.EISDIR)
+        await self._free_name(node)
+        self._tree.removed(node)
+
+    async def _free_name(self, node: Node) -> None:
+        """Nothing of this file is on the server any more; open handles can go on."""
+        if await self._preserve(node):
+            return
+        content = node.content
+        if content is not None and content.dirty:
+            await self._uploads.abandon(content)
+            if not _on_server(content):
+                return
+        await self._delete(node)
+
+    async def _preserve(self, node: Node) -> bool:
+        """Before an open file goes: fetch the rest of it, or set it aside on the server (True)."""
+        await self._files.keep_readable(node)
+        content = node.content
+        if content is None or content.complete or content.users == 0 or not any(self._handles.of(content)):
+            return False
+        aside = ROOT.child(f".davfs-{secrets.token_hex(8)}")
+        await self._tree.client.move(node.path, aside, is_collection=False, overwrite=False)
+        self._set_aside[node.ino] = aside
+        return True
+
+    async def _delete(self, node: Node) -> None:
+        path = node.path
+        try:
+            await self._tree.client.delete(path, is_collection=node.is_folder)
+        except NotFound:
+            return
+        except (LinkError, ServerFailure) as error:
+            await self._really_failed(error, path, made=False)
+
+    async def _really_failed(self, error: DavfsError, path: DavPath, *, made: bool) -> None:
+        """The answer got lost: ask the server what happened before anybody is told (peers.md, rule 8)."""
+        try:
+            await self._tree.client.stat(path)
+            exists = True
+        except NotFound:
+            exists = False
+        except DavfsError:
+            raise error from None
+        if exists is not made:
+            raise error
+
+    # --- rename
+
+    async def rename(
+        self, parent: Node, name: str, new_parent: Node, new_name: str, *, no_replace: bool
+    ) -> None:
+        self._writable(parent)
+        self._writable(new_parent)
+        node = await self._existing(parent, name)
+        if new_parent.is_within(node):
+            raise PosixError(errno.EINVAL)
+        target = await self._tree.find(new_parent, new_name)
+        if target is node:
+            return
+        if target is not None and no_replace:
+            raise PosixError(errno.EEXIST)
+        if target is not None:
+            await self._may_replace(node, target)
+        if node.is_folder:
+            await self._rename_folder(node, new_parent, new_name, target)
+        else:
+            await self._rename_file(node, new_parent, new_name, target)
+        self._paths_changed(node)
+
+    async def _may_replace(self, node: Node, target: Node) -> None:
+        if node.is_folder and not target.is_folder:
+            raise PosixError(errno.ENOTDIR)
+        if target.is_folder and not node.is_folder:
+            raise PosixError(errno.EISDIR)
+        if target.is_folder:
+            await self._must_be_empty(target)
+
+    async def _rename_folder(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
+        for pending in self._uploads.below(node):
+            await self._uploads.settle_running(pending.content, SETTLE_S)
+        await self._move(node, new_parent.path.child(new_name), overwrite=target is not None)
+        self._tree.moved(node, new_parent, new_name)
+
+    async def _rename_file(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
+        content = node.content
+        if content is not None and content.dirty:
+            await self._uploads.settle_running(content, SETTLE_S)
+        content = node.content
+        if content is not None and content.dirty and content.life.unknown:
+            await self._resolve_unknown(node, content)
+        if content is not None and content.dirty and not _on_server(content):
+            await self._rename_unsent(node, content, new_parent, new_name, target)
+            return
+        if target is not None:
+            await self._make_way(target)
+        destination = new_parent.path.child(new_name)
+        await self._move(node, destination, overwrite=target is not None)
+        self._tree.moved(node, new_parent, new_name)
+        if content is not None and content.dirty:
+            await self._rebase(content, destination)
+
+    async def _rename_unsent(
+        self, node: Node, content: Content, new_parent: Node, new_name: str, target: Node | None
+    ) -> None:
+        """No request: our bytes will be PUT at the new name, over the version that we know there."""
+        base: Validator | None = None
+        if target is not None:
+            base = await self._take_over(target)
+        self._tree.moved(node, new_parent, new_name)
+        content.ino, content.path = node.ino, path_bytes(node.path)
+        content.rebase(base)
+        delay_s = self._settings.write_back_s
+        self._uploads.schedule(
+            node, content, self._settings.open_flush_s if self._handles.has_writer(content) else delay_s
+        )
+
+    async def _take_over(self, target: Node) -> Validator | None:
+        """The version that the server holds under the name that we are about to overwrite."""
+        content = target.content
+        if content is not None and content.dirty:
+            await self._uploads.settle_running(content, SETTLE_S)
+        await self._files.keep_readable(target)
+        content = target.content
+        if content is not None and content.dirty:
+            if content.life.unknown:
+                await self._resolve_unknown(target, content)
+            base = content.base
+            await self._uploads.abandon(content)
+            return base
+        entry = (
+            self._tree.meta.stale_entry(target.parent.ino, target.name) if target.parent is not None else None
+        )
+        return entry.resource.validator if entry is not None and entry.resource is not None else None
+
+    async def _make_way(self, target: Node) -> None:
+        """A file that MOVE will replace: its handles keep its bytes, its upload is off."""
+        await self._files.keep_readable(target)
+        if target.content is not None and target.content.dirty:
+            await self._uploads.abandon(target.content)
+
+    async def _resolve_unknown(self, node: Node, content: Content) -> None:
+        """A PUT whose outcome is unknown, of a file that is about to move: look what is there.
+
+        If the server now holds something else than what ours was based on, it is taken as our own
+        PUT, which was cancelled here a moment ago.
+        """
+        try:
+            resource = await self._tree.client.stat(node.path)
+        except NotFound:
+            content.life = content.life.found_unapplied()
+            content.rebase(None)
+            return
+        content.life = content.life.found_unapplied()
+        content.rebase(resource.validator)
+
+    async def _rebase(self, content: Content, path: DavPath) -> None:
+        """After MOVE the tag may be another one (Tomcat copies): later changes are based on that."""
+        try:
+            resource = await self._tree.client.stat(path)
+        except DavfsError:
+            return
+        content.rebase(resource.validator)
+
+    async def _move(self, node: Node, destination: DavPath, *, overwrite: bool) -> None:
+        source = node.path
+        if self._tree.client.capabilities.move_unsafe(destination.name):
+            raise PosixError(errno.EINVAL, f"this server cannot rename to {destination.name!r}")
+        try:
+            await self._tree.client.move(
+                source, destination, is_collection=node.is_folder, overwrite=overwrite
+            )
+        except PreconditionFailed:
+            self._tree.meta.expire(self._tree.nodes.root.ino)
+            raise PosixError(errno.EEXIST, f"{destination}: somebody else made it meanwhile") from None
+        except (LinkError, ServerFailure) as error:
+            await self._really_failed(error, destination, made=True)
+            await self._really_failed(error, source, made=False)
+
+    def _paths_changed(self, node: Node) -> None:
+        """The journal knows unsent files by path."""
+        for pending in self._uploads.below(node):
+            pending.content.path = path_bytes(pending.node.path)
+            pending.content.save()
+
+    # --- the rest
+
+    async def forget_set_aside(self, node: Node) -> None:
+        """The last handle of a file that was set aside is closed."""
+        aside = self._set_aside.pop(node.ino, None)
+        if aside is not None:
+            await self._tree.client.delete(aside, is_collection=False)
+
+    def _writable(self, parent: Node) -> None:
+        if self._settings.read_only:
+            raise PosixError(errno.EROFS)
+        if not parent.is_folder:
+            raise PosixError(errno.ENOTDIR)
+        if parent.unlinked:
+            raise PosixError(errno.ENOENT)
+
+    async def _existing(self, parent: Node, name: str) -> Node:
+        node = await self._tree.find(parent, name)
+        if node is None:
+            raise PosixError(errno.ENOENT)
+        return node
+
+
+def _on_server(content: Content) -> bool:
+    """Whether the server may hold a file under this name."""
+    return content.base is not None or content.life.unknown or content.life.acked > 0

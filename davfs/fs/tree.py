@@ -1,0 +1,437 @@
+"""The tree as programs see it: nodes, joined with what the server says and what only we know.
+
+Answers "what is this name", "what is in this folder", "what are its attributes", asking the server
+only when nothing fresh is known, and once for all who ask the same at the same time. Unsent files
+are part of the tree although no listing has them; what was unlinked here stays gone.
+
+Shared state changes in synchronous methods only; whatever was read before an await is read again after it.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import stat
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import trio
+
+from davfs.dav.client import Client
+from davfs.dav.resource import ETag, Resource, Validator
+from davfs.errors import LinkError, NotFound, PosixError
+from davfs.fs.attributes import Attributes
+from davfs.fs.content import Content, ContentStore
+from davfs.fs.index import LocalAttributes
+from davfs.fs.inodes import InodeTable, Node
+from davfs.fs.metadata import Entry, Metadata
+from davfs.fs.settings import Settings
+
+_NS: Final = 1_000_000_000
+_HIDDEN_PREFIX: Final = ".davfs-"  # our own temporary names on the server
+
+T = TypeVar("T")
+
+
+class Tree:
+    def __init__(
+        self, client: Client, store: ContentStore, settings: Settings, *, wall_s: Callable[[], float]
+    ) -> None:
+        self.client = client
+        self.store = store
+        self.settings = settings
+        self.wall_s = wall_s
+        self.nodes = InodeTable(store.index.numbers)
+        self.meta = Metadata(
+            min_s=settings.attr_timeout_min_s,
+            max_s=settings.attr_timeout_max_s,
+            wall_s=wall_s,
+            hidden=self.may_be_hidden,
+        )
+        self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
+        self._root: Entry | None = None
+        self._in_flight: dict[tuple[int, str | None], trio.Event] = {}
+
+    def may_be_hidden(self, name: str) -> bool:
+        """Whether a listing may leave out this name although it exists (nginx: names with a dot)."""
+        return self.client.capabilities.hides_dot_names and name.startswith(".")
+
+    # --- names
+
+    async def find(self, parent: Node, name: str) -> Node | None:
+        """The node of this name, or None when there is nothing there."""
+        if not parent.is_folder:
+            raise PosixError(errno.ENOTDIR)
+        local = self._local_child(parent, name)
+        if local is not None:
+            return local
+        entry = await self.entry(parent, name)
+        local = self._local_child(parent, name)
+        if local is not None:
+            return local
+        return self.adopt(parent, name, entry)
+
+    def _local_child(self, parent: Node, name: str) -> Node | None:
+        child = parent.children.get(name)
+        return child if child is not None and is_unsent(child) else None
+
+    def adopt(self, parent: Node, name: str, entry: Entry) -> Node | None:
+        """Bring the table into line with what is known of this name."""
+        child = parent.children.get(name)
+        resource = entry.resource
+        if resource is None:
+            if child is not None:
+                self.gone(child)
+            return parent.children.get(name)  # a folder that holds unsent files stays
+        if child is not None and child.is_folder != resource.is_collection:
+            self.gone(child)
+        node = self.nodes.child(parent, name, is_folder=resource.is_collection)
+        if node.mode is None and entry.kept is not None:
+            node.mode = entry.kept.mode
+        return node
+
+    def gone(self, node: Node) -> None:
+        """Somebody else removed it: open handles keep what is on disk, unsent files keep their path."""
+        for child in list(node.children.values()):
+            self.gone(child)
+        if node.children or is_unsent(node):
+            return
+        self.remember_last(node)
+        self.changed(node)
+        content = node.content
+        self.nodes.detach(node)
+        if node.is_folder:
+            self.meta.forget_folder(node.ino)
+        elif content is not None:
+            self.store.discard(content)
+
+    async def entry(self, parent: Node, name: str) -> Entry:
+        """What the server holds under this name; `resource` None for nothing."""
+        while True:
+            known = self.meta.entry(parent.ino, name, trio.current_time())
+            if known is not None:
+                return known
+            listing = self.meta.wants_listing(parent.ino, trio.current_time()) and not self.may_be_hidden(
+                name
+            )
+            fetch = self._fetch_listing if listing else self._fetch_entry
+            key = (parent.ino, None if listing else name)
+            if await self._once(key, functools.partial(fetch, parent, name)):
+                known = self.meta.stale_entry(parent.ino, name)
+                return known if known is not None else Entry(None, trio.current_time())
+
+    async def refreshed(self, node: Node) -> Entry:
+        """The server's word on this node, asked now."""
+        parent = node.parent
+        if parent is None:
+            raise PosixError(errno.ESTALE)
+        name = node.name
+        await self._fetch_entry(parent, name)
+        return self.meta.stale_entry(parent.ino, name) or Entry(None, trio.current_time())
+
+    async def list_names(self, node: Node, *, now: bool = False) -> list[str]:
+        """The members of a folder, unsent ones included; with `now`, asked of the server now."""
+        asked = False
+        while not (asked if now else self.meta.listing_is_fresh(node.ino, trio.current_time())):
+            asked = await self._once((node.ino, None), lambda: self._fetch_listing(node, ""))
+            if asked:
+                break
+        return self.known_names(node)
+
+    def known_names(self, node: Node) -> list[str]:
+        names = [name for name in self.meta.names(node.ino) if not name.startswith(_HIDDEN_PREFIX)]
+        listed = set(names)
+        for name, child in node.children.items():
+            if name not in listed and is_unsent(child):
+                names.append(name)
+        return names
+
+    def known_child(self, parent: Node, name: str) -> Node | None:
+        """The node of a name that a listing just gave; no request."""
+        local = self._local_child(parent, name)
+        if local is not None:
+            return local
+        entry = self.meta.stale_entry(parent.ino, name)
+        return None if entry is None else self.adopt(parent, name, entry)
+
+    async def _once(self, key: tuple[int, str | None], ask: Callable[[], Awaitable[None]]) -> bool:
+        """Ask, unless the same question is on its way: then wait for it and return False."""
+        running = self._in_flight.get(key)
+        if running is not None:
+            await running.wait()
+            return False
+        self._in_flight[key] = done = trio.Event()
+        try:
+            await ask()
+        finally:
+            del self._in_flight[key]
+            done.set()
+        return True
+
+    async def _fetch_listing(self, node: Node, _name: str) -> None:
+        asked_s = trio.current_time()
+        try:
+            listing = await self.client.list(node.path)
+        except NotFound:
+            self.gone(node)
+            raise
+        if node is self.nodes.root:
+            self.learn_root(listing.itself, asked_s)
+        kept = self.store.index.locals_below(node.ino)
+        self._notice_changes(node, listing.members)
+        self.meta.learn_listing(
+            node.ino,
+            listing.itself,
+            listing.members,
+            (lambda name: kept.get(self.nodes.number_of(node, name))) if kept else (lambda _name: None),
+            asked_s,
+            complete=listing.complete,
+        )
+
+    def _notice_changes(self, folder: Node, members: dict[str, Resource]) -> None:
+        """Tell the kernel of what changed under nodes that it knows."""
+        for name, child in list(folder.children.items()):
+            if child.is_folder or is_unsent(child):
+                continue
+            before = self.meta.stale_entry(folder.ino, name)
+            now = members.get(name)
+            if before is None or before.resource is None or now is None:
+                continue
+            if not before.resource.validator.same_version(now.validator):
+                self.changed(child)
+
+    async def _fetch_entry(self, parent: Node, name: str) -> None:
+        asked_s = trio.current_time()
+        path = parent.path.child(name)
+        try:
+            resource = await self.client.stat(path)
+        except NotFound:
+            self.meta.learn(parent.ino, name, Entry(None, asked_s))
+            return
+        kept = self.store.index.locals_of(self.nodes.number_of(parent, name))
+        self._notice_changes_of(parent, name, resource)
+        self.meta.learn(parent.ino, name, Entry(resource, asked_s, kept))
+
+    def _notice_changes_of(self, parent: Node, name: str, resource: Resource) -> None:
+        child = parent.children.get(name)
+        before = self.meta.stale_entry(parent.ino, name)
+        if child is None or child.is_folder or before is None or before.resource is None:
+            return
+        if not before.resource.validator.same_version(resource.validator):
+            self.changed(child)
+
+    # --- attributes
+
+    async def attributes(self, node: Node) -> Attributes:
+        """Fresh attributes. ENOENT when somebody else removed it."""
+        if node.parent is None:
+            if not node.unlinked:
+                await self._refresh_root()
+            return self.known_attributes(node)
+        if not is_unsent(node):
+            entry = await self.entry(node.parent, node.name)
+            self._still_there(node, entry)
+        return self.known_attributes(node)
+
+    def _still_there(self, node: Node, entry: Entry) -> None:
+        """ENOENT for a node that the server does not have any more, unless it is open."""
+        if node.parent is None or is_unsent(node):
+            return
+        if self.adopt(node.parent, node.name, entry) is not node and not node.pins:
+            raise PosixError(errno.ENOENT)
+
+    async def _refresh_root(self) -> None:
+        known = self._root
+        if known is not None and trio.current_time() - known.learned_s < self.settings.attr_timeout_max_s:
+            return
+        asked_s = trio.current_time()
+        try:
+            resource = await self.client.stat(self.nodes.root.path)
+        except LinkError:
+            if known is None:
+                raise
+            return
+        self.learn_root(resource, asked_s)
+
+    def learn_root(self, resource: Resource, asked_s: float) -> None:
+        self._root = Entry(resource, asked_s, self.store.index.locals_of(self.nodes.root.ino))
+
+    def known_attributes(self, node: Node) -> Attributes:
+        """What is known now, without asking."""
+        entry = self._entry_of(node)
+        size, mtime_ns = self._size_and_mtime(node, entry)
+        kind = stat.S_IFDIR if node.is_folder else stat.S_IFREG
+        return Attributes(
+            ino=node.ino,
+            mode=kind | self._permissions(node, entry),
+            size_bytes=size,
+            mtime_ns=mtime_ns,
+            ctime_ns=max(mtime_ns, node.ctime_ns) if node.is_folder else (node.ctime_ns or mtime_ns),
+            atime_ns=node.atime_ns or mtime_ns,
+            nlink=0 if node.unlinked else 1,
+            uid=self.settings.uid,
+            gid=self.settings.gid,
+            valid_s=self._valid_s(node),
+        )
+
+    def _entry_of(self, node: Node) -> Entry | None:
+        if node.parent is not None:
+            return self.meta.stale_entry(node.parent.ino, node.name)
+        return None if node.unlinked else self._root
+
+    def _valid_s(self, node: Node) -> float:
+        if node.parent is None:
+            return self.settings.attr_timeout_min_s
+        if is_unsent(node):
+            return self.settings.attr_timeout_max_s
+        return self.meta.remaining_s(node.parent.ino, node.name, trio.current_time())
+
+    def _permissions(self, node: Node, entry: Entry | None) -> int:
+        if node.mode is not None:
+            return node.mode
+        if entry is not None and entry.kept is not None and entry.kept.mode is not None:
+            return entry.kept.mode
+        if node.is_folder:
+            return self.settings.dir_mode
+        executable = entry is not None and entry.resource is not None and entry.resource.executable
+        mode = self.settings.file_mode
+        return mode | (mode & 0o444) >> 2 if executable else mode
+
+    def _size_and_mtime(self, node: Node, entry: Entry | None) -> tuple[int, int]:
+        content = node.content
+        resource = entry.resource if entry is not None else None
+        if content is not None and content.fd >= 0 and (content.dirty or resource is None):
+            return content.size_bytes, content.mtime_ns
+        if resource is None:
+            return node.last_size, node.last_mtime_ns
+        if node.is_folder:
+            return 0, max((resource.mtime_s or 0) * _NS, node.last_mtime_ns)
+        size = resource.size_bytes
+        if size is None:
+            size = content.size_bytes if content is not None else 0
+        return size, self._mtime_of(resource, entry.kept if entry is not None else None)
+
+    def _mtime_of(self, resource: Resource, kept: LocalAttributes | None) -> int:
+        """The mtime a program set, as long as the server still holds the version it was set on."""
+        if kept is None or kept.mtime_ns is None or kept.version is None:
+            return (resource.mtime_s or 0) * _NS
+        return (
+            kept.mtime_ns if kept.version.same_version(resource.validator) else (resource.mtime_s or 0) * _NS
+        )
+
+    # --- what only we know
+
+    def remember_last(self, node: Node) -> None:
+        """Before a node leaves the tree: what fstat will go on saying."""
+        entry = self._entry_of(node)
+        node.last_size, node.last_mtime_ns = self._size_and_mtime(node, entry)
+        node.mode = self._permissions(node, entry)
+        node.ctime_ns = time.time_ns()
+
+    def keep_mode(self, node: Node, mode: int) -> None:
+        node.mode = mode
+        self._keep(node, mode=mode)
+
+    def keep_mtime(self, node: Node, mtime_ns: int, version: Validator) -> None:
+        self._keep(node, mtime_ns=mtime_ns, version=version)
+
+    def _keep(
+        self,
+        node: Node,
+        *,
+        mode: int | None = None,
+        mtime_ns: int | None = None,
+        version: Validator | None = None,
+    ) -> None:
+        if node.unlinked:
+            return
+        entry = self._entry_of(node)
+        before = (entry.kept if entry is not None else None) or LocalAttributes(mode=node.mode)
+        kept = LocalAttributes(
+            mode if mode is not None else before.mode,
+            mtime_ns if mtime_ns is not None else before.mtime_ns,
+            version if version is not None else before.version,
+        )
+        parent_ino = node.parent.ino if node.parent is not None else 0
+        self.store.index.save_locals(node.ino, parent_ino, kept)
+        if entry is not None:
+            entry.kept = kept
+
+    def uploaded(self, node: Node, content: Content, etag: ETag | None, mtime_s: int | None) -> None:
+        """The server holds our bytes: learn what it would say, and keep what it cannot."""
+        if node.parent is None:
+            return
+        version = Validator(etag, mtime_s, content.base_size)
+        kept = LocalAttributes(node.mode, content.mtime_ns, version)
+        if content.life.dirty:  # written again meanwhile: the numbers are not those of what was sent
+            kept = LocalAttributes(node.mode)
+        else:
+            self.store.index.save_locals(node.ino, node.parent.ino, kept)
+        resource = Resource(is_collection=False, size_bytes=content.base_size, mtime_s=mtime_s, etag=etag)
+        self.meta.learn(node.parent.ino, node.name, Entry(resource, trio.current_time(), kept, ours=True))
+
+    def made_folder(self, parent: Node, name: str) -> Node:
+        now_s = trio.current_time()
+        resource = Resource(is_collection=True, mtime_s=int(self.wall_s()))
+        self.meta.learn(parent.ino, name, Entry(resource, now_s, None, ours=True))
+        node = self.nodes.child(parent, name, is_folder=True)
+        self.meta.learn_new_folder(node.ino, now_s)
+        self.touched(parent)
+        return node
+
+    def removed(self, node: Node) -> None:
+        """We removed it (server included): it lives on only for its handles."""
+        parent, name = node.parent, node.name
+        if parent is None:
+            return
+        self.remember_last(node)
+        self.store.index.delete_locals(node.ino)
+        if node.is_folder:
+            self.meta.forget_folder(node.ino)
+        if node.content is not None:
+            self.store.discard(node.content)
+        self.nodes.detach(node)
+        self.meta.learn(parent.ino, name, Entry(None, trio.current_time(), None, ours=True))
+        self.touched(parent)
+
+    def moved(self, node: Node, parent: Node, name: str) -> None:
+        """We renamed it: everything known of it goes along."""
+        old_parent, old_name = node.parent, node.name
+        assert old_parent is not None
+        now_s = trio.current_time()
+        replaced = parent.children.get(name)
+        if replaced is not None and replaced is not node:
+            self.removed(replaced)
+        entry = self.meta.stale_entry(old_parent.ino, old_name)
+        self.nodes.pin(node)
+        self.nodes.move(node, parent, name)
+        self.nodes.unpin(node)
+        self.meta.learn(old_parent.ino, old_name, Entry(None, now_s, None, ours=True))
+        if entry is not None and entry.resource is not None:
+            self.meta.learn(parent.ino, name, Entry(entry.resource, now_s, entry.kept, ours=True))
+        elif node.content is None or not node.content.dirty:
+            self.meta.expire(parent.ino, name)
+        if entry is not None and entry.kept is not None:
+            self.store.index.save_locals(node.ino, parent.ino, entry.kept)
+        elif node.mode is not None:
+            self.store.index.save_locals(node.ino, parent.ino, LocalAttributes(node.mode))
+        node.ctime_ns = time.time_ns()
+        self.touched(old_parent)
+        self.touched(parent)
+
+    def let_go(self, node: Node, content: Content) -> None:
+        """One user less. What is clean and unused is closed; the index still has it."""
+        self.store.release(content)
+        if content.users <= 0 and node.content is content and not content.dirty:
+            node.content = None
+
+    def touched(self, folder: Node) -> None:
+        """A member came or went."""
+        now_ns = time.time_ns()
+        folder.last_mtime_ns = folder.ctime_ns = now_ns
+
+
+def is_unsent(node: Node) -> bool:
+    """Whether it holds bytes that are not known to be on the server."""
+    return node.content is not None and node.content.dirty

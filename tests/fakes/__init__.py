@@ -1,0 +1,1 @@
+"""Verified fakes: real behaviour in memory, held to the same checks as the real servers."""

@@ -1,0 +1,724 @@
+"""A WebDAV server in memory, plugged in at the wire: an httpx transport.
+
+It owns a tree of files and folders and answers PROPFIND (Depth 0 and 1), GET and HEAD (Range, If-Match,
+If-None-Match, If-Range), PUT, MKCOL, DELETE, MOVE, COPY, PROPPATCH, OPTIONS, LOCK and UNLOCK as RFC 4918
+and RFC 9110 ask. `tests/fakes/test_davserver.py` puts the same requests to it and to the real servers and
+compares the answers: that is what makes it a verified fake.
+
+What a test can turn: how ETags come (`etags`), the clock (`now_s`), the password, the quota, and faults
+(`inject`): a delay, a status, a connection that breaks before or after the request took effect, an answer
+that breaks off. `put`, `delete`, `mkdir`, `move` are the other client: they change the tree at once and
+leave no line in the log.
+
+Invariants: a request takes effect whole or not at all, in one step without a checkpoint; bodies are read as
+httpx streams them and must have the length that Content-Length announced; every request is in `log`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import os
+import re
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from email.utils import formatdate, parsedate_to_datetime
+from typing import Literal, NamedTuple, TypeAlias, cast
+from urllib.parse import quote, unquote_to_bytes, urlsplit
+
+import httpx
+import trio
+from lxml import etree
+
+ETags: TypeAlias = Literal["strong", "coarse", "hidden", "none"]
+"""strong: new for each write. coarse: of size and second, as nginx makes them. hidden: coarse, and in GET
+only (nginx shows none in PROPFIND). none: no ETag anywhere."""
+
+PIECE_BYTES = 64 * 1024
+_DAV = "{DAV:}"
+
+
+class Logged(NamedTuple):
+    """One request as the server saw it."""
+
+    method: str
+    path: str
+    depth: str | None
+    status: int
+    body_bytes: int
+
+
+@dataclass(slots=True)
+class Fault:
+    """What shall go wrong with the next `times` requests of this method (and path, where given).
+
+    `lost`: "before" breaks the connection with nothing done; "after" does it and loses the answer.
+    `cut_after_bytes` breaks the body of a GET's answer. `delay_s` is slept before anything else.
+    """
+
+    method: str
+    path: str | None = None
+    times: int = 1
+    delay_s: float = 0.0
+    lost: Literal["before", "after"] | None = None
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    cut_after_bytes: int | None = None
+
+    def concerns(self, method: str, path: str) -> bool:
+        return self.times > 0 and self.method == method and self.path in {None, path}
+
+
+@dataclass(slots=True)
+class File:
+    content: bytes
+    mtime_s: float
+    created_s: float
+    serial: int
+    dead: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Folder:
+    mtime_s: float
+    created_s: float
+    members: dict[str, File | Folder] = field(default_factory=dict)
+    dead: dict[str, str] = field(default_factory=dict)
+
+
+Node: TypeAlias = File | Folder
+Parts: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """An exclusive write lock on one resource (and what is below it, when `deep`)."""
+
+    token: str
+    parts: Parts
+    deep: bool
+    owner: str
+
+
+class Answer(Exception):
+    """A final status, thrown from wherever it is known."""
+
+    def __init__(self, status: int, content: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        self.status = status
+        self.content = content
+        self.headers = headers or {}
+
+
+class _Pieces(httpx.AsyncByteStream):
+    """The body of an answer, in pieces; breaks off after `cut_after_bytes`."""
+
+    def __init__(self, content: bytes, cut_after_bytes: int | None) -> None:
+        self._content = content
+        self._cut = cut_after_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        content = self._content if self._cut is None else self._content[: self._cut]
+        for start in range(0, len(content), PIECE_BYTES):
+            await trio.lowlevel.checkpoint()
+            yield content[start : start + PIECE_BYTES]
+        if self._cut is not None and self._cut < len(self._content):
+            raise httpx.ReadError("the connection broke in the middle of the answer")
+
+
+class FakeDav(httpx.AsyncBaseTransport):
+    """The server; see the module's text. `root` is the URL path at which the share begins."""
+
+    def __init__(
+        self,
+        *,
+        root: str = "/",
+        etags: ETags = "strong",
+        now_s: Callable[[], float] = time.time,
+        account: tuple[str, str] | None = None,
+        capacity_bytes: int | None = None,
+    ) -> None:
+        self.etags = etags
+        self.now_s = now_s
+        self.account = account
+        self.capacity_bytes = capacity_bytes
+        self.log: list[Logged] = []
+        self.faults: list[Fault] = []
+        self._root = _decoded(root)
+        self._serials = itertools.count(1)
+        self._top = Folder(now_s(), now_s())
+        self._locks: list[Lock] = []
+        self._methods = {
+            "OPTIONS": self._options,
+            "PROPFIND": self._propfind,
+            "PROPPATCH": self._proppatch,
+            "GET": self._get,
+            "HEAD": self._get,
+            "PUT": self._put,
+            "MKCOL": self._mkcol,
+            "DELETE": self._delete,
+            "MOVE": self._move,
+            "COPY": self._copy,
+            "LOCK": self._lock,
+            "UNLOCK": self._unlock,
+        }
+
+    # The other client, and what tests look at.
+
+    def put(self, path: str, content: bytes, *, mtime_s: float | None = None) -> None:
+        """Create or replace a file at once; the folder must exist."""
+        self._store(_decoded(path, plain=True), content)
+        if mtime_s is not None:
+            self._at(_decoded(path, plain=True)).mtime_s = mtime_s
+
+    def delete(self, path: str) -> None:
+        self._remove(_decoded(path, plain=True))
+
+    def mkdir(self, path: str) -> None:
+        parts = _decoded(path, plain=True)
+        self._folder_of(parts).members[parts[-1]] = Folder(self.now_s(), self.now_s())
+        self._touch_folder_of(parts)
+
+    def move(self, source: str, target: str) -> None:
+        self._rename(_decoded(source, plain=True), _decoded(target, plain=True))
+
+    def content(self, path: str) -> bytes:
+        node = self._at(_decoded(path, plain=True))
+        assert isinstance(node, File), path
+        return node.content
+
+    def tree(self) -> dict[str, bytes | None]:
+        """Every path below the root: a file's content, None for a folder."""
+        return {
+            "/".join(parts): node.content if isinstance(node, File) else None
+            for parts, node in _walk((), self._top)
+            if parts
+        }
+
+    def inject(self, fault: Fault) -> Fault:
+        self.faults.append(fault)
+        return fault
+
+    def requests(self, *methods: str) -> list[Logged]:
+        """The log, or only these methods of it."""
+        return [entry for entry in self.log if not methods or entry.method in methods]
+
+    @property
+    def locks(self) -> tuple[Lock, ...]:
+        return tuple(self._locks)
+
+    # The wire.
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        raw_path = request.url.raw_path.decode("ascii")
+        shown = "/" + "/".join(_decoded(raw_path)[len(self._root) :])
+        fault = self._fault_for(request.method, shown)
+        if fault is not None and fault.delay_s:
+            await trio.sleep(fault.delay_s)
+        if fault is not None and fault.lost == "before":
+            self.log.append(Logged(request.method, shown, request.headers.get("depth"), 0, 0))
+            raise httpx.ReadError("the connection broke before the request took effect")
+        body = b""
+        try:
+            early = self._early_answer(request, fault)
+            if early is None or "100-continue" not in request.headers.get("expect", ""):
+                body = await _whole_body(request)
+            if early is not None:
+                raise early
+            self._answer(request, body)
+        except Answer as answer:
+            self.log.append(
+                Logged(request.method, shown, request.headers.get("depth"), answer.status, len(body))
+            )
+            if fault is not None and fault.lost == "after":
+                raise httpx.ReadError("the connection broke before the answer came") from None
+            return self._response(request, answer, fault)
+        raise AssertionError("every method ends with an Answer")
+
+    def _fault_for(self, method: str, path: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.concerns(method, path):
+                fault.times -= 1
+                return fault
+        return None
+
+    def _early_answer(self, request: httpx.Request, fault: Fault | None) -> Answer | None:
+        """What can be said before the body has come."""
+        if self.account is not None and request.headers.get("authorization") != _basic(self.account):
+            return Answer(401, headers={"WWW-Authenticate": 'Basic realm="fake"'})
+        if fault is not None and fault.status is not None:
+            return Answer(fault.status, headers=fault.headers)
+        if request.method == "PUT":
+            try:
+                self._check_put(_Asked(request, b"", self._root))
+            except Answer as answer:
+                return answer
+        return None
+
+    def _answer(self, request: httpx.Request, body: bytes) -> None:
+        method = self._methods.get(request.method)
+        if method is None:
+            raise Answer(405, headers={"Allow": ", ".join(self._methods)})
+        method(_Asked(request, body, self._root))
+
+    def _response(self, request: httpx.Request, answer: Answer, fault: Fault | None) -> httpx.Response:
+        content = b"" if request.method == "HEAD" else answer.content
+        headers = {
+            "Date": formatdate(self.now_s(), usegmt=True),
+            "Content-Length": str(len(answer.content)),
+            **answer.headers,
+        }
+        if answer.status in {204, 304}:
+            del headers["Content-Length"]
+        cut = fault.cut_after_bytes if fault is not None else None
+        return httpx.Response(answer.status, headers=headers, stream=_Pieces(content, cut), request=request)
+
+    # The tree.
+
+    def _at(self, parts: Parts) -> Node:
+        node: Node = self._top
+        for name in parts:
+            if not isinstance(node, Folder) or name not in node.members:
+                raise Answer(404)
+            node = node.members[name]
+        return node
+
+    def _find(self, parts: Parts) -> Node | None:
+        try:
+            return self._at(parts)
+        except Answer:
+            return None
+
+    def _folder_of(self, parts: Parts) -> Folder:
+        folder = self._find(parts[:-1])
+        if not parts or not isinstance(folder, Folder):
+            raise Answer(409)
+        return folder
+
+    def _touch_folder_of(self, parts: Parts) -> None:
+        self._folder_of(parts).mtime_s = self.now_s()
+
+    def _store(self, parts: Parts, content: bytes) -> bool:
+        """True when the file is new."""
+        folder = self._folder_of(parts)
+        old = folder.members.get(parts[-1])
+        if isinstance(old, File):
+            old.content, old.mtime_s, old.serial = content, self.now_s(), next(self._serials)
+            return False
+        folder.members[parts[-1]] = File(content, self.now_s(), self.now_s(), next(self._serials))
+        folder.mtime_s = self.now_s()
+        return True
+
+    def _remove(self, parts: Parts) -> None:
+        if not parts:
+            raise Answer(403)
+        self._at(parts)
+        del self._folder_of(parts).members[parts[-1]]
+        self._touch_folder_of(parts)
+        self._locks = [lock for lock in self._locks if lock.parts[: len(parts)] != parts]
+
+    def _rename(self, source: Parts, target: Parts) -> None:
+        node = self._at(source)
+        folder = self._folder_of(target)
+        self._remove(source)
+        folder.members[target[-1]] = node
+        self._touch_folder_of(target)
+
+    def _etag(self, node: Node) -> str | None:
+        if self.etags == "none" or isinstance(node, Folder):
+            return None
+        if self.etags == "strong":
+            digest = hashlib.sha256(node.content[:1024]).hexdigest()[:8]
+            return f'"{node.serial:x}-{len(node.content):x}-{digest}"'
+        return f'"{int(node.mtime_s):x}-{len(node.content):x}"'
+
+    # Conditions (RFC 9110 13, RFC 4918 10.4).
+
+    def _check_conditions(self, asked: _Asked) -> None:
+        node = self._find(asked.parts)
+        tag = self._etag(node) if node is not None else None
+        wanted = asked.headers.get("if-match")
+        if wanted is not None and not _matches(wanted, tag, exists=node is not None):
+            raise Answer(412)
+        unwanted = asked.headers.get("if-none-match")
+        if unwanted is not None and _matches(unwanted, tag, exists=node is not None, weak=True):
+            raise Answer(304 if asked.method in {"GET", "HEAD"} else 412)
+        since = asked.headers.get("if-unmodified-since")
+        if since is not None and node is not None and int(node.mtime_s) > _seconds(since):
+            raise Answer(412)
+
+    def _check_locks(self, asked: _Asked, parts: Parts) -> None:
+        """423 when a lock of another covers `parts`; the token in If opens it."""
+        submitted = asked.headers.get("if", "")
+        for lock in self._locks:
+            below = lock.deep and parts[: len(lock.parts)] == lock.parts
+            if (parts == lock.parts or below) and lock.token not in submitted:
+                raise Answer(423)
+
+    def _check_put(self, asked: _Asked) -> None:
+        if "content-range" in asked.headers:
+            raise Answer(400)
+        if "content-length" not in asked.headers:
+            raise Answer(411)  # nginx and lighttpd take no chunked PUT either
+        self._folder_of(asked.parts)
+        if isinstance(self._find(asked.parts), Folder) or asked.slashed:
+            raise Answer(405)
+        self._check_conditions(asked)
+        self._check_locks(asked, asked.parts)
+        self._check_capacity(asked)
+
+    def _check_capacity(self, asked: _Asked) -> None:
+        old = self._find(asked.parts)
+        freed = len(old.content) if isinstance(old, File) else 0
+        needed = int(asked.headers["content-length"]) - freed
+        if self.capacity_bytes is not None and self._used_bytes() + needed > self.capacity_bytes:
+            raise Answer(507)
+
+    def _used_bytes(self) -> int:
+        return sum(len(node.content) for _, node in _walk((), self._top) if isinstance(node, File))
+
+    # The methods. Each ends by raising its Answer.
+
+    def _options(self, _asked: _Asked) -> None:
+        raise Answer(200, headers={"DAV": "1, 2", "Allow": ", ".join(self._methods), "MS-Author-Via": "DAV"})
+
+    def _propfind(self, asked: _Asked) -> None:
+        node = self._at(asked.parts)
+        depth = asked.headers.get("depth", "infinity")
+        if depth not in {"0", "1"}:
+            raise Answer(403, _xml(_error("propfind-finite-depth")))
+        nodes = [(asked.parts, node)]
+        if depth == "1" and isinstance(node, Folder):
+            nodes += [((*asked.parts, name), member) for name, member in node.members.items()]
+        wanted = _wanted_properties(asked.body)
+        answer = etree.Element(f"{_DAV}multistatus", nsmap={"D": "DAV:"})
+        for parts, one in nodes:
+            self._describe(answer, parts, one, wanted)
+        raise Answer(207, _xml(answer), {"Content-Type": 'application/xml; charset="utf-8"'})
+
+    def _describe(self, answer: etree._Element, parts: Parts, node: Node, wanted: list[str] | None) -> None:
+        response = etree.SubElement(answer, f"{_DAV}response")
+        etree.SubElement(response, f"{_DAV}href").text = self._href(parts, node)
+        known = self._properties(node)
+        missing = [name for name in wanted or [] if name not in known]
+        for status, names in (("200 OK", wanted or list(known)), ("404 Not Found", missing)):
+            shown = [name for name in names if (name in known) == status.startswith("200")]
+            if not shown and not status.startswith("200"):
+                continue
+            propstat = etree.SubElement(response, f"{_DAV}propstat")
+            prop = etree.SubElement(propstat, f"{_DAV}prop")
+            for name in shown:
+                prop.append(known.get(name, lambda name=name: etree.Element(name))())
+            etree.SubElement(propstat, f"{_DAV}status").text = f"HTTP/1.1 {status}"
+
+    def _properties(self, node: Node) -> dict[str, Callable[[], etree._Element]]:
+        def text(name: str, value: str) -> None:
+            known[name] = lambda: _leaf(name, value)
+
+        known: dict[str, Callable[[], etree._Element]] = {}
+        known[f"{_DAV}resourcetype"] = lambda: _resourcetype(isinstance(node, Folder))
+        text(f"{_DAV}getlastmodified", formatdate(int(node.mtime_s), usegmt=True))
+        text(f"{_DAV}creationdate", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(node.created_s)))
+        if isinstance(node, File):
+            text(f"{_DAV}getcontentlength", str(len(node.content)))
+            text(f"{_DAV}getcontenttype", "application/octet-stream")
+            tag = self._etag(node)
+            if tag is not None and self.etags != "hidden":
+                text(f"{_DAV}getetag", tag)
+        elif self.capacity_bytes is not None:
+            used = self._used_bytes()
+            text(f"{_DAV}quota-available-bytes", str(max(0, self.capacity_bytes - used)))
+            text(f"{_DAV}quota-used-bytes", str(used))
+        for name, value in node.dead.items():
+            text(name, value)
+        return known
+
+    def _href(self, parts: Parts, node: Node) -> str:
+        path = "/" + "/".join(quote(os.fsencode(part)) for part in (*self._root, *parts))
+        return path + "/" if isinstance(node, Folder) and path != "/" else path
+
+    def _proppatch(self, asked: _Asked) -> None:
+        node = self._at(asked.parts)
+        self._check_locks(asked, asked.parts)
+        changes = [
+            (str(change.tag), str(el.tag), el.text or "")
+            for change in _parse(asked.body)
+            for el in change.iterfind("{DAV:}prop/*")
+        ]
+        refused = any(name.startswith(_DAV) for _, name, _ in changes)
+        answer = etree.Element(f"{_DAV}multistatus", nsmap={"D": "DAV:"})
+        response = etree.SubElement(answer, f"{_DAV}response")
+        etree.SubElement(response, f"{_DAV}href").text = self._href(asked.parts, node)
+        for kind, name, value in changes:
+            status = "403 Forbidden" if name.startswith(_DAV) else "424 Failed Dependency"
+            propstat = etree.SubElement(response, f"{_DAV}propstat")
+            etree.SubElement(etree.SubElement(propstat, f"{_DAV}prop"), name)
+            etree.SubElement(propstat, f"{_DAV}status").text = f"HTTP/1.1 {status if refused else '200 OK'}"
+            if not refused and kind == f"{_DAV}set":
+                node.dead[name] = value
+            elif not refused:
+                node.dead.pop(name, None)
+        raise Answer(207, _xml(answer), {"Content-Type": 'application/xml; charset="utf-8"'})
+
+    def _get(self, asked: _Asked) -> None:
+        node = self._at(asked.parts)
+        self._check_conditions(asked)
+        if isinstance(node, Folder):
+            raise Answer(200, b"<html>a folder</html>", {"Content-Type": "text/html"})
+        headers = {
+            "Accept-Ranges": "bytes",
+            "Content-Type": "application/octet-stream",
+            "Last-Modified": formatdate(int(node.mtime_s), usegmt=True),
+        }
+        tag = self._etag(node)
+        if tag is not None:
+            headers["ETag"] = tag
+        extent = self._extent(asked, node, tag)
+        if extent is None:
+            raise Answer(200, node.content, headers)
+        start, end = extent
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(node.content)}"
+        raise Answer(206, node.content[start:end], headers)
+
+    def _extent(self, asked: _Asked, node: File, tag: str | None) -> tuple[int, int] | None:
+        """The half-open range asked for; None for the whole file (RFC 9110 14.2)."""
+        match = re.fullmatch(r"bytes=(\d*)-(\d*)", asked.headers.get("range", ""))
+        condition = asked.headers.get("if-range")
+        if match is None or match.group() == "bytes=-":
+            return None
+        if condition is not None and condition not in {
+            tag,
+            formatdate(int(node.mtime_s), usegmt=True),
+        }:
+            return None
+        total = len(node.content)
+        first, last = match.groups()
+        start = int(first) if first else max(0, total - int(last))
+        end = min(total, int(last) + 1) if first and last else total
+        if start >= total or start >= end:
+            raise Answer(416, headers={"Content-Range": f"bytes */{total}"})
+        return start, end
+
+    def _put(self, asked: _Asked) -> None:
+        self._check_put(asked)  # again: the tree may have changed while the body came
+        created = self._store(asked.parts, asked.body)
+        headers = {}
+        tag = self._etag(self._at(asked.parts))
+        if tag is not None and self.etags == "strong":  # nginx, Apache and WsgiDAV send none here
+            headers["ETag"] = tag
+        raise Answer(201 if created else 204, headers=headers)
+
+    def _mkcol(self, asked: _Asked) -> None:
+        if asked.body:
+            raise Answer(415)
+        if not asked.parts or self._find(asked.parts) is not None:
+            raise Answer(405)
+        folder = self._folder_of(asked.parts)
+        self._check_locks(asked, asked.parts)
+        folder.members[asked.parts[-1]] = Folder(self.now_s(), self.now_s())
+        self._touch_folder_of(asked.parts)
+        raise Answer(201)
+
+    def _delete(self, asked: _Asked) -> None:
+        self._at(asked.parts)
+        self._check_conditions(asked)
+        self._check_locks_below(asked, asked.parts)
+        self._remove(asked.parts)
+        raise Answer(204)
+
+    def _check_locks_below(self, asked: _Asked, parts: Parts) -> None:
+        self._check_locks(asked, parts)
+        for lock in self._locks:
+            if lock.parts[: len(parts)] == parts:
+                self._check_locks(asked, lock.parts)
+
+    def _move(self, asked: _Asked) -> None:
+        self._check_conditions(asked)
+        self._check_locks_below(asked, asked.parts)
+        target, created = self._checked_target(asked)
+        if not created:
+            self._remove(target)
+        self._rename(asked.parts, target)
+        raise Answer(201 if created else 204)
+
+    def _copy(self, asked: _Asked) -> None:
+        self._check_conditions(asked)
+        target, created = self._checked_target(asked)
+        copied = self._copied(self._at(asked.parts), deep=asked.headers.get("depth") != "0")
+        if not created:
+            self._remove(target)
+        self._folder_of(target).members[target[-1]] = copied
+        self._touch_folder_of(target)
+        raise Answer(201 if created else 204)
+
+    def _copied(self, node: Node, *, deep: bool) -> Node:
+        now_s = self.now_s()
+        if isinstance(node, File):
+            return File(node.content, now_s, now_s, next(self._serials), dict(node.dead))
+        members = {name: self._copied(one, deep=True) for name, one in node.members.items()} if deep else {}
+        return Folder(now_s, now_s, members, dict(node.dead))
+
+    def _checked_target(self, asked: _Asked) -> tuple[Parts, bool]:
+        """Where MOVE or COPY leads, and whether that name is free (RFC 4918 9.8.5, 9.9.4)."""
+        self._at(asked.parts)
+        target = asked.destination()
+        if target[: len(asked.parts)] == asked.parts or asked.parts[: len(target)] == target:
+            raise Answer(403)
+        self._folder_of(target)
+        free = self._find(target) is None
+        if not free and asked.headers.get("overwrite", "T") == "F":
+            raise Answer(412)
+        self._check_locks_below(asked, target)
+        return target, free
+
+    def _lock(self, asked: _Asked) -> None:
+        if not asked.body:
+            self._refresh(asked)
+        self._check_locks(asked, asked.parts)
+        created = self._find(asked.parts) is None
+        if created:
+            self._store(asked.parts, b"")
+        owner = "".join(_parse(asked.body).itertext()).strip()
+        token = f"opaquelocktoken:{next(self._serials):08x}"
+        lock = Lock(token, asked.parts, asked.headers.get("depth") != "0", owner)
+        self._locks.append(lock)
+        raise Answer(201 if created else 200, _lockdiscovery(lock), {"Lock-Token": f"<{token}>"})
+
+    def _refresh(self, asked: _Asked) -> None:
+        for lock in self._locks:
+            if lock.parts == asked.parts and lock.token in asked.headers.get("if", ""):
+                raise Answer(200, _lockdiscovery(lock))
+        raise Answer(412)
+
+    def _unlock(self, asked: _Asked) -> None:
+        token = asked.headers.get("lock-token", "").strip("<> ")
+        held = [lock for lock in self._locks if lock.token == token]
+        if not held:
+            raise Answer(409)
+        self._locks.remove(held[0])
+        raise Answer(204)
+
+
+class _Asked:
+    """One request, taken apart."""
+
+    def __init__(self, request: httpx.Request, body: bytes, root: Parts) -> None:
+        self.method = request.method
+        self.headers = request.headers
+        self.body = body
+        self._root = root
+        raw_path = request.url.raw_path.decode("ascii")
+        self.slashed = raw_path.endswith("/")
+        self.parts = self._below_root(raw_path)
+
+    def destination(self) -> Parts:
+        if "destination" not in self.headers:
+            raise Answer(400)
+        target = urlsplit(self.headers["destination"])
+        return self._below_root(target.path)
+
+    def _below_root(self, raw_path: str) -> Parts:
+        parts = _decoded(raw_path)
+        if parts[: len(self._root)] != self._root:
+            raise Answer(404)
+        return parts[len(self._root) :]
+
+
+def _decoded(path: str, *, plain: bool = False) -> Parts:
+    """The decoded segments of a URL path; `plain` for a path that is not percent-encoded."""
+    if plain:
+        return tuple(part for part in path.split("/") if part)
+    segments = path.partition("?")[0].split("/")
+    names = tuple(os.fsdecode(unquote_to_bytes(part)) for part in segments if part)
+    if any(name in {".", ".."} or "/" in name for name in names):
+        raise Answer(400)
+    return names
+
+
+async def _whole_body(request: httpx.Request) -> bytes:
+    """The body as httpx streams it, checked against Content-Length as h11 does."""
+    body = bytearray()
+    stream = cast(AsyncIterable[bytes], request.stream)
+    async for piece in stream:
+        await trio.lowlevel.checkpoint()
+        body += piece
+    announced = request.headers.get("content-length")
+    if announced is not None and int(announced) != len(body):
+        raise httpx.LocalProtocolError(f"Content-Length {announced}, but {len(body)} bytes of body")
+    return bytes(body)
+
+
+def _walk(parts: Parts, node: Node) -> Iterator[tuple[Parts, Node]]:
+    yield parts, node
+    if isinstance(node, Folder):
+        for name, member in node.members.items():
+            yield from _walk((*parts, name), member)
+
+
+def _basic(account: tuple[str, str]) -> str:
+    return "Basic " + base64.b64encode(":".join(account).encode()).decode("ascii")
+
+
+def _matches(condition: str, tag: str | None, *, exists: bool, weak: bool = False) -> bool:
+    if condition.strip() == "*":
+        return exists
+    listed = {one.strip() for one in condition.split(",")}
+    if weak:
+        listed = {one.removeprefix("W/") for one in listed}
+    return tag is not None and tag in listed
+
+
+def _seconds(date: str) -> int:
+    return int(parsedate_to_datetime(date).timestamp())
+
+
+def _parse(body: bytes) -> etree._Element:
+    try:
+        return etree.fromstring(body, etree.XMLParser(resolve_entities=False, no_network=True))
+    except etree.XMLSyntaxError:
+        raise Answer(400) from None
+
+
+def _wanted_properties(body: bytes) -> list[str] | None:
+    """The qualified names asked for; None for all."""
+    if not body:
+        return None
+    prop = _parse(body).find("{DAV:}prop")
+    return None if prop is None else [str(el.tag) for el in prop]
+
+
+def _leaf(name: str, value: str) -> etree._Element:
+    element = etree.Element(name)
+    element.text = value
+    return element
+
+
+def _resourcetype(is_folder: bool) -> etree._Element:
+    element = etree.Element(f"{_DAV}resourcetype")
+    if is_folder:
+        etree.SubElement(element, f"{_DAV}collection")
+    return element
+
+
+def _error(condition: str) -> etree._Element:
+    element = etree.Element(f"{_DAV}error", nsmap={"D": "DAV:"})
+    etree.SubElement(element, f"{_DAV}{condition}")
+    return element
+
+
+def _lockdiscovery(lock: Lock) -> bytes:
+    prop = etree.Element(f"{_DAV}prop", nsmap={"D": "DAV:"})
+    discovery = etree.SubElement(prop, f"{_DAV}lockdiscovery")
+    active = etree.SubElement(discovery, f"{_DAV}activelock")
+    etree.SubElement(etree.SubElement(active, f"{_DAV}locktype"), f"{_DAV}write")
+    etree.SubElement(etree.SubElement(active, f"{_DAV}lockscope"), f"{_DAV}exclusive")
+    etree.SubElement(active, f"{_DAV}depth").text = "infinity" if lock.deep else "0"
+    etree.SubElement(active, f"{_DAV}timeout").text = "Second-3600"
+    token = etree.SubElement(active, f"{_DAV}locktoken")
+    etree.SubElement(token, f"{_DAV}href").text = lock.token
+    return _xml(prop)
+
+
+def _xml(element: etree._Element) -> bytes:
+    return etree.tostring(element, xml_declaration=True, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Broken wires, broken servers, killed daemons."""

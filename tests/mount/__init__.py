@@ -1,0 +1,1 @@
+"""The sentences of SEMANTICS.md, through Filesystem and through a real mount."""

@@ -1,0 +1,53 @@
+"""Builds a `Filesystem` over any client, with a real content store, and runs it for the length of a block.
+
+The one place in the tests that repeats what the composition root does; it adds nothing of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import trio
+
+from davfs.dav.client import Client
+from davfs.fs.content import ContentStore
+from davfs.fs.filesystem import Filesystem
+from davfs.fs.index import Index
+from davfs.fs.settings import Settings
+
+CACHE_BYTES = 1 << 30
+
+
+@asynccontextmanager
+async def running(
+    http: httpx.AsyncClient,
+    url: str,
+    settings: Settings,
+    *,
+    now_s: Callable[[], float] = time.time,
+) -> AsyncIterator[Filesystem]:
+    """A connected file system. It is stopped without a drain at the end: call `sync` for that."""
+    client = Client(http, url, timeout_s=settings.timeout_s)
+    await client.connect()
+    Path(settings.cache_dir).mkdir(parents=True, exist_ok=True)
+    store = ContentStore(Index(settings.cache_dir), size_limit_bytes=settings.cache_size_bytes, now_s=now_s)
+    fs = Filesystem(client, store, settings, now_s=now_s)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(fs.run)
+            nursery.start_soon(_ignore_invalidations, fs)
+            try:
+                yield fs
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        store.close()
+
+
+async def _ignore_invalidations(fs: Filesystem) -> None:
+    async for _ in fs.invalidations:
+        pass

@@ -1,0 +1,1 @@
+"""One contract suite against every real server that can be started here."""

@@ -1,0 +1,99 @@
+"""A server program as a child process: started in the foreground, awaited, ended by its process id.
+
+The child leads a session of its own, so that ending its process group ends its workers and nothing
+else. It is asked to end when the tests die (setpriv --pdeathsig), because a killed pytest runs no clean-up.
+A start that fails says what the program said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+START_TIMEOUT_S = 30.0  # a cold Python on a busy two-core machine needs 3 s; never wait for ever
+STOP_TIMEOUT_S = 5.0
+
+
+class StartFailed(Exception):
+    """The program ended, or did not listen in time. The text holds what it printed."""
+
+
+class PortTaken(StartFailed):
+    """Somebody else took the port between our choice and the program's bind."""
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago. The caller tries again on `PortTaken`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _dies_with_us() -> list[str]:
+    # PR_SET_PDEATHSIG is bound to the *thread* that forks: only the main thread lives as long as the tests.
+    if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
+        setpriv = shutil.which("setpriv")
+        if setpriv:
+            return [setpriv, "--pdeathsig", "TERM"]
+    return []
+
+
+class Child:
+    """One running program. `output` is the file with its standard output and error."""
+
+    def __init__(self, name: str, command: list[str], output: Path, *, cwd: Path | None = None) -> None:
+        self.name = name
+        self.output = output
+        with output.open("wb") as sink:
+            self.process = subprocess.Popen(
+                [*_dies_with_us(), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_listening(self, port: int, *further_logs: Path) -> None:
+        """Returns when the child accepts connections. Raises StartFailed with its output otherwise."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise self._failure(f"ended with status {self.process.returncode}", further_logs)
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                if self.process.poll() is None:
+                    return
+            time.sleep(0.02)
+        self.stop()
+        raise self._failure(f"did not listen on port {port} within {START_TIMEOUT_S:.0f} s", further_logs)
+
+    def _failure(self, what: str, further_logs: tuple[Path, ...]) -> StartFailed:
+        said = "\n".join(
+            log.read_text(errors="replace")[-4000:] for log in (self.output, *further_logs) if log.exists()
+        )
+        kind = PortTaken if "address already in use" in said.lower() else StartFailed
+        return kind(f"{self.name} {what}:\n{' '.join(map(str, self.process.args))}\n{said}")  # type: ignore[arg-type]
+
+    def stop(self) -> None:
+        """Ends the program and its workers; harmless when it has ended already."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_TIMEOUT_S)
+                break
+        with contextlib.suppress(ProcessLookupError):  # a worker that outlived its master
+            os.killpg(self.pid, signal.SIGKILL)

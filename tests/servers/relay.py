@@ -1,0 +1,256 @@
+"""A TCP relay to put in front of any server: latency, byte counts, stalls and cuts.
+
+    with Relay(server.url, latency_s=0.02) as relay:
+        client = Client(relay.url) ...
+
+It runs a trio loop in a thread of its own; its methods may be called from any thread. `latency_s` is the
+round trip: half is added to each direction, and a new connection pays one round trip first, as on a real
+line. Bytes in flight are not held up by each other (a delay line, not a sleep per chunk), so that latency
+does not limit throughput by itself.
+
+Also a program, for benchmarks that must not share the tests' interpreter:
+    python -m tests.servers.relay --to 127.0.0.1:8080 --port 8081 --latency 0.02
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+import trio
+
+_CHUNK_BYTES = 256 * 1024
+_IN_FLIGHT_CHUNKS = 512  # bounds memory; far above what a loopback socket delivers within one latency
+
+Direction = Literal["up", "down"]
+
+
+class _Flow:
+    """One direction over all connections: how much went through, and how much still may."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.left: int | None = None  # None: no cut is planned
+
+    def allowed(self, wanted: int) -> int:
+        return wanted if self.left is None else min(wanted, self.left)
+
+    def passed(self, size: int) -> None:
+        self.count += size
+        if self.left is not None:
+            self.left -= size
+
+
+def _reset(stream: trio.SocketStream) -> None:
+    """Closes with RST, as a crashed peer or a firewall does; a plain close would end the answer politely."""
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+class _Connection:
+    """Both sockets of one relayed connection, and its end."""
+
+    def __init__(self, client: trio.SocketStream, server: trio.SocketStream) -> None:
+        self.client = client
+        self.server = server
+        self.scope = trio.CancelScope()
+
+    def break_off(self) -> None:
+        _reset(self.client)
+        _reset(self.server)
+        self.scope.cancel()
+
+
+class Relay:
+    """`up` is from client to server. Counters and switches span all connections, past and present."""
+
+    def __init__(self, to: str, *, latency_s: float = 0.0, port: int = 0) -> None:
+        parts = urlsplit(to if "//" in to else f"//{to}")
+        self._path = parts.path or "/"
+        self._to = (parts.hostname or "127.0.0.1", parts.port or 80)
+        self.latency_s = latency_s
+        self.port = port
+        self.connections = 0
+        self._flows: dict[Direction, _Flow] = {"up": _Flow(), "down": _Flow()}
+        self._live: set[_Connection] = set()
+        self._refusing = False
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+
+    # --- life -------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._run, name="relay")
+        self._thread.start()
+        self._started.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._in_loop(self._scope.cancel)
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}{self._path}"
+
+    # --- counters and switches ---------------------------------------------------------------
+
+    @property
+    def bytes_up(self) -> int:
+        return self._flows["up"].count
+
+    @property
+    def bytes_down(self) -> int:
+        return self._flows["down"].count
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._live)
+
+    def stall(self) -> None:
+        """Nothing passes any more, in either direction; connections stay open and new ones are taken."""
+        self._in_loop(self._close_gate)
+
+    def resume(self) -> None:
+        self._in_loop(self._open_gate)
+
+    def drop(self) -> None:
+        """Breaks every open connection with a reset. New ones are served."""
+        self._in_loop(self._drop)
+
+    def refuse(self) -> None:
+        """Breaks every connection and answers new ones with a reset, until `accept`."""
+        self._refusing = True
+        self.drop()
+
+    def accept(self) -> None:
+        self._refusing = False
+
+    def cut_after(self, *, up: int | None = None, down: int | None = None) -> None:
+        """Breaks the connection that would carry one byte more than that. Once: the plan is then gone."""
+        self._flows["up"].left = up
+        self._flows["down"].left = down
+
+    # --- inside the loop ----------------------------------------------------------------------
+
+    def _in_loop(self, action: Callable[[], object]) -> None:
+        """Runs `action` between two steps of the loop, and returns when it is done."""
+        trio.from_thread.run_sync(action, trio_token=self._token)
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._serve)
+        except BaseException as error:  # noqa: BLE001  handed to the thread that waits in __enter__
+            self._failure = error
+            self._started.set()
+
+    async def _serve(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._gate = trio.Event()
+        self._gate.set()
+        (listener,) = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
+        self.port = listener.socket.getsockname()[1]
+        with trio.CancelScope() as self._scope:
+            self._started.set()
+            await trio.serve_listeners(self._relay, [listener])
+
+    async def _relay(self, client: trio.SocketStream) -> None:
+        if self._refusing:
+            _reset(client)
+            return
+        await trio.sleep(self.latency_s)
+        try:
+            server = await trio.open_tcp_stream(*self._to)
+        except OSError:
+            _reset(client)
+            return
+        self.connections += 1
+        connection = _Connection(client, server)
+        self._live.add(connection)
+        try:
+            await self._both_ways(connection)
+        finally:
+            self._live.discard(connection)
+            client.socket.close()
+            server.socket.close()
+
+    async def _both_ways(self, connection: _Connection) -> None:
+        with connection.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pump, connection, connection.client, connection.server, "up")
+                nursery.start_soon(self._pump, connection, connection.server, connection.client, "down")
+
+    async def _pump(
+        self,
+        connection: _Connection,
+        source: trio.SocketStream,
+        sink: trio.SocketStream,
+        direction: Direction,
+    ) -> None:
+        into, out_of = trio.open_memory_channel[tuple[float, bytes]](_IN_FLIGHT_CHUNKS)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, source, into)
+                await self._deliver(connection, out_of, sink, self._flows[direction])
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            connection.break_off()
+
+    async def _read(
+        self, source: trio.SocketStream, into: trio.MemorySendChannel[tuple[float, bytes]]
+    ) -> None:
+        async with into:
+            while data := await source.receive_some(_CHUNK_BYTES):
+                await into.send((trio.current_time() + self.latency_s / 2, data))
+
+    async def _deliver(
+        self,
+        connection: _Connection,
+        out_of: trio.MemoryReceiveChannel[tuple[float, bytes]],
+        sink: trio.SocketStream,
+        flow: _Flow,
+    ) -> None:
+        async for due, data in out_of:
+            await trio.sleep_until(due)
+            await self._gate.wait()
+            size = flow.allowed(len(data))
+            await sink.send_all(data[:size])
+            flow.passed(size)
+            if size < len(data):
+                flow.left = None
+                connection.break_off()
+                return
+        await sink.send_eof()
+
+    def _close_gate(self) -> None:
+        self._gate = trio.Event()
+
+    def _open_gate(self) -> None:
+        self._gate.set()
+
+    def _drop(self) -> None:
+        for connection in list(self._live):
+            connection.break_off()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="relay", description="A TCP relay with latency.")
+    parser.add_argument("--to", required=True, help="HOST:PORT to connect to")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--latency", type=float, default=0.0, help="added round trip, in seconds")
+    given = parser.parse_args()
+    with Relay(given.to, latency_s=given.latency, port=given.port) as relay:
+        sys.stdout.write(f"{relay.port}\n")
+        sys.stdout.flush()
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

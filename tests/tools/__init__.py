@@ -1,0 +1,1 @@
+"""Ordinary programs working on a mount."""

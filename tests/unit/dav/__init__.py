@@ -1,0 +1,1 @@
+"""The wire layer: pure parsers against captured answers, the client against scripts and a real server."""

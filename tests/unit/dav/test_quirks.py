@@ -1,0 +1,42 @@
+"""Evidence in, capabilities out."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from davfs.dav.quirks import Capabilities
+
+_PROPSET = "1,2, <http://apache.org/dav/propset/fs/1>"
+
+
+@pytest.mark.parametrize(
+    ("server", "dav", "locks", "hides_dot_names", "move_unsafe"),
+    [
+        ("Apache/2.4.71 (Debian)", _PROPSET, True, False, False),
+        ("nginx/1.22.1", "2", True, True, False),
+        ("nginx/1.22.1", "1, 3, extended-mkcol, 2, sabredav-partialupdate", True, False, False),
+        ("nginx/1.22.1", "1,2", True, False, True),
+        ("lighttpd/1.4.69", "1,2,3", True, False, False),
+        ("WsgiDAV/4.4.0 Cheroot/11.1.2 Python/3.11.7", "1,2", True, False, True),
+        ("Apache", "1, 3, extended-mkcol, access-control", False, False, False),
+        ("", "", False, False, True),
+    ],
+)
+def test_known_servers(server: str, dav: str, locks: bool, hides_dot_names: bool, move_unsafe: bool) -> None:
+    """The OPTIONS headers of servers.md, table 1, and a proxy that hides who is behind it."""
+    found = Capabilities.from_options(httpx.Headers({"Server": server, "DAV": dav, "Allow": "GET, PUT"}))
+    assert found.locks == locks
+    assert found.hides_dot_names == hides_dot_names
+    assert found.move_unsafe("what?") == move_unsafe
+    assert not found.move_unsafe("plain name & more.txt")
+    assert found.methods == {"GET", "PUT"}
+
+
+def test_what_is_learned_stays() -> None:
+    """A PUT without a time keeps what an earlier one showed, and equal evidence gives the same value."""
+    first = Capabilities().learned_put(etag=True, mtime_accepted=True)
+    assert (first.put_etag, first.takes_mtime) == (True, True)
+    assert first.learned_put(etag=True) is first
+    assert first.learned_propfind(file_etag=False).etags_in_propfind is False
+    assert Capabilities().conditions == "unknown"
