@@ -126,7 +126,7 @@ async def _stop_at_signal(filesystem: Filesystem) -> None:
             break
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_hurry, signals, nursery.cancel_scope)
-            await filesystem.sync(DRAIN_S)
+            await filesystem.sync(DRAIN_S, patient=False)
             nursery.cancel_scope.cancel()
         fuse.stop()
 
@@ -143,7 +143,7 @@ async def _drain(filesystem: Filesystem) -> int:
     left = len(filesystem.pending_paths())
     if left:
         log.info("unmounted; %d files are still being sent", left)
-        left = await filesystem.sync(DRAIN_S)
+        left = await filesystem.sync(DRAIN_S, patient=False)
     if left:
         log.error("%d files are not on the server; the next mount resumes them", left)
     return left

@@ -8,6 +8,7 @@ again when what is known is older than the attribute time-out (promise 5).
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from typing import Final
@@ -23,6 +24,8 @@ from davfs.fs.metadata import Entry
 from davfs.fs.settings import Settings
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
+
+log = logging.getLogger("davfs.files")
 
 KEEP_MAX: Final = 16 << 20  # the rest of an open file that is being removed is fetched, up to this size
 HEAD_MAX: Final = 128 * 1024  # reading only the head of a file starts no read-ahead of ours
@@ -112,7 +115,7 @@ class Files:
     async def _learn_size(self, node: Node, content: Content) -> None:
         """A server that does not say how long a file is: only fetching it tells."""
         try:
-            await self._downloads.fetch_of_unknown_size(content, lambda: node.path)
+            await self._downloads.fetch_of_unknown_size(content, lambda: node.server_path)
         except DavfsError:
             self._tree.let_go(node, content)
             raise
@@ -149,13 +152,14 @@ class Files:
     def release(self, handle: int) -> Node:
         file = self._handles.close_file(handle)
         content, node = file.content, file.node
-        if file.wrote and content.dirty and node.content is content:
-            delay_s = (
-                self._settings.open_flush_s
-                if self._handles.has_writer(content)
-                else self._settings.write_back_s
-            )
-            self._uploads.schedule(node, content, delay_s)
+        if (
+            file.writable
+            and content.dirty
+            and node.content is content
+            and not self._handles.has_writer(content)
+        ):
+            # Whoever wrote: bytes of a mapped file may have come through another handle than this one.
+            self._uploads.schedule(node, content, self._settings.write_back_s)
         self._tree.let_go(node, content)
         self._tree.nodes.unpin(node)
         return node
@@ -179,12 +183,12 @@ class Files:
         content = file.content
         try:
             if sequential and file.ahead.next_offset > HEAD_MAX:
-                self._downloads.read_ahead(content, lambda: file.node.path, file.ahead)
-            await self._downloads.ensure(content, lambda: file.node.path, start, end)
+                self._downloads.read_ahead(content, lambda: file.node.server_path, file.ahead)
+            await self._downloads.ensure(content, lambda: file.node.server_path, start, end)
         except StaleVersion:
             await self._adopt_new_version(file)
             await self._downloads.ensure(
-                file.content, lambda: file.node.path, start, min(end, file.content.size_bytes)
+                file.content, lambda: file.node.server_path, start, min(end, file.content.size_bytes)
             )
 
     async def _adopt_new_version(self, file: OpenFile) -> None:
@@ -213,7 +217,7 @@ class Files:
         raise StaleVersion(f"{node.name}: changed on the server while it was open")
 
     async def fetch_all(self, node: Node, content: Content) -> None:
-        await self._downloads.ensure_whole(content, lambda: node.path)
+        await self._downloads.ensure_whole(content, lambda: node.server_path)
 
     # --- writing
 
@@ -285,7 +289,7 @@ class Files:
         if entry.resource is not None and not node.is_folder:
             self._tree.keep_mtime(node, mtime_ns, entry.resource.validator)
         elif node.is_folder:
-            node.last_mtime_ns = mtime_ns
+            self._tree.keep_mtime(node, mtime_ns, None)
         node.ctime_ns = time.time_ns()
 
     # --- durability
@@ -301,17 +305,26 @@ class Files:
         if file.content.dirty:
             await self._uploads.flush(file.node, file.content)
 
-    async def keep_readable(self, node: Node) -> None:
-        """Before an open file is removed or replaced: its handles must go on reading."""
+    async def keep_readable(self, node: Node) -> bool:
+        """Before an open file is removed or replaced: its handles must go on reading.
+
+        False when too much of it is missing here: then the caller sets a copy aside on the server.
+        """
         content = node.content
-        if content is None or content.users == 0 or content.complete:
-            return
+        if content is None or content.complete or not any(self._handles.of(content)):
+            return True
         if content.size_bytes - content.present.total_bytes > KEEP_MAX:
-            return
+            return False
         try:
             await self.fetch_all(node, content)
-        except DavfsError:
-            return  # what is not here reads as an error later; the removal itself is not refused for it
+        except DavfsError as error:
+            # What is not here will read as an error; the removal itself is not refused for it.
+            log.warning(
+                "%s is removed while it is open, and parts of it cannot be read any more: %s",
+                node.name,
+                error,
+            )
+        return True
 
 
 def _holds(content: Content, resource: Resource) -> bool:

@@ -273,9 +273,9 @@ class Filesystem:
             return "clean"
         return "failed" if content.error else "pending"
 
-    async def sync(self, timeout_s: float | None = None) -> int:
-        """Send everything now; returns how many files are left."""
-        return await self._uploads.drain(timeout_s)
+    async def sync(self, timeout_s: float | None = None, *, patient: bool = True) -> int:
+        """Send everything now; returns how many files are left. Not patient: one attempt each."""
+        return await self._uploads.drain(timeout_s, patient=patient)
 
     def pending_paths(self) -> list[str]:
         """What is not on the server yet."""

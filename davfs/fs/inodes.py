@@ -38,6 +38,7 @@ class Node:
     """An entry of the inode table. `parent` is None for the root and for what was unlinked."""
 
     __slots__ = (
+        "aside",
         "atime_ns",
         "children",
         "content",
@@ -66,7 +67,8 @@ class Node:
         self.kernel_content = 0  # id of the content whose pages the kernel may hold
         self.ctime_ns = 0
         self.atime_ns = 0
-        self.mode: int | None = None  # kept here only for what was unlinked
+        self.mode: int | None = None
+        self.aside: DavPath | None = None  # where the server keeps an open file that lost its name
         self.last_mtime_ns = 0
         self.last_size = 0
 
@@ -85,6 +87,11 @@ class Node:
         if node.ino != ROOT_INO:
             raise PosixError(errno.ENOENT)
         return DavPath(tuple(reversed(parts)))
+
+    @property
+    def server_path(self) -> DavPath:
+        """Where its bytes are on the server: for an open file that was removed, not where it was."""
+        return self.aside if self.aside is not None else self.path
 
     def below(self) -> Iterator[Node]:
         """Every known node below this one."""

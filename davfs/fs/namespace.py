@@ -31,7 +31,7 @@ from davfs.fs.files import Files
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
 from davfs.fs.settings import Settings
-from davfs.fs.tree import Tree
+from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.upload import Uploads
 
 SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
@@ -53,7 +53,6 @@ class Namespace:
         self._uploads = uploads
         self._handles = handles
         self._settings = settings
-        self._set_aside: dict[int, DavPath] = {}  # by inode: removed while open, too large to fetch first
 
     # --- folders
 
@@ -102,25 +101,31 @@ class Namespace:
 
     async def _free_name(self, node: Node) -> None:
         """Nothing of this file is on the server any more; open handles can go on."""
-        if await self._preserve(node):
-            return
+        set_aside = await self._preserve(node, by_copy=False)
         content = node.content
         if content is not None and content.dirty:
             await self._uploads.abandon(content)
             if not _on_server(content):
                 return
-        await self._delete(node)
+        if not set_aside:
+            await self._delete(node)
 
-    async def _preserve(self, node: Node) -> bool:
-        """Before an open file goes: fetch the rest of it, or set it aside on the server (True)."""
-        await self._files.keep_readable(node)
-        content = node.content
-        if content is None or content.complete or content.users == 0 or not any(self._handles.of(content)):
+    async def _preserve(self, node: Node, *, by_copy: bool) -> bool:
+        """Before an open file goes: fetch the rest, or set it aside on the server. True if its name is free.
+
+        A file that will be replaced is copied aside, so that its name is never without a file.
+        """
+        if await self._files.keep_readable(node):
             return False
-        aside = ROOT.child(f".davfs-{secrets.token_hex(8)}")
-        await self._tree.client.move(node.path, aside, is_collection=False, overwrite=False)
-        self._set_aside[node.ino] = aside
-        return True
+        content = node.content
+        if content is None:
+            return False
+        aside = ROOT.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
+        set_aside = self._tree.client.copy if by_copy else self._tree.client.move
+        await set_aside(node.path, aside, is_collection=False, overwrite=False)
+        node.aside = aside
+        await self._rebase(content, aside)
+        return not by_copy
 
     async def _delete(self, node: Node) -> None:
         path = node.path
@@ -218,7 +223,7 @@ class Namespace:
         content = target.content
         if content is not None and content.dirty:
             await self._uploads.settle_running(content, SETTLE_S)
-        await self._files.keep_readable(target)
+        await self._preserve(target, by_copy=True)
         content = target.content
         if content is not None and content.dirty:
             if content.life.unknown:
@@ -233,7 +238,7 @@ class Namespace:
 
     async def _make_way(self, target: Node) -> None:
         """A file that MOVE will replace: its handles keep its bytes, its upload is off."""
-        await self._files.keep_readable(target)
+        await self._preserve(target, by_copy=True)
         if target.content is not None and target.content.dirty:
             await self._uploads.abandon(target.content)
 
@@ -285,7 +290,7 @@ class Namespace:
 
     async def forget_set_aside(self, node: Node) -> None:
         """The last handle of a file that was set aside is closed."""
-        aside = self._set_aside.pop(node.ino, None)
+        aside, node.aside = node.aside, None
         if aside is not None:
             await self._tree.client.delete(aside, is_collection=False)
 

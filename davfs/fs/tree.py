@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import stat
 import time
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ from typing import Final, TypeVar
 import trio
 
 from davfs.dav.client import Client
-from davfs.dav.resource import ETag, Resource, Validator
+from davfs.dav.resource import NAME_MAX_BYTES, ETag, Resource, Validator
 from davfs.errors import LinkError, NotFound, PosixError
 from davfs.fs.attributes import Attributes
 from davfs.fs.content import Content, ContentStore
@@ -29,7 +30,7 @@ from davfs.fs.metadata import Entry, Metadata
 from davfs.fs.settings import Settings
 
 _NS: Final = 1_000_000_000
-_HIDDEN_PREFIX: Final = ".davfs-"  # our own temporary names on the server
+HIDDEN_PREFIX: Final = ".davfs-"  # our own temporary names on the server
 
 T = TypeVar("T")
 
@@ -140,7 +141,7 @@ class Tree:
         return self.known_names(node)
 
     def known_names(self, node: Node) -> list[str]:
-        names = [name for name in self.meta.names(node.ino) if not name.startswith(_HIDDEN_PREFIX)]
+        names = [name for name in self.meta.names(node.ino) if not name.startswith(HIDDEN_PREFIX)]
         listed = set(names)
         for name, child in node.children.items():
             if name not in listed and is_unsent(child):
@@ -179,14 +180,15 @@ class Tree:
         if node is self.nodes.root:
             self.learn_root(listing.itself, asked_s)
         kept = self.store.index.locals_below(node.ino)
-        self._notice_changes(node, listing.members)
+        members = {name: resource for name, resource in listing.members.items() if _fits(name)}
+        self._notice_changes(node, members)
         self.meta.learn_listing(
             node.ino,
             listing.itself,
-            listing.members,
+            members,
             (lambda name: kept.get(self.nodes.number_of(node, name))) if kept else (lambda _name: None),
             asked_s,
-            complete=listing.complete,
+            complete=listing.complete and not listing.ignored,
         )
 
     def _notice_changes(self, folder: Node, members: dict[str, Resource]) -> None:
@@ -204,8 +206,9 @@ class Tree:
     async def _fetch_entry(self, parent: Node, name: str) -> None:
         asked_s = trio.current_time()
         path = parent.path.child(name)
+        known = parent.children.get(name)
         try:
-            resource = await self.client.stat(path)
+            resource = await self.client.stat(path, is_collection=known is not None and known.is_folder)
         except NotFound:
             self.meta.learn(parent.ino, name, Entry(None, asked_s))
             return
@@ -306,6 +309,9 @@ class Tree:
         if resource is None:
             return node.last_size, node.last_mtime_ns
         if node.is_folder:
+            kept = entry.kept if entry is not None else None
+            if kept is not None and kept.mtime_ns is not None:
+                return 0, kept.mtime_ns  # holds until a member comes or goes: see `touched`
             return 0, max((resource.mtime_s or 0) * _NS, node.last_mtime_ns)
         size = resource.size_bytes
         if size is None:
@@ -333,7 +339,8 @@ class Tree:
         node.mode = mode
         self._keep(node, mode=mode)
 
-    def keep_mtime(self, node: Node, mtime_ns: int, version: Validator) -> None:
+    def keep_mtime(self, node: Node, mtime_ns: int, version: Validator | None) -> None:
+        """What utimensat set: holds for this version of a file; of a folder, until a member comes or goes."""
         self._keep(node, mtime_ns=mtime_ns, version=version)
 
     def _keep(
@@ -430,8 +437,17 @@ class Tree:
         """A member came or went."""
         now_ns = time.time_ns()
         folder.last_mtime_ns = folder.ctime_ns = now_ns
+        entry = self._entry_of(folder)
+        if entry is not None and entry.kept is not None and entry.kept.mtime_ns is not None:
+            entry.kept = LocalAttributes(entry.kept.mode)
+            self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)
 
 
 def is_unsent(node: Node) -> bool:
     """Whether it holds bytes that are not known to be on the server."""
     return node.content is not None and node.content.dirty
+
+
+def _fits(name: str) -> bool:
+    """Whether Linux can open it; the kernel fails a whole listing for one name that is too long."""
+    return len(name) <= NAME_MAX_BYTES // 4 or len(os.fsencode(name)) <= NAME_MAX_BYTES

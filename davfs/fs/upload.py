@@ -217,15 +217,20 @@ class Uploads:
             pending.running.cancel()
             await attempted.wait()
 
-    async def drain(self, timeout_s: float | None = None) -> int:
-        """Send everything now. Returns how many files are left, because they failed or time ran out."""
+    async def drain(self, timeout_s: float | None = None, *, patient: bool = True) -> int:
+        """Send everything now. Returns how many files are left, because they failed or time ran out.
+
+        Patient: as long as there is time, waits for what may pass (a server that is away).
+        """
         with trio.move_on_after(timeout_s if timeout_s is not None else float("inf")):
             for pending in list(self._pending.values()):
                 if pending.running is None:
                     pending.failed = None
                     self._push(pending, trio.current_time())
             for pending in list(self._pending.values()):
-                while self._pending.get(pending.content.id) is pending and pending.failed is None:
+                while self._pending.get(pending.content.id) is pending:
+                    if pending.failed is not None and not (patient and pending.failed.retry_helps):
+                        break
                     await pending.attempted.wait()
         return len(self._pending)
 

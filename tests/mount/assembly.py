@@ -19,8 +19,6 @@ from davfs.fs.filesystem import Filesystem
 from davfs.fs.index import Index
 from davfs.fs.settings import Settings
 
-CACHE_BYTES = 1 << 30
-
 
 @asynccontextmanager
 async def running(
@@ -32,10 +30,10 @@ async def running(
 ) -> AsyncIterator[Filesystem]:
     """A connected file system. It is stopped without a drain at the end: call `sync` for that."""
     client = Client(http, url, timeout_s=settings.timeout_s)
-    await client.connect()
     Path(settings.cache_dir).mkdir(parents=True, exist_ok=True)
     store = ContentStore(Index(settings.cache_dir), size_limit_bytes=settings.cache_size_bytes, now_s=now_s)
     fs = Filesystem(client, store, settings, now_s=now_s)
+    fs.learn_root(await client.connect())
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(fs.run)

@@ -13,9 +13,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from davfs.dav.resource import Quota
@@ -23,6 +24,7 @@ from davfs.errors import PosixError
 from davfs.fs.attributes import Attributes, Changes
 from davfs.fs.filesystem import ROOT_INO, Filesystem
 
+_READDIR_NAMES = 7
 _NOT_FOR_OPEN = os.O_CREAT | os.O_EXCL | os.O_NOCTTY  # the kernel keeps these for itself (fuse_send_open)
 
 
@@ -134,9 +136,10 @@ class Vfs:
                 self.fs.releasedir(handle)
 
     async def _all_names(self, handle: int) -> list[str]:
+        """In pieces of a few names, as a kernel whose buffer is small."""
         names: list[str] = []
         start = 0
-        while piece := await self.fs.readdir(handle, start):
+        while piece := list(islice(await self.fs.readdir(handle, start), _READDIR_NAMES)):
             names += [name for name, _, _ in piece]
             start = piece[-1][2]
         return sorted(names)

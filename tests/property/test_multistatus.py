@@ -180,7 +180,8 @@ def test_one_bad_response_hides_no_other() -> None:
 def test_each_propstat_has_its_own_status() -> None:
     """Properties of a failed propstat do not count; a missing status is OK."""
     propstats = (
-        "<D:propstat><D:prop><D:getetag>x</D:getetag></D:prop><D:status>HTTP/1.1 404 Not Found</D:status></D:propstat>"
+        "<D:propstat><D:prop><D:getetag>x</D:getetag></D:prop>"
+        "<D:status>HTTP/1.1 404 Not Found</D:status></D:propstat>"
         "<D:propstat><D:prop><D:resourcetype/><D:getcontentlength>3</D:getcontentlength></D:prop></D:propstat>"
     )
     (entry,), _ = _parse(_document(f"<D:response><D:href>/a</D:href>{propstats}</D:response>"))
@@ -213,7 +214,8 @@ def test_an_answer_about_another_place_is_an_error() -> None:
 @pytest.mark.parametrize("encoding", ["utf-16", "iso-8859-1"])
 def test_other_encodings(encoding: str) -> None:
     """RFC 4918 10 asks for UTF-16; a declared Latin-1 is read as such."""
-    text = f'<?xml version="1.0" encoding="{encoding}"?><D:multistatus xmlns:D="DAV:">{_response("/é")}</D:multistatus>'
+    head = f'<?xml version="1.0" encoding="{encoding}"?><D:multistatus xmlns:D="DAV:">'
+    text = f"{head}{_response('/é')}</D:multistatus>"
     entries, complete = _parse(text.encode(encoding), 50)
     assert [entry.hrefs for entry in entries] == [("/é",)]
     assert complete

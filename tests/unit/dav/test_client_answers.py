@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -343,7 +344,7 @@ async def test_content_that_changes_while_it_is_sent() -> None:
         (httpx.Response(200, html="<html>hello</html>"), NotWebDav, "WebDAV"),
         (httpx.Response(405), NotWebDav, "remote.php"),
         (httpx.Response(501), NotWebDav, "501"),
-        (httpx.Response(207, html="<!DOCTYPE html><p>"), errors.ProtocolError, "multistatus"),
+        (httpx.Response(207, stream=Pieces(b"<!DOCTYPE html><p>")), errors.ProtocolError, "multistatus"),
         (httpx.Response(401), errors.Unauthorized, "401"),
         (httpx.Response(404), errors.NotFound, "no such folder"),
         (httpx.Response(503), errors.Busy, "503"),
@@ -471,8 +472,6 @@ async def test_a_cancelled_request_is_cancelled(autojump_clock: MockClock) -> No
 
 async def test_gzip_bombs_stay_small() -> None:
     """A megabyte of blanks from a kilobyte of gzip is parsed piece by piece, and refused."""
-    import gzip  # only here
-
     bomb = gzip.compress(b'<D:multistatus xmlns:D="DAV:">' + b" " * 3_000_000)
     answer = httpx.Response(207, stream=Pieces(bomb), headers={"Content-Encoding": "gzip"})
     with pytest.raises(errors.ProtocolError):
