@@ -22,7 +22,8 @@ from davfs.config import Config
 from davfs.credentials import Secret
 from davfs.dav.auth import build_auth
 from davfs.dav.client import Client
-from davfs.errors import Unreachable
+from davfs.dav.resource import Resource
+from davfs.errors import DavfsError, Unreachable
 from davfs.exitcodes import Exit
 from davfs.fs.content import ContentStore
 from davfs.fs.filesystem import Filesystem
@@ -45,7 +46,7 @@ async def serve(config: Config, password: Secret | None, *, ready: Callable[[], 
             client = Client(_http_client(config, password), config.url, timeout_s=config.timeout_s)
             try:
                 filesystem = Filesystem(client, store, config.settings())
-                filesystem.learn_root(await client.connect())
+                filesystem.learn_root(await _connected(client, config.url))
                 return await _serve_share(config, filesystem, ready)
             finally:
                 with trio.CancelScope(shield=True), trio.move_on_after(2):
@@ -54,6 +55,14 @@ async def serve(config: Config, password: Secret | None, *, ready: Callable[[], 
             store.close()
     finally:
         index.close()
+
+
+async def _connected(client: Client, url: str) -> Resource:
+    try:
+        return await client.connect()
+    except DavfsError as error:
+        error.args = (f"cannot mount {url}: {error}",)
+        raise
 
 
 def _http_client(config: Config, password: Secret | None) -> httpx.AsyncClient:

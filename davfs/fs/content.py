@@ -17,19 +17,25 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
+import resource
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 import trio
 
+from davfs.dav.hrefs import shown
 from davfs.dav.resource import DavPath, Validator
 from davfs.errors import PosixError
 from davfs.fs.index import ContentRow, Index
 from davfs.fs.lifecycle import Life
 from davfs.fs.ranges import RangeSet
+
+log = logging.getLogger("davfs.content")
 
 INLINE_READ_MAX: Final = 256 * 1024  # a page-cached pread of this size takes less than a thread hop (130 us)
 FORK_MAX: Final = 32 << 20  # a file larger than this is not copied for a write during its upload
@@ -52,13 +58,18 @@ class Content:
         self.life = Life(row.written, row.sent, row.acked, row.unknown)
         self.attempts = row.attempts
         self.error = row.error
+        self.sent_size = row.sent_size  # of the last PUT without an answer ...
+        self.sent_digest = row.sent_digest  # ... and, where all of it went out, its digest
         self.present = RangeSet.whole(row.size) if row.present is None else RangeSet.from_bytes(row.present)
-        self.fd = -1
+        self.closed = False
+        self._fd = -1
+        self._in_threads = 0
+        self._saved_complete = row.present is None
         self.users = 0  # handles, transfers
         self.readers = 0  # uploads that read the file now
         self.progress = trio.lowlevel.ParkingLot()  # woken whenever bytes arrive, or a transfer ends
         self.orphan = False  # unlinked or replaced: lives only as long as it is open
-        self.disk_bytes = 0  # as last saved in the index
+        self.disk_bytes = 0  # as last counted by the store
 
     @property
     def dirty(self) -> bool:
@@ -69,8 +80,25 @@ class Content:
         return self.present.covers(0, self.size_bytes)
 
     @property
+    def fd(self) -> int:
+        """The file, opened when need be: more files can be unsent than descriptors be open."""
+        if self._fd < 0:
+            self._fd = self._store.open_file(self)
+        return self._fd
+
+    @property
+    def parkable(self) -> bool:
+        return self._in_threads == 0
+
+    def park(self) -> None:
+        """Close the descriptor for now."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @property
     def mtime_ns(self) -> int:
-        return os.fstat(self.fd).st_mtime_ns
+        return self._store.status(self).st_mtime_ns
 
     def has(self, start: int, end: int) -> bool:
         return self.present.covers(start, min(end, self.size_bytes))
@@ -88,15 +116,28 @@ class Content:
             return b""
         if size <= INLINE_READ_MAX:
             return os.pread(self.fd, size, offset)
-        return await trio.to_thread.run_sync(os.pread, self.fd, size, offset)
+        self._in_threads += 1
+        try:
+            return await trio.to_thread.run_sync(os.pread, self.fd, size, offset)
+        finally:
+            self._in_threads -= 1
 
     def fill(self, offset: int, data: bytes) -> None:
         """Downloaded bytes: they go only where nothing is present yet."""
         view = memoryview(data)
+        mtime_ns = self.mtime_ns if self.life.dirty else None  # a program's mtime is not moved by a download
         for start, end in self.present.missing(offset, min(offset + len(data), self.base_size)):
             self._store.pwrite(self.fd, view[start - offset : end - offset], start)
             self.present.add(start, end)
+        if mtime_ns is not None:
+            self.set_mtime(mtime_ns)
         self.progress.unpark_all()
+
+    def forget_bytes(self) -> None:
+        """Start again with nothing present."""
+        os.ftruncate(self.fd, 0)
+        self.size_bytes = self.base_size = 0
+        self.present = RangeSet()
 
     def append_downloaded(self, data: bytes) -> None:
         """Downloaded bytes of a file whose size nobody knew."""
@@ -113,23 +154,25 @@ class Content:
         first = not self.life.dirty
         if first:
             self.mark_written()
-        was_complete = self.complete
-        self._store.pwrite(self.fd, data, offset)
+        try:
+            self._store.pwrite(self.fd, data, offset)
+        except PosixError:
+            if self._store.status(self).st_size > self.size_bytes:
+                os.ftruncate(self.fd, self.size_bytes)  # a refused write leaves nothing behind
+            raise
         if offset > self.size_bytes:
             self.present.add(self.size_bytes, offset)  # a hole
         self.present.add(offset, end)
         self.size_bytes = max(self.size_bytes, end)
         if not first:
             self.life = self.life.wrote()
-        if not was_complete:
-            self.save()
+        self._save_extents()
         return len(data)
 
     def truncate(self, size: int) -> None:
         """Cut or extend. `prepare_write` must have run, without an await since."""
         if size > FILE_SIZE_MAX:
             raise PosixError(errno.EFBIG)
-        was_complete = self.complete
         self.mark_written()
         os.ftruncate(self.fd, size)
         if size < self.size_bytes:
@@ -138,16 +181,25 @@ class Content:
         else:
             self.present.add(self.size_bytes, size)
         self.size_bytes = size
-        if not was_complete:
+        self._save_extents()
+
+    def _save_extents(self) -> None:
+        """The row must say which bytes are a program's, unless it already says that all are here."""
+        if not (self._saved_complete and self.complete):
             self.save()
 
     def mark_written(self) -> None:
         """Count a change; the first one since the last acknowledgement commits the journal row."""
-        was_dirty = self.life.dirty
+        before = self.life
         self.life = self.life.wrote()
-        if not was_dirty:
-            self.attempts, self.error = 0, None
+        if before.dirty:
+            return
+        self.attempts, self.error = 0, None
+        try:
             self.save()
+        except PosixError:
+            self.life = before  # not journalled, so not written
+            raise
 
     def set_mtime(self, mtime_ns: int) -> None:
         os.utime(self.fd, ns=(mtime_ns, mtime_ns))
@@ -165,14 +217,20 @@ class Content:
         if self.size_bytes > FORK_MAX:
             return False
         source = self.fd
+        old, new = (self._store.file_name(self.id, self.generation + more) for more in (0, 1))
         target = self._store.create_file(self.id, self.generation + 1)
-        status = os.fstat(source)
-        _copy(source, target, self.size_bytes)
-        os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
-        old = self._store.file_name(self.id, self.generation)
-        self.fd, self.generation = target, self.generation + 1
-        self.readers = 0
-        self.save()
+        try:
+            mtime_ns = os.fstat(source).st_mtime_ns
+            _copy(source, target, self.size_bytes)
+            os.utime(target, ns=(mtime_ns, mtime_ns))
+            self.generation += 1
+            self.save()
+        except (OSError, PosixError) as error:
+            self.generation = int(old.rpartition(".")[2])
+            os.close(target)
+            os.unlink(new)
+            raise PosixError(error.errno or errno.EIO, f"cache disk: {error}") from error
+        self._fd, self.readers = target, 0
         os.close(source)  # uploads have their own descriptor
         os.unlink(old)
         return True
@@ -182,6 +240,7 @@ class Content:
     def save(self) -> None:
         """Commit the row."""
         self._store.save(self)
+        self._saved_complete = self.complete
 
     def rebase(self, base: Validator | None) -> None:
         """The server's copy, as far as we know, is now this one."""
@@ -204,6 +263,8 @@ class Content:
             unknown=self.life.unknown,
             attempts=self.attempts,
             error=self.error,
+            sent_size=self.sent_size,
+            sent_digest=self.sent_digest,
         )
 
 
@@ -232,7 +293,9 @@ class ContentStore:
         self._limit = size_limit_bytes
         self._now_s = now_s
         self._live: dict[int, Content] = {}
-        self.bytes_on_disk = index.bytes_on_disk()
+        self._open: OrderedDict[int, Content] = OrderedDict()  # descriptors, least recently opened first
+        self._open_max = _descriptors()
+        self.bytes_on_disk = 0
         self.stop_upload: Callable[[Content], None] = lambda _content: None
         self._remove_strays()
 
@@ -240,16 +303,21 @@ class ContentStore:
 
     def create(self, ino: int, path: DavPath, *, size: int, base: Validator | None) -> Content:
         """A new version. With a base, nothing is present yet; without, it is an empty new file."""
+        if size > FILE_SIZE_MAX:
+            raise PosixError(errno.EFBIG, f"{shown(path)}: the server says it has {size} bytes")
         raw = path_bytes(path)
-        content_id = self.index.new_content(ino, raw, size, size if base is not None else 0, base)
+        content_id = self.index.new_content(ino, raw, size, base)
         present = b"" if base is not None and size else None
         base_size = size if base is not None else 0
-        row = ContentRow(content_id, ino, raw, 0, size, base_size, present, base)
-        content = Content(self, row)
-        content.fd = self.create_file(content_id, 0)
+        content = Content(self, ContentRow(content_id, ino, raw, 0, size, base_size, present, base))
+        fd = self.create_file(content_id, 0)
+        try:
+            os.ftruncate(fd, size)
+        except OSError as error:
+            raise PosixError(error.errno or errno.EIO, f"cache disk: {error.strerror}") from error
+        finally:
+            os.close(fd)
         self._live[content_id] = content
-        if size:
-            os.ftruncate(content.fd, size)
         return content
 
     def cached(self, ino: int) -> Content | None:
@@ -266,8 +334,9 @@ class ContentStore:
         for row in self.index.unfinished():
             content = self._live.get(row.id) or self._load(row)
             if content is None:
+                log.error("%s was not sent, and its cached bytes are gone", shown(path_from_bytes(row.path)))
                 continue
-            size = os.fstat(content.fd).st_size
+            size = self.status(content).st_size
             if size > content.size_bytes:
                 content.present.add(content.size_bytes, size)
             content.size_bytes = size
@@ -277,12 +346,12 @@ class ContentStore:
     def _load(self, row: ContentRow) -> Content | None:
         try:
             content = Content(self, row)
-            content.fd = os.open(self.file_name(row.id, row.generation), os.O_RDWR | os.O_CLOEXEC)
-        except (OSError, ValueError):
-            # The file or the extents are gone: a clean row is only a lost cache entry.
-            self.index.delete_content(row.id)
+            content.disk_bytes = self.status(content).st_blocks * 512
+        except (FileNotFoundError, ValueError):
+            # The file or its extents are gone. A clean row is only a lost cache entry.
+            if row.written <= row.acked and not row.unknown:
+                self.index.delete_content(row.id)
             return None
-        content.disk_bytes = os.fstat(content.fd).st_blocks * 512
         self._live[row.id] = content
         return content
 
@@ -298,7 +367,7 @@ class ContentStore:
             return
         if content.orphan:
             self.discard(content)
-        elif not content.life.dirty and content.id in self._live:
+        elif not content.life.dirty and not content.closed:
             self.save(content)
             self._close(content)
             self.evict()
@@ -310,29 +379,30 @@ class ContentStore:
             self.index.delete_content(content.id)
             self.bytes_on_disk -= content.disk_bytes
         content.progress.unpark_all()
-        if content.users <= 0 and content.fd >= 0:
-            name = self.file_name(content.id, content.generation)
+        if content.users <= 0 and not content.closed:
             self._close(content)
             with suppress(FileNotFoundError):
-                os.unlink(name)
+                os.unlink(self.file_name(content.id, content.generation))
 
     def _close(self, content: Content) -> None:
         self._live.pop(content.id, None)
-        if content.fd >= 0:
-            os.close(content.fd)
-            content.fd = -1
+        self._open.pop(content.id, None)
+        content.park()
+        content.closed = True
 
     def save(self, content: Content) -> None:
         if content.orphan:
             return
-        on_disk = os.fstat(content.fd).st_blocks * 512 if content.fd >= 0 else 0
-        self.index.save(content.as_row(), bytes_on_disk=on_disk, now_s=self._now_s())
+        on_disk = content.disk_bytes
+        with suppress(FileNotFoundError):
+            on_disk = self.status(content).st_blocks * 512
+        self.index.save(content.as_row(), now_s=self._now_s())
         self.bytes_on_disk += on_disk - content.disk_bytes
         content.disk_bytes = on_disk
 
     def close(self) -> None:
         for content in list(self._live.values()):
-            if not content.orphan:
+            with suppress(PosixError):  # a full disk: the row says less than there is, never more
                 self.save(content)
             self._close(content)
 
@@ -354,17 +424,37 @@ class ContentStore:
         if self.bytes_on_disk <= self._limit and not force:
             return False
         removed = False
-        for content_id, generation, size in self.index.oldest_clean(256):
+        for content_id, generation in self.index.oldest_clean(256):
             if content_id in self._live:
                 continue
             self.index.delete_content(content_id)
-            self.bytes_on_disk -= size
+            name = self.file_name(content_id, generation)
             with suppress(FileNotFoundError):
-                os.unlink(self.file_name(content_id, generation))
+                self.bytes_on_disk -= os.stat(name).st_blocks * 512
+                os.unlink(name)
             removed = True
             if not force and self.bytes_on_disk <= self._limit * 0.9:
                 break
         return removed
+
+    def open_file(self, content: Content) -> int:
+        """A descriptor for a content that has none; the least recently opened ones are closed for it."""
+        while len(self._open) >= self._open_max:
+            oldest = next((other for other in self._open.values() if other.parkable), None)
+            if oldest is None:
+                break
+            del self._open[oldest.id]
+            oldest.park()
+        try:
+            fd = os.open(self.file_name(content.id, content.generation), os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise PosixError(errno.EIO, f"cache disk: {error.strerror}") from error
+        self._open[content.id] = content
+        return fd
+
+    def status(self, content: Content) -> os.stat_result:
+        """stat(2) of its file, without taking a descriptor. Raises FileNotFoundError."""
+        return os.stat(self.file_name(content.id, content.generation))
 
     def file_name(self, content_id: int, generation: int) -> str:
         return os.path.join(self._data, f"{content_id & 0xFF:02x}", f"{content_id}.{generation}")
@@ -383,11 +473,23 @@ class ContentStore:
     def _remove_strays(self) -> None:
         """Data files without a row: left by a crash between the two, never by acknowledged writes."""
         known = self.index.files_on_disk()
-        for folder in os.scandir(self._data):
-            for entry in os.scandir(folder.path):
-                left, _, right = entry.name.partition(".")
-                if not (left.isdigit() and right.isdigit() and (int(left), int(right)) in known):
-                    os.unlink(entry.path)
+        for folder, _, names in os.walk(self._data):
+            for name in names:
+                path = os.path.join(folder, name)
+                left, _, right = name.partition(".")
+                if left.isdigit() and right.isdigit() and (int(left), int(right)) in known:
+                    self.bytes_on_disk += os.stat(path).st_blocks * 512
+                else:
+                    os.unlink(path)
+
+
+def _descriptors() -> int:
+    """How many cached files may be open at once: half of what this process may have at most."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(16, max(soft, wanted) // 2)
 
 
 def path_bytes(path: DavPath) -> bytes:

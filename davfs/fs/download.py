@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from davfs.dav.client import Client
-from davfs.dav.resource import DavPath
+from davfs.dav.resource import DavPath, Validator
 from davfs.errors import DavfsError, Disconnected, ProtocolError
 from davfs.fs.content import Content, ContentStore
 
@@ -70,6 +70,7 @@ class Downloads:
         self._ahead = trio.CapacityLimiter(max(1, connections // 2))
         self._demand = trio.CapacityLimiter(connections)
         self._running: dict[int, list[Transfer]] = {}
+        self._sizing: dict[int, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -110,12 +111,28 @@ class Downloads:
 
     async def fetch_of_unknown_size(self, content: Content, path: Callable[[], DavPath]) -> None:
         """The whole file, for servers that do not say its size: the size is what came."""
-        if content.size_bytes:
-            return
-        async with self._demand, self._client.get(path(), expected=content.base) as download:
-            async for chunk in download:
-                content.append_downloaded(chunk)
-        content.save()
+        while content.base is not None and content.base.size_bytes is None:
+            running = self._sizing.get(content.id)
+            if running is not None:
+                await running.wait()
+                continue
+            self._sizing[content.id] = done = trio.Event()
+            try:
+                await self._fetch_to_the_end(content, path, content.base)
+            finally:
+                del self._sizing[content.id]
+                done.set()
+
+    async def _fetch_to_the_end(self, content: Content, path: Callable[[], DavPath], base: Validator) -> None:
+        content.forget_bytes()
+        try:
+            async with self._demand, self._client.get(path(), expected=base) as download:
+                async for chunk in download:
+                    content.append_downloaded(chunk)
+        except BaseException:
+            content.forget_bytes()
+            raise
+        content.rebase(replace(base, size_bytes=content.size_bytes))
 
     def read_ahead(self, content: Content, path: Callable[[], DavPath], ahead: ReadAhead) -> None:
         """Start what a sequential reader will want next. Never waits."""

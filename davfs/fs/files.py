@@ -65,13 +65,20 @@ class Files:
         file = self._handles.open_file(node, content, flags)
         keep = node.kernel_content == content.id
         node.kernel_content = content.id
-        if writing and flags & os.O_TRUNC and content.size_bytes:
+        if writing and flags & os.O_TRUNC:
             try:
-                await self.truncate(node, content, 0)
+                await self._empty(node, content)
             except DavfsError:
                 self.release(file.number)
                 raise
         return Opened(file.number, keep)
+
+    async def _empty(self, node: Node, content: Content) -> None:
+        """O_TRUNC. A file that is empty already is not sent again; only its mtime moves."""
+        if content.size_bytes:
+            await self.truncate(node, content, 0)
+        else:
+            await self.set_mtime(node, time.time_ns())
 
     async def create(self, parent: Node, name: str, mode: int, flags: int) -> tuple[Opened, Node]:
         if self._settings.read_only:
@@ -100,7 +107,7 @@ class Files:
 
     async def _current(self, node: Node) -> Content:
         """The version to open, acquired: the unsent one, the cached one if it still holds, or a new one."""
-        content = node.content
+        content = self._live_content(node)
         if content is not None and (content.dirty or content.orphan):
             self._store.acquire(content)
             return content
@@ -120,9 +127,15 @@ class Files:
             self._tree.let_go(node, content)
             raise
 
+    def _live_content(self, node: Node) -> Content | None:
+        """A version whose last transfer ended after its last handle is closed: only the index has it."""
+        if node.content is not None and node.content.closed:
+            node.content = None
+        return node.content
+
     def _chosen(self, node: Node, entry: Entry) -> Content:
         """Sync, so that nobody changes the node between the choice and the acquisition."""
-        content = node.content
+        content = self._live_content(node)
         if content is not None and content.dirty:
             self._store.acquire(content)
             return content
@@ -225,6 +238,8 @@ class Files:
         file = self._handles.file(handle)
         if not file.writable:
             raise PosixError(errno.EBADF)
+        if not data:
+            return 0  # write(2): no effect, not even on the size
         await file.content.prepare_write()
         self._still_current(file)
         content = file.content
@@ -278,7 +293,7 @@ class Files:
 
     async def set_mtime(self, node: Node, mtime_ns: int) -> None:
         content = node.content
-        if content is not None and content.fd >= 0:
+        if content is not None and not content.closed:
             content.set_mtime(mtime_ns)
         if node.unlinked:
             node.last_mtime_ns = mtime_ns

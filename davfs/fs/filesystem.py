@@ -152,8 +152,10 @@ class Filesystem:
             name = folder.names[at]
             node = None if folder.node.unlinked else self._tree.known_child(folder.node, name)
             if node is not None:
-                yield name, self._tree.known_attributes(node), at + 1
-                self._tree.nodes.release(node)
+                try:
+                    yield name, self._tree.known_attributes(node), at + 1
+                finally:
+                    self._tree.nodes.release(node)
 
     def parent_attributes(self, handle: int) -> tuple[Attributes, Attributes]:
         """Of an open folder itself and of the one above it: '.' and '..'."""

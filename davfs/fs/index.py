@@ -13,7 +13,7 @@ Methods are synchronous and short, so each is atomic under trio. Raises CacheUnu
 
 from __future__ import annotations
 
-import errno
+import errno as _errno
 import fcntl
 import os
 import sqlite3
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from davfs.dav.resource import ETag, Validator
-from davfs.errors import ConfigError
+from davfs.errors import ConfigError, PosixError
 
 SCHEMA_VERSION: Final = 1
 NUMBERS_MAX: Final = 50_000
@@ -44,7 +44,7 @@ CREATE TABLE contents (
     unknown INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
     error TEXT,
-    bytes INTEGER NOT NULL DEFAULT 0,
+    sent_size INTEGER, sent_digest BLOB,
     used_at REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX contents_ino ON contents (ino);
@@ -67,14 +67,14 @@ CREATE TABLE numbers (
 
 _SELECT_ROW: Final = (
     "SELECT id, ino, path, generation, size, base_size, present, base_known, etag, etag_weak, mtime_s,"
-    " validator_size, written, sent, acked, unknown, attempts, error FROM contents"
+    " validator_size, written, sent, acked, unknown, attempts, error, sent_size, sent_digest FROM contents"
 )
 
 
 class CacheUnusable(ConfigError):
     """The cache folder cannot be used: in use by another daemon, damaged, or not writable."""
 
-    errno = errno.EBUSY
+    errno = _errno.EBUSY
 
 
 @dataclass(slots=True)
@@ -95,6 +95,8 @@ class ContentRow:
     unknown: bool = False
     attempts: int = 0
     error: str | None = None
+    sent_size: int | None = None
+    sent_digest: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,33 +131,39 @@ class Index:
         self.folder = folder
         self._lock_fd = _lock(folder)
         try:
-            self._db = _open(os.path.join(folder, "index.db"))
+            self._db, self.numbers = _open(os.path.join(folder, "index.db"))
         except CacheUnusable:
             os.close(self._lock_fd)
             raise
-        self.numbers = Numbers(self._db)
 
     def close(self) -> None:
         self._db.close()
         os.close(self._lock_fd)
 
+    def _run(self, query: str, arguments: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        return _run(self._db, query, arguments)
+
     # --- contents
 
-    def new_content(self, ino: int, path: bytes, size: int, base_size: int, base: Validator | None) -> int:
-        cursor = self._db.execute(
+    def new_content(self, ino: int, path: bytes, size: int, base: Validator | None) -> int:
+        """A row for a version of which nothing is present yet (or for a new, empty file: no base)."""
+        present = b"" if base is not None and size else None
+        base_size = size if base is not None else 0
+        cursor = self._run(
             "INSERT INTO contents"
-            " (ino, path, size, base_size, base_known, etag, etag_weak, mtime_s, validator_size)"
-            " VALUES (?,?,?,?,?,?,?,?,?)",
-            (ino, path, size, base_size, int(base is not None), *_validator_columns(base)),
+            " (ino, path, size, base_size, present, base_known, etag, etag_weak, mtime_s, validator_size)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?)",
+            (ino, path, size, base_size, present, int(base is not None), *_validator_columns(base)),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def save(self, row: ContentRow, *, bytes_on_disk: int, now_s: float) -> None:
-        self._db.execute(
+    def save(self, row: ContentRow, *, now_s: float) -> None:
+        self._run(
             "UPDATE contents SET ino=?, path=?, generation=?, size=?, base_size=?, present=?, base_known=?,"
             " etag=?, etag_weak=?, mtime_s=?, validator_size=?,"
-            " written=?, sent=?, acked=?, unknown=?, attempts=?, error=?, bytes=?, used_at=? WHERE id=?",
+            " written=?, sent=?, acked=?, unknown=?, attempts=?, error=?, sent_size=?, sent_digest=?,"
+            " used_at=? WHERE id=?",
             (
                 row.ino,
                 row.path,
@@ -170,8 +178,9 @@ class Index:
                 row.acked,
                 int(row.unknown),
                 row.attempts,
-                row.error,
-                bytes_on_disk,
+                None if row.error is None else row.error.encode("utf-8", "backslashreplace").decode(),
+                row.sent_size,
+                row.sent_digest,
                 now_s,
                 row.id,
             ),
@@ -186,29 +195,23 @@ class Index:
         return list(self._rows("WHERE written > acked OR unknown ORDER BY id", ()))
 
     def delete_content(self, content_id: int) -> None:
-        self._db.execute("DELETE FROM contents WHERE id=?", (content_id,))
+        self._run("DELETE FROM contents WHERE id=?", (content_id,))
 
-    def oldest_clean(self, limit: int) -> list[tuple[int, int, int]]:
-        """(id, generation, bytes on disk) of clean rows, least recently used first."""
+    def oldest_clean(self, limit: int) -> list[tuple[int, int]]:
+        """(id, generation) of clean rows, least recently used first."""
         return list(
-            self._db.execute(
-                "SELECT id, generation, bytes FROM contents WHERE written <= acked AND NOT unknown"
+            self._run(
+                "SELECT id, generation FROM contents WHERE written <= acked AND NOT unknown"
                 " ORDER BY used_at LIMIT ?",
                 (limit,),
             )
         )
 
-    def bytes_on_disk(self) -> int:
-        (total,) = self._db.execute("SELECT COALESCE(SUM(bytes), 0) FROM contents").fetchone()
-        return int(total)
-
     def files_on_disk(self) -> set[tuple[int, int]]:
-        return set(self._db.execute("SELECT id, generation FROM contents"))
+        return set(self._run("SELECT id, generation FROM contents"))
 
     def _rows(self, where: str, arguments: tuple[object, ...]) -> Iterator[ContentRow]:
-        for row in self._db.execute(
-            f"{_SELECT_ROW} {where}", arguments
-        ):  # `where` is a constant of a caller above
+        for row in self._run(f"{_SELECT_ROW} {where}", arguments):  # `where` is a constant of a caller above
             yield ContentRow(
                 id=row[0],
                 ino=row[1],
@@ -224,12 +227,14 @@ class Index:
                 unknown=bool(row[15]),
                 attempts=row[16],
                 error=row[17],
+                sent_size=row[18],
+                sent_digest=row[19],
             )
 
     # --- what programs set and the server does not keep
 
     def save_locals(self, ino: int, parent_ino: int, kept: LocalAttributes) -> None:
-        self._db.execute(
+        self._run(
             "INSERT OR REPLACE INTO locals"
             " (ino, parent, mode, mtime_ns, etag, etag_weak, mtime_s, validator_size)"
             " VALUES (?,?,?,?,?,?,?,?)",
@@ -243,10 +248,10 @@ class Index:
         )
 
     def delete_locals(self, ino: int) -> None:
-        self._db.execute("DELETE FROM locals WHERE ino=?", (ino,))
+        self._run("DELETE FROM locals WHERE ino=?", (ino,))
 
     def locals_of(self, ino: int) -> LocalAttributes | None:
-        row = self._db.execute(
+        row = self._run(
             "SELECT mode, mtime_ns, etag, etag_weak, mtime_s, validator_size FROM locals WHERE ino=?",
             (ino,),
         ).fetchone()
@@ -254,7 +259,7 @@ class Index:
 
     def locals_below(self, parent_ino: int) -> dict[int, LocalAttributes]:
         """All that is kept for the members of one folder, in one query."""
-        rows = self._db.execute(
+        rows = self._run(
             "SELECT ino, mode, mtime_ns, etag, etag_weak, mtime_s, validator_size FROM locals WHERE parent=?",
             (parent_ino,),
         )
@@ -287,7 +292,8 @@ class Numbers:
         self._promised.discard(before or 0)
         self._promised.add(ino)
         self._by_name[parent_ino, name] = ino
-        self._db.execute(
+        _run(
+            self._db,
             "INSERT OR REPLACE INTO numbers (parent, name, ino) VALUES (?,?,?)",
             (parent_ino, os.fsencode(name), ino),
         )
@@ -296,7 +302,16 @@ class Numbers:
         ino = self._by_name.pop((parent_ino, name), None)
         if ino is not None:
             self._promised.discard(ino)
-            self._db.execute("DELETE FROM numbers WHERE parent=? AND name=?", (parent_ino, os.fsencode(name)))
+            _run(self._db, "DELETE FROM numbers WHERE parent=? AND name=?", (parent_ino, os.fsencode(name)))
+
+
+def _run(db: sqlite3.Connection, query: str, arguments: tuple[object, ...] = ()) -> sqlite3.Cursor:
+    """One statement. A full or failing disk is a PosixError, as for any other write."""
+    try:
+        return db.execute(query, arguments)
+    except sqlite3.Error as error:
+        full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
+        raise PosixError(_errno.ENOSPC if full else _errno.EIO, f"cache index: {error}") from error
 
 
 def _lock(folder: str) -> int:
@@ -313,16 +328,26 @@ def _lock(folder: str) -> int:
     return fd
 
 
-def _open(path: str) -> sqlite3.Connection:
+def _open(path: str) -> tuple[sqlite3.Connection, Numbers]:
     try:
         db = sqlite3.connect(path, isolation_level=None)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
-            raise CacheUnusable(f"{path} was written by another version of davfs (format {version})")
     except sqlite3.Error as error:
         raise CacheUnusable(f"the cache index {path} cannot be used: {error}") from error
-    return db
+    try:
+        return db, _prepared(db, path)
+    except (sqlite3.Error, PosixError, CacheUnusable) as error:
+        db.close()
+        if isinstance(error, CacheUnusable):
+            raise
+        raise CacheUnusable(f"the cache index {path} cannot be used: {error}") from error
+
+
+def _prepared(db: sqlite3.Connection, path: str) -> Numbers:
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=NORMAL")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+    elif version != SCHEMA_VERSION:
+        raise CacheUnusable(f"{path} was written by another version of davfs (format {version})")
+    return Numbers(db)

@@ -11,6 +11,7 @@ server's copy that ours is based on, and at what a look-up just found.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -42,6 +43,10 @@ class Life:
         """The server said no: what it holds is what it held before."""
         return replace(self, sent=self.acked, unknown=False)
 
+    def found_applied(self) -> Life:
+        """A look-up showed that the lost PUT had arrived."""
+        return self.put_succeeded()
+
     def found_unapplied(self) -> Life:
         """A look-up showed that the lost PUT had not been applied."""
         return replace(self, sent=self.acked, unknown=False)
@@ -69,10 +74,13 @@ class Next:
     if_match: ETag | None = None
 
 
-def next_step(life: Life, base: Validator | None, found: LookedUp | None, *, sent_size: int) -> Next:
+def next_step(
+    life: Life, base: Validator | None, found: LookedUp | None, *, our_sizes: Collection[int | None]
+) -> Next:
     """What to do for this file. `base` None: the server had no such file when ours was made.
 
-    `sent_size`: bytes that our file holds now; only a server copy of this size can be our lost PUT.
+    `our_sizes`: what our file holds now and what the last unanswered PUT held, in bytes; only a
+    server copy of such a size can be ours.
     """
     if not life.dirty:
         return Next(Step.NOTHING)
@@ -85,7 +93,7 @@ def next_step(life: Life, base: Validator | None, found: LookedUp | None, *, sen
         return Next(Step.CONFLICT)
     if base is not None and base.same_version(found.resource.validator):
         return Next(Step.PUT_OVER, found.resource.validator.if_match)
-    if found.resource.size_bytes in {None, sent_size}:
+    if found.resource.size_bytes is None or found.resource.size_bytes in our_sizes:
         return Next(Step.COMPARE)
     return Next(Step.CONFLICT)
 

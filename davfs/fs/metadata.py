@@ -31,6 +31,7 @@ class Entry:
     learned_s: float
     kept: LocalAttributes | None = None
     ours: bool = False  # learned from our own change, not from a listing
+    touched_ns: int = 0  # of a folder: when a member came or went here; servers tell whole seconds, later
 
 
 @dataclass(slots=True)
@@ -142,7 +143,9 @@ class Metadata:
             listed_s=asked_s, complete=complete, mtime_s=itself.mtime_s, changed_s=before.changed_s
         )
         for name, resource in members.items():
-            folder.entries[name] = Entry(resource, asked_s, kept_of(name))
+            known = before.entries.get(name)
+            touched_ns = known.touched_ns if known is not None else 0
+            folder.entries[name] = Entry(resource, asked_s, kept_of(name), touched_ns=touched_ns)
         changed = False
         for name, entry in before.entries.items():
             newer = entry.ours and entry.learned_s >= asked_s
@@ -160,6 +163,8 @@ class Metadata:
         before = folder.entries.get(name)
         if before is not None and before.ours and not entry.ours and before.learned_s >= entry.learned_s:
             return
+        if before is not None and entry.resource is not None and entry.resource.is_collection:
+            entry.touched_ns = max(entry.touched_ns, before.touched_ns)
         folder.entries[name] = entry
         if entry.ours:
             folder.changed_s = entry.learned_s

@@ -258,7 +258,9 @@ class Tree:
         self.learn_root(resource, asked_s)
 
     def learn_root(self, resource: Resource, asked_s: float) -> None:
-        self._root = Entry(resource, asked_s, self.store.index.locals_of(self.nodes.root.ino))
+        touched_ns = self._root.touched_ns if self._root is not None else 0
+        kept = self.store.index.locals_of(self.nodes.root.ino)
+        self._root = Entry(resource, asked_s, kept, touched_ns=touched_ns)
 
     def known_attributes(self, node: Node) -> Attributes:
         """What is known now, without asking."""
@@ -304,7 +306,7 @@ class Tree:
     def _size_and_mtime(self, node: Node, entry: Entry | None) -> tuple[int, int]:
         content = node.content
         resource = entry.resource if entry is not None else None
-        if content is not None and content.fd >= 0 and (content.dirty or resource is None):
+        if content is not None and not content.closed and (content.dirty or resource is None):
             return content.size_bytes, content.mtime_ns
         if resource is None:
             return node.last_size, node.last_mtime_ns
@@ -312,7 +314,8 @@ class Tree:
             kept = entry.kept if entry is not None else None
             if kept is not None and kept.mtime_ns is not None:
                 return 0, kept.mtime_ns  # holds until a member comes or goes: see `touched`
-            return 0, max((resource.mtime_s or 0) * _NS, node.last_mtime_ns)
+            touched_ns = entry.touched_ns if entry is not None else 0
+            return 0, max((resource.mtime_s or 0) * _NS, node.last_mtime_ns, touched_ns)
         size = resource.size_bytes
         if size is None:
             size = content.size_bytes if content is not None else 0
@@ -438,6 +441,8 @@ class Tree:
         now_ns = time.time_ns()
         folder.last_mtime_ns = folder.ctime_ns = now_ns
         entry = self._entry_of(folder)
+        if entry is not None:
+            entry.touched_ns = now_ns
         if entry is not None and entry.kept is not None and entry.kept.mtime_ns is not None:
             entry.kept = LocalAttributes(entry.kept.mode)
             self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)

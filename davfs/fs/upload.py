@@ -11,6 +11,7 @@ server returns no ETag, one PROPFIND of the folder verifies all that was sent to
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import logging
 import os
@@ -22,7 +23,8 @@ from typing import Final
 
 import trio
 
-from davfs.dav.resource import Resource, Validator
+from davfs.dav.hrefs import shown
+from davfs.dav.resource import NAME_MAX_BYTES, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
     BadName,
@@ -48,6 +50,7 @@ log = logging.getLogger("davfs.upload")
 
 BODY_PIECE: Final = 256 * 1024
 STEPS_MAX: Final = 12  # a file that needs more steps than this has a server that contradicts itself
+SUFFIX_MAX: Final = 32  # a longer one is no suffix
 VERIFY_WAIT_S: Final = 0.5
 RETRY_MIN_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
@@ -60,18 +63,22 @@ class FileBody:
     def __init__(self, fd: int, size_bytes: int) -> None:
         self._fd = fd
         self._size = size_bytes
+        self.digest: bytes | None = None  # when all of it was read
 
     @property
     def size_bytes(self) -> int:
         return self._size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        at = 0
+        at, summed = 0, _digest()
         while at < self._size:
             piece = os.pread(self._fd, min(BODY_PIECE, self._size - at), at)
             if not piece:
                 raise DavfsError("the cached file is shorter than it was")
             at += len(piece)
+            summed.update(piece)
+            if at == self._size:
+                self.digest = summed.digest()
             yield piece
 
 
@@ -305,7 +312,9 @@ class Uploads:
         for _ in range(STEPS_MAX):
             if content.orphan or pending.node.content is not content:
                 return
-            todo = next_step(content.life, content.base, found, sent_size=content.size_bytes)
+            todo = next_step(
+                content.life, content.base, found, our_sizes={content.size_bytes, content.sent_size}
+            )
             match todo.step:
                 case Step.NOTHING:
                     return
@@ -319,7 +328,7 @@ class Uploads:
                     if found is None and not content.life.unknown and not refused:
                         return
                 case Step.COMPARE if await self._is_ours(pending, found):
-                    return
+                    found = None
                 case Step.COMPARE | Step.CONFLICT:
                     await self._keep_both(pending)
                     return
@@ -351,17 +360,17 @@ class Uploads:
         mtime_ns = content.mtime_ns
         content.readers += 1
         fd = os.dup(content.fd)
+        body = FileBody(fd, size)
         try:
             result = await self._tree.client.put(
                 node.path,
-                FileBody(fd, size),
+                body,
                 if_match=todo.if_match,
                 if_none_match=todo.step is Step.PUT_NEW,
                 mtime_s=mtime_ns // 1_000_000_000,
             )
-        except ServerRefused:
-            content.life = content.life.put_refused()
-            content.save()
+        except BaseException as error:
+            self._unanswered(content, body, error)
             raise
         finally:
             os.close(fd)
@@ -374,25 +383,35 @@ class Uploads:
         self._free_slot(pending)
         return await self._verify(pending, size)
 
+    def _unanswered(self, content: Content, body: FileBody, error: BaseException) -> None:
+        """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
+        refused = isinstance(error, ServerRefused) and (error.status < 500 or error.status in {501, 503, 507})
+        if refused:
+            content.life = content.life.put_refused()
+        else:
+            content.sent_size, content.sent_digest = body.size_bytes, body.digest
+        content.save()
+
     def _acknowledge(self, pending: Pending, version: Validator) -> None:
         content = pending.content
         content.life = content.life.put_succeeded()
         content.base = version
         content.base_size = version.size_bytes or 0
         content.attempts, content.error = 0, None
+        content.sent_size = content.sent_digest = None
         content.save()
         self.sent_files += 1
         self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
 
     async def _verify(self, pending: Pending, size: int) -> LookedUp | None:
         """No ETag came back: ask what the server holds, one question for a whole folder."""
-        resource = await self._verified_resource(pending)
+        resource = await self._verified_resource(pending, trio.current_time())
         if resource is not None and not resource.is_collection and resource.size_bytes == size:
             self._acknowledge(pending, resource.validator)
             return None
         return LookedUp(resource)
 
-    async def _verified_resource(self, pending: Pending) -> Resource | None:
+    async def _verified_resource(self, pending: Pending, since_s: float) -> Resource | None:
         node = pending.node
         parent = node.parent
         if parent is None:
@@ -400,7 +419,7 @@ class Uploads:
         if not self._tree.may_be_hidden(node.name):
             await self._verify_folder(parent, node.name)
             entry = self._tree.meta.stale_entry(parent.ino, node.name)
-            if entry is not None and entry.resource is not None and not entry.ours:
+            if entry is not None and not entry.ours and entry.learned_s >= since_s:
                 return entry.resource
         return (await self._look_up(node)).resource
 
@@ -418,7 +437,7 @@ class Uploads:
             if len(batch.names) * 100 > len(self._tree.meta.folder(parent.ino).entries):
                 await self._tree.list_names(parent, now=True)
         except DavfsError as error:
-            log.info("verifying %s: %s", parent.path, error)
+            log.info("verifying %s: %s", shown(parent.path), error)
         finally:
             if self._batches.get(parent.ino) is batch:
                 del self._batches[parent.ino]
@@ -448,7 +467,9 @@ class Uploads:
                 missing.append(folder)
                 folder = folder.parent
         if not missing:
-            raise ParentMissing(f"PUT {node.path}: the server answered 404 or 409 although the folder exists")
+            raise ParentMissing(
+                f"PUT {shown(node.path)}: the server answered 404 or 409 although the folder exists"
+            )
         for folder in reversed(missing):
             try:
                 await self._tree.client.mkcol(folder.path)
@@ -458,28 +479,27 @@ class Uploads:
     # --- conflicts
 
     async def _is_ours(self, pending: Pending, found: LookedUp | None) -> bool:
-        """Whether the server's bytes equal ours: then the lost PUT did arrive, or both wrote the same."""
+        """Whether the server's bytes are ours: what we hold now, or what the unanswered PUT sent."""
         content = pending.content
         assert found is not None
         assert found.resource is not None
-        if not content.complete:
-            return False
-        life, at = content.life, 0
+        life, version = content.life, found.resource.validator
+        at, summed, same_as_now = 0, _digest(), content.complete
         async with self._tree.client.get(pending.node.path) as download:
             async for chunk in download:
-                if await content.read(at, len(chunk)) != chunk:
-                    return False
+                summed.update(chunk)
+                same_as_now = same_as_now and await content.read(at, len(chunk)) == chunk
                 at += len(chunk)
-            version = found.resource.validator
-            if (
-                at != content.size_bytes
-                or content.life != life
-                or not version.same_version(download.validator)
-            ):
+            if not version.same_version(download.validator):
                 return False
-        content.life = Life(life.written, life.written, life.written)
-        content.base = version
-        content.base_size = at
+        if same_as_now and at == content.size_bytes and content.life == life:
+            content.life = Life(life.written, life.written, life.written)
+        elif content.sent_digest is not None and summed.digest() == content.sent_digest:
+            content.life = content.life.found_applied()
+        else:
+            return False
+        content.base, content.base_size = version, at
+        content.sent_size = content.sent_digest = None
         content.save()
         self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
         return True
@@ -515,7 +535,9 @@ class Uploads:
         self._tree.touched(parent)
         self._tree.changed(node)
         self.conflicts.append(str(twin.path))
-        log.warning("conflict: %s was changed by somebody else; our version is %s", node.path, twin.path)
+        log.warning(
+            "conflict: %s was changed by somebody else; our version is %s", shown(node.path), shown(twin.path)
+        )
         self._tree.nodes.unpin(node)
 
     async def _free_conflict_name(self, parent: Node, name: str) -> str:
@@ -548,14 +570,21 @@ class Uploads:
 def conflict_name(name: str, host: str, when: time.struct_time, count: int) -> str:
     """`report (conflict HOST 2026-01-31 120000).odt`, shortened to 255 bytes at its stem."""
     stem, dot, suffix = name.rpartition(".")
-    if not stem:
+    if not stem or len(os.fsencode(suffix)) > SUFFIX_MAX:
         stem, dot, suffix = name, "", ""
-    mark = f" (conflict {host} {time.strftime('%Y-%m-%d %H%M%S', when)}{f' {count}' if count > 1 else ''})"
-    room = 255 - len(os.fsencode(mark + dot + suffix))
+    mark = (
+        f" (conflict {host[:64]} {time.strftime('%Y-%m-%d %H%M%S', when)}{f' {count}' if count > 1 else ''})"
+    )
+    room = NAME_MAX_BYTES - len(os.fsencode(mark + dot + suffix))
     while len(os.fsencode(stem)) > room:
         stem = stem[:-1]
     return f"{stem}{mark}{dot}{suffix}"
 
 
+def _digest() -> hashlib.blake2b:
+    """Tells whether two bodies are the same; never shown, never stored beyond an unanswered PUT."""
+    return hashlib.blake2b(digest_size=16)
+
+
 def _shown(content: Content) -> str:
-    return str(path_from_bytes(content.path))
+    return shown(path_from_bytes(content.path))
