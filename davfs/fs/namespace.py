@@ -11,6 +11,7 @@ showed it empty; MOVE always says Overwrite, T only where the target was seen an
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 from typing import Final
 
@@ -32,7 +33,7 @@ from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
 from davfs.fs.settings import Settings
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
-from davfs.fs.upload import Uploads
+from davfs.fs.upload import FileBody, Uploads
 
 SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
 
@@ -165,10 +166,12 @@ class Namespace:
             raise PosixError(errno.EEXIST)
         if target is not None:
             await self._may_replace(node, target)
-        if node.is_folder:
-            await self._rename_folder(node, new_parent, new_name, target)
-        else:
-            await self._rename_file(node, new_parent, new_name, target)
+        rename = self._rename_folder if node.is_folder else self._rename_file
+        try:
+            await rename(node, new_parent, new_name, target)
+        except PreconditionFailed:
+            self._tree.meta.expire(new_parent.ino, new_name)
+            raise PosixError(errno.EEXIST, f"{new_name!r}: somebody else made it meanwhile") from None
         self._paths_changed(node)
 
     async def _may_replace(self, node: Node, target: Node) -> None:
@@ -198,10 +201,34 @@ class Namespace:
         if target is not None:
             await self._make_way(target)
         destination = new_parent.path.child(new_name)
-        await self._move(node, destination, overwrite=target is not None)
+        sent_again = self._move_is_unsafe(destination)
+        if sent_again:
+            await self._send_again(node, destination, over=target)
+        else:
+            await self._move(node, destination, overwrite=target is not None)
         self._tree.moved(node, new_parent, new_name)
+        if sent_again:
+            self._tree.meta.expire(new_parent.ino, new_name)
         if content is not None and content.dirty:
             await self._rebase(content, destination)
+
+    async def _send_again(self, node: Node, destination: DavPath, *, over: Node | None) -> None:
+        """Rename where MOVE would end at another name (WsgiDAV cuts Destination at '?'): PUT, then DELETE."""
+        opened = await self._files.open(node, os.O_RDONLY)
+        try:
+            content = self._handles.file(opened.handle).content
+            await self._files.fetch_all(node, content)
+            entry = await self._tree.refreshed(over) if over is not None else None
+            held = entry.resource if entry is not None else None
+            await self._tree.client.put(
+                destination,
+                FileBody(content.fd, content.size_bytes),
+                if_match=held.validator.if_match if held is not None else None,
+                if_none_match=held is None,
+            )
+        finally:
+            self._files.release(opened.handle)
+        await self._tree.client.delete(node.path, is_collection=False)
 
     async def _rename_unsent(
         self, node: Node, content: Content, new_parent: Node, new_name: str, target: Node | None
@@ -267,18 +294,18 @@ class Namespace:
 
     async def _move(self, node: Node, destination: DavPath, *, overwrite: bool) -> None:
         source = node.path
-        if self._tree.client.capabilities.move_unsafe(destination.name):
+        if self._move_is_unsafe(destination):
             raise PosixError(errno.EINVAL, f"this server cannot rename to {destination.name!r}")
         try:
             await self._tree.client.move(
                 source, destination, is_collection=node.is_folder, overwrite=overwrite
             )
-        except PreconditionFailed:
-            self._tree.meta.expire(self._tree.nodes.root.ino)
-            raise PosixError(errno.EEXIST, f"{destination}: somebody else made it meanwhile") from None
         except (LinkError, ServerFailure) as error:
             await self._really_failed(error, destination, made=True)
             await self._really_failed(error, source, made=False)
+
+    def _move_is_unsafe(self, destination: DavPath) -> bool:
+        return any(self._tree.client.capabilities.move_unsafe(name) for name in destination.parts)
 
     def _paths_changed(self, node: Node) -> None:
         """The journal knows unsent files by path."""
