@@ -15,6 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import logging
@@ -40,7 +41,10 @@ log = logging.getLogger("davfs.content")
 INLINE_READ_MAX: Final = 256 * 1024  # a page-cached pread of this size takes less than a thread hop (130 us)
 FORK_MAX: Final = 32 << 20  # a file larger than this is not copied for a write during its upload
 FILE_SIZE_MAX: Final = 1 << 43  # 8 TiB: beyond it is EFBIG at once
+DROP_MIN: Final = 1 << 20  # less is not worth fetching again
 _FICLONE: Final = 0x40049409
+_PUNCH_HOLE: Final = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE; Python has no call for it
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Content:
@@ -66,6 +70,7 @@ class Content:
         self._in_threads = 0
         self._saved_complete = row.present is None
         self.users = 0  # handles, transfers
+        self.held = 0  # operations that need all of it to stay
         self.readers = 0  # uploads that read the file now
         self.progress = trio.lowlevel.ParkingLot()  # woken whenever bytes arrive, or a transfer ends
         self.orphan = False  # unlinked or replaced: lives only as long as it is open
@@ -127,11 +132,37 @@ class Content:
         view = memoryview(data)
         mtime_ns = self.mtime_ns if self.life.dirty else None  # a program's mtime is not moved by a download
         for start, end in self.present.missing(offset, min(offset + len(data), self.base_size)):
-            self._store.pwrite(self.fd, view[start - offset : end - offset], start)
+            self._store.pwrite(self, view[start - offset : end - offset], start)
             self.present.add(start, end)
+            self._store.count_filled(self, end - start)
         if mtime_ns is not None:
             self.set_mtime(mtime_ns)
         self.progress.unpark_all()
+
+    @property
+    def droppable(self) -> bool:
+        """Whether its bytes can be fetched again, and nobody is reading them from the disk right now."""
+        in_use = self.held or self._in_threads or self.readers
+        return self.base_size > 0 and not (self.life.dirty or self.orphan or in_use)
+
+    def drop_lower_half(self) -> bool:
+        """Give back disk space: of what is present, the half with the lower offsets.
+
+        That is what a sequential reader has behind it. The row says so before the bytes go.
+        """
+        extents, total = list(self.present), self.present.total_bytes
+        goal, gone = total // 2, 0
+        for start, end in extents:
+            cut = min(end, start + goal - gone)
+            if cut <= start:
+                break
+            self.present.remove(start, cut)
+            gone += cut - start
+        self.save()
+        return gone > 0 and _punch(self.fd, extents[0][0], self._first_present(extents[-1][1]))
+
+    def _first_present(self, end: int) -> int:
+        return next((start for start, _ in self.present), end)
 
     def forget_bytes(self) -> None:
         """Start again with nothing present."""
@@ -141,7 +172,7 @@ class Content:
 
     def append_downloaded(self, data: bytes) -> None:
         """Downloaded bytes of a file whose size nobody knew."""
-        self._store.pwrite(self.fd, data, self.size_bytes)
+        self._store.pwrite(self, data, self.size_bytes)
         self.present.add(self.size_bytes, self.size_bytes + len(data))
         self.size_bytes += len(data)
         self.base_size = self.size_bytes
@@ -155,7 +186,7 @@ class Content:
         if first:
             self.mark_written()
         try:
-            self._store.pwrite(self.fd, data, offset)
+            self._store.pwrite(self, data, offset)
         except PosixError:
             if self._store.status(self).st_size > self.size_bytes:
                 os.ftruncate(self.fd, self.size_bytes)  # a refused write leaves nothing behind
@@ -266,6 +297,12 @@ class Content:
             sent_size=self.sent_size,
             sent_digest=self.sent_digest,
         )
+
+
+def _punch(fd: int, start: int, end: int) -> bool:
+    """Free the disk space of [start, end); False where the file system cannot."""
+    length = end - start
+    return length > 0 and _libc.fallocate(fd, _PUNCH_HOLE, ctypes.c_int64(start), ctypes.c_int64(length)) == 0
 
 
 def _copy(source: int, target: int, size: int) -> None:
@@ -408,16 +445,34 @@ class ContentStore:
 
     # --- disk
 
-    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> None:
-        """All of it, or PosixError(ENOSPC, EDQUOT, EIO) after clean versions were evicted."""
+    def pwrite(self, content: Content, data: bytes | memoryview, offset: int) -> None:
+        """All of it, or PosixError(ENOSPC, EDQUOT, EIO) after everything that can go has gone."""
         view = memoryview(data)
         done = 0
         while done < len(view):
             try:
-                done += os.pwrite(fd, view[done:], offset + done)
+                done += os.pwrite(content.fd, view[done:], offset + done)
             except OSError as error:
-                if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not self.evict(force=True):
+                if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not self._make_room():
                     raise PosixError(error.errno or errno.EIO, f"cache disk: {error.strerror}") from error
+
+    def count_filled(self, content: Content, size: int) -> None:
+        """Keep to the limit while a file is being read, also one that is larger than the limit."""
+        content.disk_bytes += size
+        self.bytes_on_disk += size
+        if self.bytes_on_disk > self._limit and not self.evict():
+            self._make_room()
+
+    def _make_room(self) -> bool:
+        """Evict what nobody uses; else half of the largest version that can be fetched again."""
+        if self.evict(force=True):
+            return True
+        largest = max(
+            (content for content in self._live.values() if content.droppable),
+            key=lambda content: content.disk_bytes,
+            default=None,
+        )
+        return largest is not None and largest.disk_bytes > DROP_MIN and largest.drop_lower_half()
 
     def evict(self, *, force: bool = False) -> bool:
         """Remove clean versions that nobody uses, oldest first, to 90 % of the limit; `force`: one batch."""

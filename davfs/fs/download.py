@@ -64,9 +64,20 @@ class Transfer:
 
 
 class Downloads:
-    def __init__(self, client: Client, store: ContentStore, *, connections: int) -> None:
+    def __init__(
+        self,
+        client: Client,
+        store: ContentStore,
+        *,
+        connections: int,
+        timeout_s: float = 30.0,
+        cache_bytes: int = WINDOW_MAX * 8,
+    ) -> None:
         self._client = client
         self._store = store
+        self._timeout_s = timeout_s
+        # What is fetched ahead must stay well below what the cache may hold: see Content.drop_lower_half.
+        self._window_max = max(WINDOW_MIN, min(WINDOW_MAX, cache_bytes // 8))
         self._ahead = trio.CapacityLimiter(max(1, connections // 2))
         self._demand = trio.CapacityLimiter(connections)
         self._running: dict[int, list[Transfer]] = {}
@@ -79,9 +90,10 @@ class Downloads:
     async def ensure(self, content: Content, path: Callable[[], DavPath], start: int, end: int) -> None:
         """Until [start, end) is present. Raises what the transfer met; StaleVersion when the file changed.
 
-        A transfer that broke midway goes on where it broke, as long as each attempt brings something.
+        A transfer that broke midway goes on where it broke, as long as each attempt brings something;
+        without progress for `timeout_s` it is over.
         """
-        failures = 0
+        failures, progressed_s = 0, trio.current_time()
         while gaps := content.missing(start, end):
             gap_start, gap_end = gaps[0]
             before = content.present.total_bytes
@@ -91,13 +103,23 @@ class Downloads:
                     transfer = self._begin(content, path, gap_start, gap_end, self._demand)
                 await self._progress(content, transfer, gap_start)
             except DavfsError as error:
-                failures = 0 if content.present.total_bytes > before else failures + 1
-                if not error.retry_helps or failures >= ATTEMPTS_MAX:
+                failures += 1
+                if content.present.total_bytes > before:
+                    failures, progressed_s = 0, trio.current_time()
+                waited_s = trio.current_time() - progressed_s
+                if not error.retry_helps or failures >= ATTEMPTS_MAX or waited_s >= self._timeout_s:
                     raise
                 await trio.sleep(0.1 * 2**failures)
 
     async def ensure_whole(self, content: Content, path: Callable[[], DavPath]) -> None:
-        """All of it, several windows at a time."""
+        """All of it, several windows at a time. Until then the cache limit does not take any of it away."""
+        content.held += 1
+        try:
+            await self._ensure_whole(content, path)
+        finally:
+            content.held -= 1
+
+    async def _ensure_whole(self, content: Content, path: Callable[[], DavPath]) -> None:
         at = 0
         while not content.complete:
             gaps = content.missing(at, content.size_bytes)
@@ -105,8 +127,8 @@ class Downloads:
                 at = 0
                 continue
             start = gaps[0][0]
-            self._look_ahead(content, path, start, WINDOW_MAX, WINDOWS_AHEAD)
-            at = min(start + WINDOW_MAX, gaps[0][1])
+            self._look_ahead(content, path, start, self._window_max, WINDOWS_AHEAD)
+            at = min(start + self._window_max, gaps[0][1])
             await self.ensure(content, path, start, at)
 
     async def fetch_of_unknown_size(self, content: Content, path: Callable[[], DavPath]) -> None:
@@ -137,7 +159,8 @@ class Downloads:
     def read_ahead(self, content: Content, path: Callable[[], DavPath], ahead: ReadAhead) -> None:
         """Start what a sequential reader will want next. Never waits."""
         if not content.complete and content.size_bytes > WHOLE_MAX:
-            self._look_ahead(content, path, ahead.next_offset, ahead.window, WINDOWS_AHEAD)
+            window = min(ahead.window, self._window_max)
+            self._look_ahead(content, path, ahead.next_offset, window, WINDOWS_AHEAD)
 
     def _look_ahead(
         self, content: Content, path: Callable[[], DavPath], at: int, window: int, count: int

@@ -326,7 +326,10 @@ class Files:
         False when too much of it is missing here: then the caller sets a copy aside on the server.
         """
         content = node.content
-        if content is None or content.complete or not any(self._handles.of(content)):
+        if content is None or not any(self._handles.of(content)):
+            return True
+        content.held += 1  # for good: once its name is gone it cannot be fetched again
+        if content.complete:
             return True
         if content.size_bytes - content.present.total_bytes > KEEP_MAX:
             return False

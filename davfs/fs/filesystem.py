@@ -50,7 +50,13 @@ class Filesystem:
         self._now_s = now_s
         self._handles = Handles()
         self._tree = Tree(client, content, settings, wall_s=now_s)
-        self._downloads = Downloads(client, content, connections=settings.connections)
+        self._downloads = Downloads(
+            client,
+            content,
+            connections=settings.connections,
+            timeout_s=settings.timeout_s,
+            cache_bytes=settings.cache_size_bytes,
+        )
         self._uploads = Uploads(self._tree, self._downloads, self._handles, settings)
         self._files = Files(self._tree, content, self._downloads, self._uploads, self._handles, settings)
         self._namespace = Namespace(self._tree, content, self._files, self._uploads, self._handles, settings)
