@@ -132,6 +132,10 @@ def _check_version(found: Validator, expected: Validator) -> None:
     sizes_known = found.size_bytes is not None and expected.size_bytes is not None
     if sizes_known and found.size_bytes != expected.size_bytes:
         raise StaleVersion("the file changed its size on the server")
+    tags_known = found.etag is not None and expected.etag is not None
+    times_known = found.mtime_s is not None and expected.mtime_s is not None
+    if not tags_known and times_known and found.mtime_s != expected.mtime_s:
+        raise StaleVersion("the file changed its date on the server")
 
 
 class Download:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import resource
@@ -33,7 +34,7 @@ from davfs.dav.hrefs import shown
 from davfs.dav.resource import DavPath, Validator
 from davfs.errors import PosixError
 from davfs.fs.index import ContentRow, Index
-from davfs.fs.lifecycle import Life
+from davfs.fs.lifecycle import DIGEST_BYTES, Life, Unanswered
 from davfs.fs.ranges import RangeSet
 
 log = logging.getLogger("davfs.content")
@@ -62,8 +63,7 @@ class Content:
         self.life = Life(row.written, row.sent, row.acked, row.unknown)
         self.attempts = row.attempts
         self.error = row.error
-        self.sent_size = row.sent_size  # of the last PUT without an answer ...
-        self.sent_digest = row.sent_digest  # ... and, where all of it went out, its digest
+        self.unanswered = Unanswered.from_bytes(row.unanswered)
         self.present = RangeSet.whole(row.size) if row.present is None else RangeSet.from_bytes(row.present)
         self.closed = False
         self._fd = -1
@@ -131,7 +131,8 @@ class Content:
         """Downloaded bytes: they go only where nothing is present yet."""
         view = memoryview(data)
         mtime_ns = self.mtime_ns if self.life.dirty else None  # a program's mtime is not moved by a download
-        for start, end in self.present.missing(offset, min(offset + len(data), self.base_size)):
+        limit = min(offset + len(data), self.base_size, self.size_bytes)
+        for start, end in self.present.missing(offset, limit):
             self._store.pwrite(self, view[start - offset : end - offset], start)
             self.present.add(start, end)
             self._store.count_filled(self, end - start)
@@ -205,7 +206,10 @@ class Content:
         if size > FILE_SIZE_MAX:
             raise PosixError(errno.EFBIG)
         self.mark_written()
-        os.ftruncate(self.fd, size)
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise PosixError(error.errno or errno.EIO, f"cache disk: {error.strerror}") from error
         if size < self.size_bytes:
             # What was cut off reads as zeros if the file grows again; it must not be fetched.
             self.present.add(size, max(self.size_bytes, self.base_size))
@@ -238,11 +242,20 @@ class Content:
     async def prepare_write(self) -> None:
         """Make the file on disk safe to change: an upload that reads it keeps the old bytes.
 
-        A file of more than 32 MiB is not copied: then whoever uploads is told to stop (`on_write`).
+        A file of more than 32 MiB is not copied: then whoever uploads is told to stop (`stop_upload`).
         """
+        if self.life.unknown and self.life.written == self.life.sent:
+            self.note_unanswered()
         while self.readers and not self._fork():
             self._store.stop_upload(self)
             await self.progress.park()
+
+    def note_unanswered(self) -> None:
+        """The bytes of now are those of a PUT of unknown outcome: remember them before they change."""
+        if self.complete and self.size_bytes <= FORK_MAX:
+            digest = new_digest(os.pread(self.fd, self.size_bytes, 0)).digest()
+            self.unanswered = self.unanswered.with_body(self.size_bytes, digest)
+            self.save()
 
     def _fork(self) -> bool:
         if self.size_bytes > FORK_MAX:
@@ -294,8 +307,7 @@ class Content:
             unknown=self.life.unknown,
             attempts=self.attempts,
             error=self.error,
-            sent_size=self.sent_size,
-            sent_digest=self.sent_digest,
+            unanswered=self.unanswered.to_bytes(),
         )
 
 
@@ -377,6 +389,10 @@ class ContentStore:
             if size > content.size_bytes:
                 content.present.add(content.size_bytes, size)
             content.size_bytes = size
+            if content.life.unknown:
+                # The counters of the row are those of the PUT; what was written after it is only in the file.
+                content.note_unanswered()
+                content.life = content.life.wrote()
             found.append(content)
         return found
 
@@ -433,7 +449,12 @@ class ContentStore:
         on_disk = content.disk_bytes
         with suppress(FileNotFoundError):
             on_disk = self.status(content).st_blocks * 512
-        self.index.save(content.as_row(), now_s=self._now_s())
+        try:
+            self.index.save(content.as_row(), now_s=self._now_s())
+        except PosixError as error:
+            if error.errno != errno.ENOSPC or not self.evict(force=True):
+                raise
+            self.index.save(content.as_row(), now_s=self._now_s())
         self.bytes_on_disk += on_disk - content.disk_bytes
         content.disk_bytes = on_disk
 
@@ -479,14 +500,17 @@ class ContentStore:
         if self.bytes_on_disk <= self._limit and not force:
             return False
         removed = False
-        for content_id, generation in self.index.oldest_clean(256):
+        for content_id, generation in self.index.oldest_clean(256 + len(self._live)):
             if content_id in self._live:
                 continue
-            self.index.delete_content(content_id)
+            # The file first: on a full disk SQLite has no room for the DELETE. A clean row without its file
+            # is only a lost cache entry.
             name = self.file_name(content_id, generation)
             with suppress(FileNotFoundError):
                 self.bytes_on_disk -= os.stat(name).st_blocks * 512
                 os.unlink(name)
+            with suppress(PosixError):
+                self.index.delete_content(content_id)
             removed = True
             if not force and self.bytes_on_disk <= self._limit * 0.9:
                 break
@@ -518,9 +542,8 @@ class ContentStore:
         name = self.file_name(content_id, generation)
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
-            return os.open(name, flags, 0o600)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(name), mode=0o700, exist_ok=True)
+            if not os.path.isdir(os.path.dirname(name)):
+                os.makedirs(os.path.dirname(name), mode=0o700, exist_ok=True)
             return os.open(name, flags, 0o600)
         except OSError as error:
             raise PosixError(error.errno or errno.EIO, f"cache disk: {error.strerror}") from error
@@ -536,6 +559,11 @@ class ContentStore:
                     self.bytes_on_disk += os.stat(path).st_blocks * 512
                 else:
                     os.unlink(path)
+
+
+def new_digest(data: bytes = b"") -> hashlib.blake2b:
+    """Tells whether two bodies are the same; never shown."""
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES)
 
 
 def _descriptors() -> int:

@@ -44,7 +44,7 @@ CREATE TABLE contents (
     unknown INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
     error TEXT,
-    sent_size INTEGER, sent_digest BLOB,
+    unanswered BLOB NOT NULL DEFAULT x'',
     used_at REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX contents_ino ON contents (ino);
@@ -67,7 +67,7 @@ CREATE TABLE numbers (
 
 _SELECT_ROW: Final = (
     "SELECT id, ino, path, generation, size, base_size, present, base_known, etag, etag_weak, mtime_s,"
-    " validator_size, written, sent, acked, unknown, attempts, error, sent_size, sent_digest FROM contents"
+    " validator_size, written, sent, acked, unknown, attempts, error, unanswered FROM contents"
 )
 
 
@@ -95,8 +95,7 @@ class ContentRow:
     unknown: bool = False
     attempts: int = 0
     error: str | None = None
-    sent_size: int | None = None
-    sent_digest: bytes | None = None
+    unanswered: bytes = b""  # see lifecycle.Unanswered
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +161,7 @@ class Index:
         self._run(
             "UPDATE contents SET ino=?, path=?, generation=?, size=?, base_size=?, present=?, base_known=?,"
             " etag=?, etag_weak=?, mtime_s=?, validator_size=?,"
-            " written=?, sent=?, acked=?, unknown=?, attempts=?, error=?, sent_size=?, sent_digest=?,"
+            " written=?, sent=?, acked=?, unknown=?, attempts=?, error=?, unanswered=?,"
             " used_at=? WHERE id=?",
             (
                 row.ino,
@@ -179,8 +178,7 @@ class Index:
                 int(row.unknown),
                 row.attempts,
                 None if row.error is None else row.error.encode("utf-8", "backslashreplace").decode(),
-                row.sent_size,
-                row.sent_digest,
+                row.unanswered,
                 now_s,
                 row.id,
             ),
@@ -227,8 +225,7 @@ class Index:
                 unknown=bool(row[15]),
                 attempts=row[16],
                 error=row[17],
-                sent_size=row[18],
-                sent_digest=row[19],
+                unanswered=row[18],
             )
 
     # --- what programs set and the server does not keep

@@ -171,7 +171,9 @@ class InodeTable:
         if replaced is node:
             return None
         if replaced is not None:
+            self.pin(parent)  # it may be all that keeps the folder in the table
             self.detach(replaced)
+            parent.pins -= 1
         old_parent = node.parent
         assert old_parent is not None
         del old_parent.children[node.name]

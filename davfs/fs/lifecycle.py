@@ -11,11 +11,17 @@ server's copy that ours is based on, and at what a look-up just found.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import Final
 
 from davfs.dav.resource import ETag, Resource, Validator
+
+DIGEST_BYTES: Final = 16
+UNANSWERED_MAX: Final = 8
+_BODY: Final = struct.Struct(f"<Q{DIGEST_BYTES}s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +49,40 @@ class Life:
         """The server said no: what it holds is what it held before."""
         return replace(self, sent=self.acked, unknown=False)
 
-    def found_applied(self) -> Life:
-        """A look-up showed that the lost PUT had arrived."""
-        return self.put_succeeded()
-
     def found_unapplied(self) -> Life:
-        """A look-up showed that the lost PUT had not been applied."""
+        """A look-up showed that what we hold now is not on the server."""
         return replace(self, sent=self.acked, unknown=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """What PUTs carried whose outcome was never learned: any of them may have landed, or land yet.
+
+    Pairs of (size in bytes, digest), the newest eight.
+    """
+
+    bodies: tuple[tuple[int, bytes], ...] = ()
+
+    def with_body(self, size: int, digest: bytes) -> Unanswered:
+        kept = tuple(body for body in self.bodies if body[1] != digest)
+        return Unanswered((*kept, (size, digest))[-UNANSWERED_MAX:])
+
+    @property
+    def sizes(self) -> set[int]:
+        return {size for size, _ in self.bodies}
+
+    def has(self, digest: bytes) -> bool:
+        return any(digest == other for _, other in self.bodies)
+
+    def to_bytes(self) -> bytes:
+        return b"".join(_BODY.pack(size, digest) for size, digest in self.bodies)
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Unanswered:
+        """Raises ValueError on bytes that `to_bytes` cannot have written."""
+        if len(raw) % _BODY.size:
+            raise ValueError("not a list of bodies")
+        return cls(tuple(_BODY.iter_unpack(raw)))
 
 
 class Step(Enum):
@@ -75,12 +108,12 @@ class Next:
 
 
 def next_step(
-    life: Life, base: Validator | None, found: LookedUp | None, *, our_sizes: Collection[int | None]
+    life: Life, base: Validator | None, found: LookedUp | None, *, our_sizes: Collection[int]
 ) -> Next:
     """What to do for this file. `base` None: the server had no such file when ours was made.
 
-    `our_sizes`: what our file holds now and what the last unanswered PUT held, in bytes; only a
-    server copy of such a size can be ours.
+    `our_sizes`: what our file holds now and what unanswered PUTs held, in bytes; only a server copy
+    of such a size can be ours.
     """
     if not life.dirty:
         return Next(Step.NOTHING)

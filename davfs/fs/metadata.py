@@ -31,7 +31,14 @@ class Entry:
     learned_s: float
     kept: LocalAttributes | None = None
     ours: bool = False  # learned from our own change, not from a listing
-    touched_ns: int = 0  # of a folder: when a member came or went here; servers tell whole seconds, later
+    touched_ns: int = 0  # of a folder: when a member came or went here
+    pushed_s: float = 0.0  # of a folder: wall time of our last request that changed it on the server
+
+    def inherit(self, before: Entry) -> None:
+        """What only we know of a folder outlives a new answer about it."""
+        if self.resource is not None and self.resource.is_collection:
+            self.touched_ns = max(self.touched_ns, before.touched_ns)
+            self.pushed_s = max(self.pushed_s, before.pushed_s)
 
 
 @dataclass(slots=True)
@@ -143,9 +150,10 @@ class Metadata:
             listed_s=asked_s, complete=complete, mtime_s=itself.mtime_s, changed_s=before.changed_s
         )
         for name, resource in members.items():
+            folder.entries[name] = Entry(resource, asked_s, kept_of(name))
             known = before.entries.get(name)
-            touched_ns = known.touched_ns if known is not None else 0
-            folder.entries[name] = Entry(resource, asked_s, kept_of(name), touched_ns=touched_ns)
+            if known is not None:
+                folder.entries[name].inherit(known)
         changed = False
         for name, entry in before.entries.items():
             newer = entry.ours and entry.learned_s >= asked_s
@@ -153,7 +161,7 @@ class Metadata:
                 folder.entries[name] = entry
             elif name not in members and entry.resource is not None:
                 changed = True
-        if changed or len(before.entries) != len(folder.entries):
+        if before.listed_s is not None and (changed or len(before.entries) != len(folder.entries)):
             folder.changed_s = asked_s
         self._store(folder_ino, folder)
 
@@ -163,9 +171,10 @@ class Metadata:
         before = folder.entries.get(name)
         if before is not None and before.ours and not entry.ours and before.learned_s >= entry.learned_s:
             return
-        if before is not None and entry.resource is not None and entry.resource.is_collection:
-            entry.touched_ns = max(entry.touched_ns, before.touched_ns)
+        if before is not None:
+            entry.inherit(before)
         folder.entries[name] = entry
+        self._store(folder_ino, folder)
         if entry.ours:
             folder.changed_s = entry.learned_s
 

@@ -201,6 +201,7 @@ class Namespace:
         if target is not None:
             await self._make_way(target)
         destination = new_parent.path.child(new_name)
+        based = content is not None and content.dirty and await self._is_base(node, content)
         sent_again = self._move_is_unsafe(destination)
         if sent_again:
             await self._send_again(node, destination, over=target)
@@ -209,7 +210,7 @@ class Namespace:
         self._tree.moved(node, new_parent, new_name)
         if sent_again:
             self._tree.meta.expire(new_parent.ino, new_name)
-        if content is not None and content.dirty:
+        if content is not None and based:
             await self._rebase(content, destination)
 
     async def _send_again(self, node: Node, destination: DavPath, *, over: Node | None) -> None:
@@ -272,8 +273,8 @@ class Namespace:
     async def _resolve_unknown(self, node: Node, content: Content) -> None:
         """A PUT whose outcome is unknown, of a file that is about to move: look what is there.
 
-        If the server now holds something else than what ours was based on, it is taken as our own
-        PUT, which was cancelled here a moment ago.
+        What is neither the old version nor what we sent is somebody else's: then the old base stays, so that
+        the next PUT is refused and both versions survive.
         """
         try:
             resource = await self._tree.client.stat(node.path)
@@ -281,8 +282,19 @@ class Namespace:
             content.life = content.life.found_unapplied()
             content.rebase(None)
             return
-        content.life = content.life.found_unapplied()
-        content.rebase(resource.validator)
+        if content.base is not None and content.base.same_version(resource.validator):
+            content.life = content.life.found_unapplied()
+            content.save()
+        elif not resource.is_collection:
+            await self._uploads.is_ours(node, content, resource)
+
+    async def _is_base(self, node: Node, content: Content) -> bool:
+        """Whether the server still has the version that ours is based on."""
+        try:
+            resource = await self._tree.client.stat(node.path)
+        except DavfsError:
+            return False
+        return content.base is not None and content.base.same_version(resource.validator)
 
     async def _rebase(self, content: Content, path: DavPath) -> None:
         """After MOVE the tag may be another one (Tomcat copies): later changes are based on that."""

@@ -15,6 +15,7 @@ import os
 import stat
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import trio
@@ -30,6 +31,7 @@ from davfs.fs.metadata import Entry, Metadata
 from davfs.fs.settings import Settings
 
 _NS: Final = 1_000_000_000
+OWN_CHANGE_S: Final = 2  # servers tell whole seconds, and a change shows when it is done
 HIDDEN_PREFIX: Final = ".davfs-"  # our own temporary names on the server
 
 T = TypeVar("T")
@@ -116,11 +118,16 @@ class Tree:
             listing = self.meta.wants_listing(parent.ino, trio.current_time()) and not self.may_be_hidden(
                 name
             )
+            # A listing that broke off is no answer about a name that it lacks.
+            listing = listing and self.meta.folder(parent.ino).complete
             fetch = self._fetch_listing if listing else self._fetch_entry
             key = (parent.ino, None if listing else name)
             if await self._once(key, functools.partial(fetch, parent, name)):
                 known = self.meta.stale_entry(parent.ino, name)
-                return known if known is not None else Entry(None, trio.current_time())
+                if known is not None:
+                    return known
+                if self.meta.folder(parent.ino).complete:
+                    return Entry(None, trio.current_time())
 
     async def refreshed(self, node: Node) -> Entry:
         """The server's word on this node, asked now."""
@@ -258,9 +265,10 @@ class Tree:
         self.learn_root(resource, asked_s)
 
     def learn_root(self, resource: Resource, asked_s: float) -> None:
-        touched_ns = self._root.touched_ns if self._root is not None else 0
-        kept = self.store.index.locals_of(self.nodes.root.ino)
-        self._root = Entry(resource, asked_s, kept, touched_ns=touched_ns)
+        before = self._root
+        self._root = Entry(resource, asked_s, self.store.index.locals_of(self.nodes.root.ino))
+        if before is not None:
+            self._root.inherit(before)
 
     def known_attributes(self, node: Node) -> Attributes:
         """What is known now, without asking."""
@@ -311,15 +319,26 @@ class Tree:
         if resource is None:
             return node.last_size, node.last_mtime_ns
         if node.is_folder:
-            kept = entry.kept if entry is not None else None
-            if kept is not None and kept.mtime_ns is not None:
-                return 0, kept.mtime_ns  # holds until a member comes or goes: see `touched`
-            touched_ns = entry.touched_ns if entry is not None else 0
-            return 0, max((resource.mtime_s or 0) * _NS, node.last_mtime_ns, touched_ns)
+            assert entry is not None
+            return 0, self._folder_mtime(node, resource, entry)
         size = resource.size_bytes
         if size is None:
             size = content.size_bytes if content is not None else 0
         return size, self._mtime_of(resource, entry.kept if entry is not None else None)
+
+    def _folder_mtime(self, node: Node, resource: Resource, entry: Entry) -> int:
+        """A folder's mtime moves when a member comes or goes, not when a file in it is sent later.
+
+        What a program set (or our last change here) holds until somebody else changes the folder: until the
+        server's mtime is past our own last request there. Clocks may differ: then the server's shows.
+        """
+        server_s, kept = resource.mtime_s or 0, entry.kept
+        if kept is not None and kept.mtime_ns is not None and kept.version is not None:
+            if server_s <= max(kept.version.mtime_s or 0, entry.pushed_s) + OWN_CHANGE_S:
+                return kept.mtime_ns
+        elif entry.touched_ns and server_s <= entry.pushed_s + OWN_CHANGE_S:
+            return entry.touched_ns
+        return max(server_s * _NS, node.last_mtime_ns, entry.touched_ns)
 
     def _mtime_of(self, resource: Resource, kept: LocalAttributes | None) -> int:
         """The mtime a program set, as long as the server still holds the version it was set on."""
@@ -343,7 +362,9 @@ class Tree:
         self._keep(node, mode=mode)
 
     def keep_mtime(self, node: Node, mtime_ns: int, version: Validator | None) -> None:
-        """What utimensat set: holds for this version of a file; of a folder, until a member comes or goes."""
+        """What utimensat set: holds for this version of a file; for a folder see `_folder_mtime`."""
+        if node.is_folder:
+            version = Validator(mtime_s=int(self.wall_s()))
         self._keep(node, mtime_ns=mtime_ns, version=version)
 
     def _keep(
@@ -380,6 +401,7 @@ class Tree:
             self.store.index.save_locals(node.ino, node.parent.ino, kept)
         resource = Resource(is_collection=False, size_bytes=content.base_size, mtime_s=mtime_s, etag=etag)
         self.meta.learn(node.parent.ino, node.name, Entry(resource, trio.current_time(), kept, ours=True))
+        self._pushed(node.parent)
 
     def made_folder(self, parent: Node, name: str) -> Node:
         now_s = trio.current_time()
@@ -441,10 +463,21 @@ class Tree:
         now_ns = time.time_ns()
         folder.last_mtime_ns = folder.ctime_ns = now_ns
         entry = self._entry_of(folder)
-        if entry is not None:
-            entry.touched_ns = now_ns
-        if entry is not None and entry.kept is not None and entry.kept.mtime_ns is not None:
+        if entry is None:
+            return
+        entry.touched_ns, entry.pushed_s = now_ns, self.wall_s()
+        if entry.kept is not None and entry.kept.mtime_ns is not None:
             entry.kept = LocalAttributes(entry.kept.mode)
+            self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)
+
+    def _pushed(self, folder: Node) -> None:
+        """A file in it was sent: the server moves the folder's mtime, but here nothing came or went."""
+        entry = self._entry_of(folder)
+        if entry is None:
+            return
+        entry.pushed_s = self.wall_s()
+        if entry.kept is not None and entry.kept.mtime_ns is not None:
+            entry.kept = replace(entry.kept, version=Validator(mtime_s=int(entry.pushed_s)))
             self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)
 
 

@@ -11,7 +11,6 @@ server returns no ETag, one PROPFIND of the folder verifies all that was sent to
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import logging
 import os
@@ -29,6 +28,7 @@ from davfs.errors import (
     AlreadyExists,
     BadName,
     DavfsError,
+    Forbidden,
     Locked,
     NoSpace,
     NotFound,
@@ -38,11 +38,11 @@ from davfs.errors import (
     StaleVersion,
     Unauthorized,
 )
-from davfs.fs.content import Content, path_bytes, path_from_bytes
+from davfs.fs.content import Content, new_digest, path_bytes, path_from_bytes
 from davfs.fs.download import Downloads
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
-from davfs.fs.lifecycle import Life, LookedUp, Next, Step, next_step
+from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
 from davfs.fs.settings import Settings
 from davfs.fs.tree import Tree
 
@@ -50,6 +50,7 @@ log = logging.getLogger("davfs.upload")
 
 BODY_PIECE: Final = 256 * 1024
 STEPS_MAX: Final = 12  # a file that needs more steps than this has a server that contradicts itself
+HTTP_METHOD_NOT_ALLOWED: Final = 405
 SUFFIX_MAX: Final = 32  # a longer one is no suffix
 VERIFY_WAIT_S: Final = 0.5
 RETRY_MIN_S: Final = 1.0
@@ -63,14 +64,14 @@ class FileBody:
     def __init__(self, fd: int, size_bytes: int) -> None:
         self._fd = fd
         self._size = size_bytes
-        self.digest: bytes | None = None  # when all of it was read
+        self.digest = None if size_bytes else new_digest().digest()  # known when all of it was read
 
     @property
     def size_bytes(self) -> int:
         return self._size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        at, summed = 0, _digest()
+        at, summed = 0, new_digest()
         while at < self._size:
             piece = os.pread(self._fd, min(BODY_PIECE, self._size - at), at)
             if not piece:
@@ -273,7 +274,7 @@ class Uploads:
             return
         if error is not None:
             self._failed(pending, error)
-        elif content.dirty:
+        elif content.dirty and pending.node.content is content:
             self._push(pending, trio.current_time() + self._settings.write_back_s * (10 if cancelled else 1))
         else:
             self._finish(pending)
@@ -313,7 +314,7 @@ class Uploads:
             if content.orphan or pending.node.content is not content:
                 return
             todo = next_step(
-                content.life, content.base, found, our_sizes={content.size_bytes, content.sent_size}
+                content.life, content.base, found, our_sizes={content.size_bytes, *content.unanswered.sizes}
             )
             match todo.step:
                 case Step.NOTHING:
@@ -327,7 +328,7 @@ class Uploads:
                     trust_tags = trust_tags and not refused
                     if found is None and not content.life.unknown and not refused:
                         return
-                case Step.COMPARE if await self._is_ours(pending, found):
+                case Step.COMPARE if await self._compared(pending, found):
                     found = None
                 case Step.COMPARE | Step.CONFLICT:
                     await self._keep_both(pending)
@@ -342,7 +343,16 @@ class Uploads:
             return await self._look_up(pending.node), True
         except (ParentMissing, NotFound):
             await self._make_parents(pending.node)
-            return None, True
+            return await self._look_up(pending.node), False
+        except Forbidden as error:
+            found = await self._look_up(pending.node)
+            if error.status == HTTP_METHOD_NOT_ALLOWED and found.resource is not None:
+                return found, True  # a folder has the name (lighttpd, WsgiDAV)
+            raise
+
+    async def _compared(self, pending: Pending, found: LookedUp | None) -> bool:
+        resource = found.resource if found is not None else None
+        return resource is not None and await self.is_ours(pending.node, pending.content, resource)
 
     async def _look_up(self, node: Node) -> LookedUp:
         try:
@@ -388,8 +398,8 @@ class Uploads:
         refused = isinstance(error, ServerRefused) and (error.status < 500 or error.status in {501, 503, 507})
         if refused:
             content.life = content.life.put_refused()
-        else:
-            content.sent_size, content.sent_digest = body.size_bytes, body.digest
+        elif body.digest is not None:
+            content.unanswered = content.unanswered.with_body(body.size_bytes, body.digest)
         content.save()
 
     def _acknowledge(self, pending: Pending, version: Validator) -> None:
@@ -398,7 +408,7 @@ class Uploads:
         content.base = version
         content.base_size = version.size_bytes or 0
         content.attempts, content.error = 0, None
-        content.sent_size = content.sent_digest = None
+        content.unanswered = Unanswered()
         content.save()
         self.sent_files += 1
         self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
@@ -478,14 +488,14 @@ class Uploads:
 
     # --- conflicts
 
-    async def _is_ours(self, pending: Pending, found: LookedUp | None) -> bool:
-        """Whether the server's bytes are ours: what we hold now, or what the unanswered PUT sent."""
-        content = pending.content
-        assert found is not None
-        assert found.resource is not None
-        life, version = content.life, found.resource.validator
-        at, summed, same_as_now = 0, _digest(), content.complete
-        async with self._tree.client.get(pending.node.path) as download:
+    async def is_ours(self, node: Node, content: Content, resource: Resource) -> bool:
+        """Whether the server's bytes are ours: what we hold now, or what the unanswered PUT sent.
+
+        If so that is noted: it is the version that ours is based on.
+        """
+        life, version = content.life, resource.validator
+        at, summed, same_as_now = 0, new_digest(), content.complete
+        async with self._tree.client.get(node.path) as download:
             async for chunk in download:
                 summed.update(chunk)
                 same_as_now = same_as_now and await content.read(at, len(chunk)) == chunk
@@ -494,14 +504,14 @@ class Uploads:
                 return False
         if same_as_now and at == content.size_bytes and content.life == life:
             content.life = Life(life.written, life.written, life.written)
-        elif content.sent_digest is not None and summed.digest() == content.sent_digest:
-            content.life = content.life.found_applied()
+            content.unanswered = Unanswered()
+        elif content.unanswered.has(summed.digest()):
+            content.life = content.life.found_unapplied()  # an older one of ours: the newest is to be sent
         else:
             return False
         content.base, content.base_size = version, at
-        content.sent_size = content.sent_digest = None
         content.save()
-        self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
+        self._tree.uploaded(node, content, version.etag, version.mtime_s)
         return True
 
     async def _keep_both(self, pending: Pending) -> None:
@@ -579,11 +589,6 @@ def conflict_name(name: str, host: str, when: time.struct_time, count: int) -> s
     while len(os.fsencode(stem)) > room:
         stem = stem[:-1]
     return f"{stem}{mark}{dot}{suffix}"
-
-
-def _digest() -> hashlib.blake2b:
-    """Tells whether two bodies are the same; never shown, never stored beyond an unanswered PUT."""
-    return hashlib.blake2b(digest_size=16)
 
 
 def _shown(content: Content) -> str:

@@ -1,9 +1,10 @@
-"""Fixtures of the mount tier: `drive` (both drivers), `kernel` (a real mount only), `mount_of` (its own mount).
+"""Fixtures of the mount tier: `drive` (both drivers), `kernel` (a real mount only), `mount_of` (its own
+mount).
 
-One mount per server serves the whole session, and each test gets a fresh folder in it: a mount takes a second
-to start, and there are hundreds of tests. A test that counts requests, sets options or kills the daemon makes
-its own with `mount_of`. What the daemon logged as a warning during a test fails that test, unless announced with
-`expects_warning`.
+One mount per server serves the whole session, and each test gets a fresh folder in it: a mount takes a
+second to start, and there are hundreds of tests. A test that counts requests, sets options or kills the
+daemon makes its own with `mount_of`. What the daemon logged as a warning during a test fails that test,
+unless announced with `expects_warning`.
 """
 
 from __future__ import annotations

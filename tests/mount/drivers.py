@@ -1,13 +1,13 @@
 """Two ways to use a share with one API, so that every scenario runs with and without a kernel.
 
-`DirectDriver` calls `Filesystem` in a trio loop of its own thread, through `Vfs`. `KernelDriver` uses a real
-mount: `python -m davfs mount --foreground` in one process, and the calls in another (hands.py), because a mount
-that hangs would take pytest with it. Both raise OSError with the errno that a program would see, and `Hung` when
-no answer comes in time.
+`DirectDriver` calls `Filesystem` in a trio loop of its own thread, through `Vfs`. `KernelDriver` uses a
+real mount: `python -m davfs mount --foreground` in one process, and the calls in another (hands.py),
+because a mount that hangs would take pytest with it. Both raise OSError with the errno that a program
+would see, and `Hung` when no answer comes in time.
 
-Paths are relative to the driver's folder ("" is the folder itself); `disk` is that folder on the server's disk.
-A mount ends in the order of politeness: `davfs unmount`, SIGTERM, lazy unmount, abort of the FUSE connection,
-SIGKILL by process id; nothing of it outlives `close`.
+Paths are relative to the driver's folder ("" is the folder itself); `disk` is that folder on the server's
+disk. A mount ends in the order of politeness: `davfs unmount`, SIGTERM, lazy unmount, abort of the FUSE
+connection, SIGKILL by process id; nothing of it outlives `close`.
 """
 
 from __future__ import annotations
@@ -130,8 +130,11 @@ class DirectDriver(_Files):
         self._thread = threading.Thread(target=self._run, name="direct driver")
         self._thread.start()
         self._ready.wait()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
         if self._failure is not None:
-            self._thread.join()
+            self._thread.join(START_TIMEOUT_S)
             raise self._failure
 
     def _run(self) -> None:
@@ -159,8 +162,7 @@ class DirectDriver(_Files):
         self._thread.join(START_TIMEOUT_S)
         if self._thread.is_alive():
             raise Hung("the file system did not stop")
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
 
     def _call(self, method: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         async def bounded() -> Any:
@@ -331,7 +333,17 @@ class Mount:
             secret.write_text(password[1] + "\n")
             options |= {"username": password[0], "password_file": secret}
         text = ",".join(name if value is True else f"{name}={value}" for name, value in options.items())
-        self.command = [sys.executable, "-m", "davfs", "mount", url, str(self.point), "--foreground", "-o", text]
+        self.command = [
+            sys.executable,
+            "-m",
+            "davfs",
+            "mount",
+            url,
+            str(self.point),
+            "--foreground",
+            "-o",
+            text,
+        ]
         self._environment = os.environ | {"PYTHONPATH": str(_REPO), "XDG_RUNTIME_DIR": str(folder)}
         self._device: int | None = None
         with self.log.open("ab") as sink:
@@ -381,7 +393,11 @@ class Mount:
     def complaints(self) -> list[str]:
         """Warnings, errors and tracebacks that the daemon logged."""
         words = ("WARNING", "ERROR", "CRITICAL", "Traceback", "warning:", "error:")
-        return [line for line in self.log.read_text(errors="replace").splitlines() if any(w in line for w in words)]
+        return [
+            line
+            for line in self.log.read_text(errors="replace").splitlines()
+            if any(w in line for w in words)
+        ]
 
     def resident_bytes(self) -> int:
         fields = Path(f"/proc/{self.pid}/statm").read_text().split()

@@ -149,6 +149,7 @@ def main() -> None:
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     while True:
         name, arguments = _take(stdin)
+        answer: tuple[tuple[int | None, str] | None, Any]
         try:
             answer = (None, _CALLS[name](*arguments))
         except OSError as error:

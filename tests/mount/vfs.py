@@ -1,11 +1,12 @@
 """What the kernel does above a FUSE daemon, in as little code as will do: paths, flags, file positions.
 
-`Vfs` turns paths into lookups, one segment at a time, and calls one method of `Filesystem` for each thing the
-kernel would ask. It keeps nothing: every inode it looked up is forgotten again before the call returns, unless a
-handle holds it. So `Filesystem` is tried with the worst kernel there is, one without a dentry cache.
+`Vfs` turns paths into lookups, one segment at a time, and calls one method of `Filesystem` for each thing
+the kernel would ask. It keeps nothing: every inode it looked up is forgotten again before the call
+returns, unless a handle holds it. So `Filesystem` is tried with the worst kernel there is, one without a
+dentry cache.
 
-It never decides what `Filesystem` should decide: kinds, emptiness and names are passed down unchecked, although
-the real kernel refuses some of them itself.
+It never decides what `Filesystem` should decide: kinds, emptiness and names are passed down unchecked,
+although the real kernel refuses some of them itself.
 """
 
 from __future__ import annotations
@@ -259,12 +260,16 @@ class Vfs:
 
     async def pwrite(self, fd: int, data: bytes, offset: int) -> int:
         opened, handle = self._file(fd, os.O_RDONLY)
+        if not data:
+            return 0  # generic_write_checks ends it
         if opened.flags & os.O_APPEND:  # Linux appends in pwrite too (pwrite(2), BUGS)
             offset = (await self.fs.getattr(opened.ino, handle)).size_bytes
         return await self.fs.write(handle, offset, data)
 
     async def write(self, fd: int, data: bytes) -> int:
         opened, handle = self._file(fd, os.O_RDONLY)
+        if not data:
+            return 0
         if opened.flags & os.O_APPEND:
             opened.position = (await self.fs.getattr(opened.ino, handle)).size_bytes
         count = await self.fs.write(handle, opened.position, data)

@@ -1,0 +1,236 @@
+"""How many requests an operation costs, by the server's own access log: part of the contract (promise 8).
+
+Each test has a mount of its own, so that nothing else is in the log. Where a server sends no ETag with
+its answer to PUT (all three here), one PROPFIND per folder may follow to learn what it made of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.mount.drivers import KernelDriver
+from tests.mount.test_scenarios import eventually
+from tests.servers import Relay, Share
+
+MountOf = Callable[..., KernelDriver]
+MIB = 1 << 20
+
+
+def asked(share: Share) -> Counter[str]:
+    """How often each method was asked for since `forget_requests`."""
+    return Counter(request.method for request in share.log_requests())
+
+
+def test_listing_a_thousand_files_is_one_request(share: Share, mount_of: MountOf) -> None:
+    """`ls -l` of 1,000 files: one PROPFIND Depth 1, and again: none."""
+    for number in range(1000):
+        (share.root / f"{number:04d}").write_bytes(b"x" * (number % 7))
+    drive = mount_of(share)
+    share.forget_requests()
+    assert len(drive.run(["ls", "-l", "."]).splitlines()) == 1001
+    wanted = {("PROPFIND", "1"): 1}
+    found = Counter((request.method, request.depth) for request in share.log_requests())
+    assert found == wanted or not found  # none: the check that the mount answers may have listed it
+    share.forget_requests()
+    drive.run(["ls", "-l", "."])
+    assert not asked(share)
+
+
+def test_listing_a_sub_folder_is_one_request(share: Share, mount_of: MountOf) -> None:
+    """`ls -l` of a folder that was never looked at: exactly one PROPFIND Depth 1."""
+    for number in range(50):
+        share.write(f"sub/{number}", b"x")
+    drive = mount_of(share)
+    drive.listdir()
+    share.forget_requests()
+    assert len(drive.run(["ls", "-l", "sub"]).splitlines()) == 51
+    assert [(request.method, request.depth) for request in share.log_requests()] == [("PROPFIND", "1")]
+
+
+def test_reading_a_small_file_is_one_get(share: Share, mount_of: MountOf) -> None:
+    """Of a fresh listing: one GET; again, by another open: none."""
+    share.write("a", b"x" * 10_000)
+    drive = mount_of(share)
+    drive.listdir()
+    share.forget_requests()
+    assert drive.read_file("a") == b"x" * 10_000
+    assert asked(share) == {"GET": 1}
+    assert drive.read_file("a") == b"x" * 10_000
+    assert asked(share) == {"GET": 1}
+
+
+def test_a_missing_name_costs_nothing(share: Share, mount_of: MountOf) -> None:
+    """A fresh listing answers ENOENT by itself."""
+    share.write("a", b"x")
+    drive = mount_of(share)
+    drive.listdir()
+    share.forget_requests()
+    for name in ("b", "c", "b"):
+        with pytest.raises(FileNotFoundError):
+            drive.stat(name)
+    assert not asked(share)
+
+
+def check_new_files(share: Share, count: int) -> None:
+    """`count` PUTs, and at most one PROPFIND to verify."""
+    found = asked(share)
+    assert found.pop("PUT") == count, found
+    assert found.pop("PROPFIND", 0) <= 1, found
+    assert not found
+
+
+def test_a_new_small_file_is_one_put(share: Share, mount_of: MountOf) -> None:
+    """Creating, writing and closing a file in a listed folder."""
+    drive = mount_of(share)
+    drive.listdir()
+    share.forget_requests()
+    drive.write_file("a", b"x" * 4096)
+    assert drive.sync() == 0
+    check_new_files(share, 1)
+    assert (share.root / "a").read_bytes() == b"x" * 4096
+
+
+def test_many_new_files_are_one_put_each(share: Share, mount_of: MountOf) -> None:
+    """50 files in one folder: 50 PUTs and a few PROPFINDs for all together."""
+    drive = mount_of(share, write_back=1)
+    drive.listdir()
+    share.forget_requests()
+    for number in range(50):
+        drive.write_file(f"f{number}", b"x" * 1000)
+    assert drive.sync() == 0
+    found = asked(share)
+    assert found.pop("PUT") == 50
+    assert found.pop("PROPFIND", 0) <= 8  # uploads run 16 at a time: a folder is verified after each batch
+    assert not found
+
+
+def test_a_save_by_writing_a_temporary_file_is_one_put(share: Share, mount_of: MountOf) -> None:
+    """Write a temporary file, rename it over the old one: one PUT, at the final name; no MOVE, no DELETE."""
+    old = share.write("document", b"old")
+    os.utime(
+        old, (1_600_000_000, 1_600_000_000)
+    )  # else Apache's ETag is still weak, and a look must come first
+    drive = mount_of(share)
+    assert drive.read_file("document") == b"old"
+    share.forget_requests()
+    drive.write_file("document.tmp", b"new content")
+    drive.rename("document.tmp", "document")
+    assert drive.sync() == 0
+    requests = share.log_requests()
+    assert [(r.method, r.path) for r in requests if r.method != "PROPFIND"] == [("PUT", "document")]
+    # nginx ignores If-Match: there the version is looked at right before the PUT (promise 3)
+    assert len(requests) <= (3 if share.name == "nginx" else 2), requests
+    assert (share.root / "document").read_bytes() == b"new content"
+
+
+def test_a_save_by_vim_is_one_put(share: Share, mount_of: MountOf) -> None:
+    """vim's :x with its probe file, its backup by rename and its new file: one PUT, and nothing left
+    behind.
+    """
+    share.write("document", b"old line\n")
+    drive = mount_of(share)
+    assert drive.read_file("document") == b"old line\n"
+    share.forget_requests()
+    options = "set backupcopy=no backupskip= noswapfile"  # backupskip: by default vim spares files in /tmp
+    drive.run(
+        ["vim", "-u", "NONE", "-N", "-es", "-c", options, "-c", "normal Onew line", "-c", "x", "document"]
+    )
+    assert drive.sync() == 0
+    assert (share.root / "document").read_bytes() == b"new line\nold line\n"
+    found = asked(share)
+    assert found.pop("PUT") == 1, found
+    found.pop("PROPFIND", None)
+    assert found.pop("MOVE", 0) <= 1, found  # the backup of a file that the server has
+    assert found.pop("DELETE", 0) <= 1, found
+    assert not found
+    assert os.listdir(share.root) == ["document"]
+
+
+def test_a_file_that_comes_and_goes_costs_nothing(share: Share, mount_of: MountOf) -> None:
+    """Created, written and removed before it was sent: no request."""
+    drive = mount_of(share, write_back=5)
+    drive.listdir()
+    share.forget_requests()
+    drive.write_file("lock", b"x")
+    drive.unlink("lock")
+    assert drive.sync() == 0
+    assert not asked(share)
+
+
+def test_the_head_of_a_large_file_transfers_little(share: Share, mount_of: MountOf) -> None:
+    """Reading 4 KiB of a 512 MiB file moves less than 1 MiB, measured on the wire."""
+    large = share.write("large", b"")
+    with large.open("r+b") as sink:
+        sink.write(b"head" * 1024)
+        sink.truncate(512 * MIB)
+    with Relay(share.url) as relay:
+        drive = mount_of(share, url=relay.url)
+        drive.listdir()
+        before = relay.bytes_down
+        fd = drive.open("large")
+        assert drive.pread(fd, 4096, 0) == b"head" * 1024
+        time.sleep(0.5)  # read-ahead would show now
+        drive.close(fd)
+        assert relay.bytes_down - before < MIB
+        before = relay.bytes_down
+        fd = drive.open("large")
+        assert drive.pread(fd, 4096, 300 * MIB) == bytes(4096)
+        time.sleep(0.5)
+        drive.close(fd)
+        assert relay.bytes_down - before < MIB
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_listing_does_not_wait_for_data(apache_share: Share, mount_of: MountOf, tmp_path: Path) -> None:
+    """`ls` of another folder answers within two round trips (and a little) while 200 MB go down and 200 MB
+    up.
+    """
+    round_trip_s = 0.1
+    large = apache_share.write("down", b"")
+    os.truncate(large, 200_000_000)
+    for number in range(6):
+        apache_share.write(f"folder{number}/file", b"x")
+    with Relay(apache_share.url, latency_s=round_trip_s) as relay:
+        drive = mount_of(apache_share, url=relay.url, write_back=0)
+        drive.listdir()
+        up = Thread(target=drive.run, args=(["dd", "if=/dev/zero", "of=up", "bs=1M", "count=200"],))
+        down = Thread(target=drive.run, args=(["cat", "down"],), kwargs={"timeout_s": 120})
+        down_started = relay.bytes_down
+        up.start()
+        down.start()
+        took = []
+        try:
+            eventually(lambda: relay.bytes_down - down_started > 2 * MIB, 30)
+            for number in range(6):
+                begun = time.monotonic()
+                assert drive.run(["ls", f"folder{number}"]) == "file\n"
+                took.append(time.monotonic() - begun)
+        finally:
+            up.join(120)
+            down.join(120)
+        assert drive.sync(120) == 0
+    median = sorted(took)[len(took) // 2]
+    # two round trips, and what 2 cores need for the relay, the server, the daemon and `ls` under full load
+    assert median < 2 * round_trip_s + 0.3, took
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_hundred_thousand_files_in_one_folder(apache_share: Share, mount_of: MountOf) -> None:
+    """They are listed completely, and the daemon stays under 300 MB."""
+    folder = apache_share.mkdir("many")
+    for number in range(100_000):
+        (folder / f"file-{number:06d}").touch()
+    drive = mount_of(apache_share, timeout=120)
+    names = drive.run(["ls", "-U", "many"], timeout_s=200).splitlines()
+    assert len(names) == 100_000
+    assert len(set(names)) == 100_000
+    assert drive.mount.peak_bytes() < 300_000_000

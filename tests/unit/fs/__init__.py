@@ -1,0 +1,1 @@
+"""Tests of the file-system layer, part by part, over a verified fake server and a real disk."""

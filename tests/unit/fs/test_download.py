@@ -1,0 +1,305 @@
+"""Making bytes present, over a server in memory: how many requests and bytes, and what is never mixed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock
+
+from davfs.dav.resource import Validator
+from davfs.errors import DavfsError, StaleVersion
+from davfs.fs.content import Content
+from davfs.fs.download import WINDOW_MAX, WINDOW_MIN, ReadAhead
+from davfs.fs.files import HEAD_MAX
+from tests.fakes.davserver import ETags, FakeDav, Fault
+from tests.unit.fs.rig import Rig, at, rig
+
+KIB, MIB = 1024, 1 << 20
+
+
+class WithoutRanges(httpx.AsyncBaseTransport):
+    """A server that ignores Range, as some gateways do."""
+
+    def __init__(self, server: FakeDav) -> None:
+        self._server = server
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.headers.pop("range", None)
+        return await self._server.handle_async_request(request)
+
+
+def serving(size: int, etags: ETags = "strong") -> tuple[FakeDav, bytes]:
+    server = FakeDav(etags=etags)
+    data = os.urandom(size)
+    server.put("/f", data, mtime_s=1_700_000_000)
+    return server, data
+
+
+def gets(server: FakeDav) -> int:
+    return len(server.requests("GET"))
+
+
+def note_read(it: Rig, content: Content, ahead: ReadAhead, start: int, end: int) -> None:
+    """What Files does before each read."""
+    if ahead.reads(start, end) and ahead.next_offset > HEAD_MAX:
+        it.downloads.read_ahead(content, lambda: at("/f"), ahead)
+
+
+async def read_in_order(it: Rig, size: int, piece: int) -> bytes:
+    """As a reader with a handle does."""
+    content = await it.opened_file("/f")
+    ahead, read = ReadAhead(), bytearray()
+    while len(read) < size:
+        start, end = len(read), min(size, len(read) + piece)
+        note_read(it, content, ahead, start, end)
+        read += await it.read(content, start, end)
+    return bytes(read)
+
+
+async def test_many_readers_of_one_extent_are_one_get(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """However many wait for the same bytes, they are asked for once."""
+    server, data = serving(MIB)
+    server.inject(Fault("GET", delay_s=1))
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        answers: list[bytes] = []
+
+        async def reader() -> None:
+            answers.append(await it.read(content, 100 * KIB, 200 * KIB))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(reader)
+        assert answers == [data[100 * KIB : 200 * KIB]] * 10
+    assert gets(server) == 1
+
+
+async def test_a_small_file_comes_whole_in_one_get(tmp_path: Path) -> None:
+    """Reading a byte of a file of 400 KiB fetches all of it, without a range, and nothing later."""
+    server, data = serving(400 * KIB)
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        assert await it.read(content, 300 * KIB, 300 * KIB + 1) == data[300 * KIB : 300 * KIB + 1]
+        await it.downloads.ensure_whole(content, lambda: at("/f"))
+        assert await it.read(content, 0, len(data)) == data
+    assert gets(server) == 1
+
+
+async def test_the_head_of_a_huge_file_costs_little(tmp_path: Path) -> None:
+    """The first 4 KiB of a file of 64 MiB cost less than 1 MiB."""
+    server, data = serving(64 * MIB)
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        assert await it.read(content, 0, 4 * KIB) == data[: 4 * KIB]
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.client.traffic.down_bytes < MIB
+
+
+async def test_random_reads_fetch_little(tmp_path: Path) -> None:
+    """Ten reads of 4 KiB, far from one another, fetch at most one smallest window each."""
+    server, data = serving(64 * MIB)
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        ahead = ReadAhead()
+        for number in range(10):
+            start = ((number * 7) % 10) * 6 * MIB + 12345
+            note_read(it, content, ahead, start, start + 4 * KIB)
+            assert await it.read(content, start, start + 4 * KIB) == data[start : start + 4 * KIB]
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.client.traffic.down_bytes <= 10 * WINDOW_MIN + 64 * KIB
+
+
+def test_the_window_doubles_while_reading_goes_on() -> None:
+    """Sequential reads double the window up to its limit, a jump shrinks it to the smallest."""
+    ahead = ReadAhead()
+    widths = []
+    at_byte = 0
+    for _ in range(400):
+        assert ahead.reads(at_byte, at_byte + 128 * KIB)
+        widths.append(ahead.window)
+        at_byte += 128 * KIB
+    assert widths == sorted(widths)
+    assert widths[-1] == WINDOW_MAX
+    assert not ahead.reads(at_byte + 500 * MIB, at_byte + 500 * MIB + 4 * KIB)
+    assert ahead.window == WINDOW_MIN
+
+
+def test_pieces_of_the_kernels_read_ahead_may_come_in_any_order() -> None:
+    """A read a little before or after the expected place is still sequential."""
+    ahead = ReadAhead()
+    for start in (0, 256, 128, 512, 384):
+        assert ahead.reads(start * KIB, (start + 128) * KIB)
+
+
+async def test_a_sequential_reader_needs_few_requests(tmp_path: Path) -> None:
+    """24 MiB read in pieces of 128 KiB are right, fetched once, in a dozen requests."""
+    server, data = serving(24 * MIB)
+    async with rig(server, tmp_path / "c") as it:
+        assert await read_in_order(it, len(data), 128 * KIB) == data
+        assert it.client.traffic.down_bytes <= len(data) + MIB
+    assert gets(server) <= 12
+
+
+async def test_a_server_without_ranges_is_streamed_once(tmp_path: Path) -> None:
+    """Where ranges are ignored, reading from front to back is not a download for each window."""
+    server, data = serving(8 * MIB)
+    async with rig(WithoutRanges(server), tmp_path / "c") as it:
+        assert await read_in_order(it, len(data), 128 * KIB) == data
+        assert it.client.traffic.down_bytes <= 2 * len(data)
+
+
+async def test_a_server_without_ranges_serves_the_end_too(tmp_path: Path) -> None:
+    """A read far into the file waits for the stream to get there."""
+    server, data = serving(4 * MIB)
+    async with rig(WithoutRanges(server), tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        assert await it.read(content, 4 * MIB - 10, 4 * MIB) == data[-10:]
+    assert gets(server) == 1
+
+
+async def test_a_broken_transfer_goes_on_where_it_broke(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What came before the connection broke is not fetched again."""
+    server, data = serving(MIB)
+    server.inject(Fault("GET", cut_after_bytes=100 * KIB))
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        assert await it.read(content, 0, 200 * KIB) == data[: 200 * KIB]
+        assert it.client.traffic.down_bytes < WINDOW_MIN + 200 * KIB
+    assert gets(server) == 2
+
+
+async def test_a_transfer_that_breaks_ten_times_still_arrives(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """As long as each attempt brings something, nobody gives up."""
+    server, data = serving(MIB)
+    server.inject(Fault("GET", times=10, cut_after_bytes=64 * KIB))
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        await it.downloads.ensure_whole(content, lambda: at("/f"))
+        assert await it.read(content, 0, MIB) == data
+
+
+async def test_a_server_that_never_delivers_is_an_error_in_time(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A GET that breaks without a byte ends the read with an error within a minute."""
+    server, _ = serving(MIB)
+    server.inject(Fault("GET", times=1000, cut_after_bytes=0))
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        with trio.fail_after(60), pytest.raises(DavfsError):
+            await it.read(content, 0, 10)
+
+
+@pytest.mark.parametrize("etags", ["strong", "hidden"])
+async def test_a_changed_file_is_stale(tmp_path: Path, etags: ETags) -> None:
+    """Bytes of another version are never mixed in, whether the tag is in PROPFIND or in GET only."""
+    server, data = serving(4 * MIB, etags=etags)
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        assert await it.read(content, 0, 10) == data[:10]
+        server.put("/f", os.urandom(4 * MIB))
+        with pytest.raises(StaleVersion):
+            await it.read(content, 3 * MIB, 3 * MIB + 10)
+
+
+async def test_a_changed_file_of_another_size_is_stale(tmp_path: Path) -> None:
+    """A server without any tag shows a change by the size."""
+    server, _ = serving(4 * MIB, etags="none")
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        await it.read(content, 0, 10)
+        server.put("/f", os.urandom(3 * MIB))
+        with pytest.raises(StaleVersion):
+            await it.read(content, 2 * MIB, 2 * MIB + 10)
+
+
+async def test_a_changed_file_of_the_same_size_is_stale_by_its_date(tmp_path: Path) -> None:
+    """A server without any tag shows a change by Last-Modified."""
+    server, _ = serving(4 * MIB, etags="none")
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        await it.read(content, 0, 10)
+        server.put("/f", os.urandom(4 * MIB))
+        with pytest.raises(StaleVersion):
+            await it.read(content, 3 * MIB, 3 * MIB + 10)
+
+
+async def test_a_program_that_writes_meanwhile_keeps_its_bytes(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A write into an extent that is on its way is not overwritten when the extent comes."""
+    server, data = serving(MIB)
+    server.inject(Fault("GET", delay_s=1))
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(it.read, content, 0, 10)
+            await trio.sleep(0.5)
+            content.write(4, b"MINE")
+        await it.downloads.ensure_whole(content, lambda: at("/f"))
+        assert await it.read(content, 0, MIB) == data[:4] + b"MINE" + data[8:]
+
+
+async def test_cutting_a_file_ends_the_wait_for_what_was_cut(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A reader of bytes that a program cuts off meanwhile does not wait for ever."""
+    server, _ = serving(MIB)
+    server.inject(Fault("GET", delay_s=1))
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(it.downloads.ensure, content, lambda: at("/f"), 500 * KIB, 600 * KIB)
+                await trio.sleep(0.5)
+                content.truncate(10)
+        assert content.size_bytes == 10
+
+
+def of_unknown_size(it: Rig, tag: Validator) -> Validator:
+    return Validator(tag.etag, tag.mtime_s, None)
+
+
+async def test_a_broken_transfer_of_unknown_size_is_not_taken_for_whole(tmp_path: Path) -> None:
+    """Where only fetching tells the size, half a file is not the file."""
+    server, data = serving(300 * KIB)
+    server.inject(Fault("GET", cut_after_bytes=100 * KIB))
+    async with rig(server, tmp_path / "c") as it:
+        base = of_unknown_size(it, (await it.client.stat(at("/f"))).validator)
+        content = it.store.create(5, at("/f"), size=0, base=base)
+        it.store.acquire(content)
+        with pytest.raises(DavfsError):
+            await it.downloads.fetch_of_unknown_size(content, lambda: at("/f"))
+        await it.downloads.fetch_of_unknown_size(content, lambda: at("/f"))
+        assert await content.read(0, MIB) == data
+
+
+async def test_two_readers_of_a_file_of_unknown_size_get_it_once(tmp_path: Path) -> None:
+    """Two opens at the same time do not append the file to itself."""
+    server, data = serving(300 * KIB)
+    async with rig(server, tmp_path / "c") as it:
+        base = of_unknown_size(it, (await it.client.stat(at("/f"))).validator)
+        content = it.store.create(5, at("/f"), size=0, base=base)
+        it.store.acquire(content)
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(it.downloads.fetch_of_unknown_size, content, lambda: at("/f"))
+        assert await content.read(0, MIB) == data
+
+
+async def test_whole_files_come_in_parallel_windows(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A file of several windows is fetched several windows at a time, each byte once."""
+    server, data = serving(40 * MIB)
+    server.inject(Fault("GET", times=100, delay_s=1))
+    async with rig(server, tmp_path / "c", connections=8) as it:
+        content = await it.opened_file("/f")
+        started_s = trio.current_time()
+        await it.downloads.ensure_whole(content, lambda: at("/f"))
+        assert trio.current_time() - started_s < 2.5
+        assert it.client.traffic.down_bytes <= len(data) + MIB

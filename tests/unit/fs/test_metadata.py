@@ -1,0 +1,190 @@
+"""What is known of the share, and until when it is believed."""
+
+from __future__ import annotations
+
+import pytest
+from cachetools import LRUCache
+
+from davfs.dav.resource import Resource
+from davfs.fs.index import LocalAttributes
+from davfs.fs.metadata import Entry, Folder, Metadata
+
+WALL_S = 1_000_000.0
+FOLDER = 7
+
+
+@pytest.fixture
+def meta() -> Metadata:
+    return Metadata(min_s=3, max_s=60, wall_s=lambda: WALL_S, hidden=lambda name: name.startswith("."))
+
+
+def a_file(age_s: float = 10_000, size: int = 1) -> Resource:
+    return Resource(is_collection=False, size_bytes=size, mtime_s=int(WALL_S - age_s))
+
+
+def a_folder(age_s: float = 10_000) -> Resource:
+    return Resource(is_collection=True, mtime_s=int(WALL_S - age_s))
+
+
+def nothing_kept(_name: str) -> LocalAttributes | None:
+    return None
+
+
+def list_folder(
+    meta: Metadata, *names: str, asked_s: float = 0.0, complete: bool = True, age_s: float = 10_000
+) -> None:
+    members = {name: a_file() for name in names}
+    meta.learn_listing(FOLDER, a_folder(age_s), members, nothing_kept, asked_s, complete=complete)
+
+
+def is_there(meta: Metadata, name: str, now_s: float) -> bool | None:
+    """None: the server has to be asked."""
+    entry = meta.entry(FOLDER, name, now_s)
+    return None if entry is None else entry.resource is not None
+
+
+@pytest.mark.parametrize(
+    ("age_s", "lifetime_s"), [(0, 3), (29, 3), (100, 10), (400, 40), (600, 60), (1e6, 60), (-100, 3)]
+)
+def test_what_was_still_for_long_is_believed_for_long(
+    meta: Metadata, age_s: float, lifetime_s: float
+) -> None:
+    """An entry lives a tenth of the time since its last change, within the limits, future dates included."""
+    meta.learn(FOLDER, "f", Entry(a_file(age_s), 100.0))
+    assert meta.remaining_s(FOLDER, "f", 100.0) == pytest.approx(lifetime_s)
+    assert is_there(meta, "f", 100.0 + lifetime_s - 0.1) is True
+    assert is_there(meta, "f", 100.0 + lifetime_s + 0.1) is None
+
+
+def test_a_date_that_is_not_known_is_believed_shortly(meta: Metadata) -> None:
+    """A server without dates gets the shortest time-out."""
+    meta.learn(FOLDER, "f", Entry(Resource(is_collection=False), 0.0))
+    assert is_there(meta, "f", 2.9) is True
+    assert is_there(meta, "f", 3.1) is None
+
+
+def test_a_fresh_listing_knows_what_is_not_there(meta: Metadata) -> None:
+    """A name that a fresh listing lacks is absent without a question; once it is old, the server is asked."""
+    list_folder(meta, "f")
+    assert is_there(meta, "g", 2.9) is False
+    assert is_there(meta, "g", 61) is None
+
+
+def test_the_first_listing_of_an_old_folder_is_believed_for_long(meta: Metadata) -> None:
+    """A folder that has been still for hours is still when it is first seen."""
+    list_folder(meta, "f")
+    assert is_there(meta, "g", 59) is False
+
+
+def test_hidden_names_are_never_concluded_absent(meta: Metadata) -> None:
+    """A name that a listing may leave out is asked for by itself."""
+    list_folder(meta, "f")
+    assert is_there(meta, ".hidden", 1) is None
+
+
+def test_hidden_names_survive_a_listing(meta: Metadata) -> None:
+    """What was learned of a hidden name is not undone by a listing that cannot show it."""
+    meta.learn(FOLDER, ".hidden", Entry(a_file(), 0.0))
+    list_folder(meta, "f", asked_s=1)
+    assert is_there(meta, ".hidden", 2) is True
+
+
+def test_an_incomplete_listing_concludes_nothing(meta: Metadata) -> None:
+    """After a listing that broke off, names that it lacks are asked for."""
+    list_folder(meta, "f", complete=False)
+    assert is_there(meta, "f", 1) is True
+    assert is_there(meta, "g", 1) is None
+
+
+def test_own_changes_survive_an_older_listing(meta: Metadata) -> None:
+    """A listing that was asked for before our own create and delete does not undo them."""
+    list_folder(meta, "old")
+    meta.learn(FOLDER, "new", Entry(a_file(), 10.0, ours=True))
+    meta.learn(FOLDER, "old", Entry(None, 10.0, ours=True))
+    list_folder(meta, "old", asked_s=9)
+    assert is_there(meta, "new", 11) is True
+    assert is_there(meta, "old", 11) is False
+    assert meta.names(FOLDER) == ["new"]
+
+
+def test_a_newer_listing_wins_over_own_changes(meta: Metadata) -> None:
+    """What a later listing shows is what somebody else did since."""
+    meta.learn(FOLDER, "mine", Entry(a_file(), 10.0, ours=True))
+    list_folder(meta, "theirs", asked_s=11)
+    assert is_there(meta, "mine", 12) is False
+    assert meta.names(FOLDER) == ["theirs"]
+
+
+def test_an_own_change_survives_an_older_single_answer(meta: Metadata) -> None:
+    """A look-up that was sent before our change and answered after it is ignored."""
+    meta.learn(FOLDER, "f", Entry(a_file(size=5), 10.0, ours=True))
+    meta.learn(FOLDER, "f", Entry(None, 9.0))
+    assert is_there(meta, "f", 11) is True
+
+
+def test_a_folder_that_changes_is_listed_often(meta: Metadata) -> None:
+    """After a change, ours or one that a listing showed, absence is believed for the shortest time only."""
+    list_folder(meta, "f")
+    list_folder(meta, "f", "g", asked_s=100)
+    assert not meta.listing_is_fresh(FOLDER, 103.1)
+    list_folder(meta, "f", "g", asked_s=200)
+    assert meta.listing_is_fresh(FOLDER, 203.1)
+    meta.learn(FOLDER, "mine", Entry(a_file(), 204.0, ours=True))
+    assert is_there(meta, "absent", 207.5) is None
+
+
+def test_a_new_folder_of_ours_needs_no_listing(meta: Metadata) -> None:
+    """mkdir is followed by creates without a question."""
+    meta.learn_new_folder(FOLDER, 0.0)
+    assert is_there(meta, "anything", 1) is False
+    assert meta.listing_is_fresh(FOLDER, 1)
+
+
+def test_expired_means_ask(meta: Metadata) -> None:
+    """Nothing that was expired is believed: a name, an absent name, the whole folder."""
+    list_folder(meta, "f", "g")
+    meta.expire(FOLDER, "f")
+    assert (is_there(meta, "f", 1), is_there(meta, "g", 1)) == (None, True)
+    meta.expire(FOLDER, "absent")
+    assert is_there(meta, "absent", 1) is None
+    meta.expire(FOLDER)
+    assert is_there(meta, "g", 1) is None
+
+
+def test_the_second_question_about_a_folder_is_a_listing(meta: Metadata) -> None:
+    """One stat in an unknown folder is one small answer; a walk through it is one listing."""
+    assert [meta.wants_listing(FOLDER, now_s) for now_s in (0.0, 1.0)] == [False, True]
+    assert not meta.wants_listing(8, 0.0)
+    assert not meta.wants_listing(8, 100.0)
+
+
+def test_a_small_known_folder_is_always_listed_again(meta: Metadata) -> None:
+    """The first question after the listing got old renews it whole."""
+    list_folder(meta, "f")
+    assert meta.wants_listing(FOLDER, 1000.0)
+
+
+def test_the_number_of_entries_is_bounded(meta: Metadata) -> None:
+    """The folders that were not used longest are forgotten first."""
+    meta._folders = LRUCache[int, Folder](100, getsizeof=lambda folder: len(folder.entries) + 1)
+    for number in range(20):
+        members = {f"{number}-{member}": a_file() for member in range(9)}
+        meta.learn_listing(number, a_folder(), members, nothing_kept, 0.0)
+        assert meta.entries_count() <= 100
+        assert meta.names(0)
+    assert meta.names(1) == []
+    assert len(meta.names(19)) == 9
+
+
+def test_single_entries_are_counted_too(meta: Metadata) -> None:
+    """Names learned one by one, as by a program that makes or probes many, are within the bound as well."""
+    for number in range(500):
+        meta.learn(FOLDER, str(number), Entry(None, 0.0, ours=True))
+    assert meta.entries_count() >= 500
+
+
+def test_a_folder_larger_than_the_bound_is_kept_alone(meta: Metadata) -> None:
+    """A huge folder can still be listed."""
+    meta._folders = LRUCache[int, Folder](10, getsizeof=lambda folder: len(folder.entries) + 1)
+    list_folder(meta, *(str(number) for number in range(50)))
+    assert len(meta.names(FOLDER)) == 50
