@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from tests import leaks
 from tests.servers import Apache, MissingPart, Nginx, Server, Share, WsgiDav
 
 _HERE = Path(__file__).parent
-_TIERS = {"unit", "property", "protocol", "faults", "mount", "tools"}
+_TIERS = {"fakes", "unit", "property", "protocol", "faults", "mount", "tools"}
 _SERVERS: dict[str, type[Server]] = {"apache": Apache, "nginx": Nginx, "wsgidav": WsgiDav}
 _missing: dict[str, int] = {}  # reason -> number of tests that wanted it
 _leaked: list[str] = []
@@ -176,10 +177,19 @@ def pytest_sessionstart() -> None:
     _mounts_before.update(leaks.mounts())
 
 
+def _is_ours(place: str, session: pytest.Session) -> bool:
+    """Whether this session made the mount: two sessions may run at the same time."""
+    factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+    numbered = re.search(r"/pytest-of-[^/]+/pytest-\d+/", place)
+    return numbered is None or place.startswith(f"{factory.getbasetemp()}/")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     _leaked.extend(f"process {process}" for process in leaks.processes())
-    _leaked.extend(f"mount {place}" for place in sorted(leaks.mounts() - _mounts_before))
+    _leaked.extend(
+        f"mount {place}" for place in sorted(leaks.mounts() - _mounts_before) if _is_ours(place, session)
+    )
     if _leaked and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -27,10 +27,6 @@ SERVERS = ("apache", "nginx", "wsgidav")
 ATTR_TIMEOUT_S = 1.0  # of the shared mounts: what another client changed is then seen after a second
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than ten seconds")
-
-
 class _SharedMounts:
     """One mount per server, made at first use, and made again when a test took it down."""
 

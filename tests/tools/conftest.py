@@ -4,8 +4,7 @@ from tests.mount.conftest import (
     kernel,
     kernel_apache,
     mount_of,
-    pytest_configure,
     shared_mounts,
 )
 
-__all__ = ["kernel", "kernel_apache", "mount_of", "pytest_configure", "shared_mounts"]
+__all__ = ["kernel", "kernel_apache", "mount_of", "shared_mounts"]
