@@ -49,8 +49,9 @@ class _Flow:
 
 def _reset(stream: trio.SocketStream) -> None:
     """Closes with RST, as a crashed peer or a firewall does; a plain close would end the answer politely."""
-    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    stream.socket.close()
+    if stream.socket.fileno() >= 0:  # a second drop finds it closed already
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.socket.close()
 
 
 class _Connection:
