@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,10 @@ def test_a_tls_failure_is_told_apart() -> None:
 def test_the_table_lists_every_code_once() -> None:
     """The numbers of the help are those of the program."""
     assert [int(line.split()[0]) for line in table().splitlines()] == list(range(11))
+
+
+def test_the_document_has_the_same_table() -> None:
+    """docs/EXITCODES.md says what the code says."""
+    document = (Path(__file__).parents[2] / "docs" / "EXITCODES.md").read_text()
+    rows = [line for line in document.splitlines() if line.startswith("| ") and line[2].isdigit()]
+    assert rows == [f"| {int(code)} | {code.meaning} |" for code in Exit]
