@@ -32,6 +32,7 @@ from davfs.fs.upload import Uploads
 __all__ = ["ROOT_INO", "Attributes", "Changes", "Filesystem", "Opened"]
 
 QUOTA_LIFETIME_S: Final = 30.0
+XATTR_PREFIX: Final = "user.davfs."
 CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
 
 
@@ -248,6 +249,8 @@ class Filesystem:
             return  # statfs goes on with what was known
 
     async def getxattr(self, ino: int, name: str) -> bytes:
+        if not name.startswith(XATTR_PREFIX):
+            raise PosixError(errno.ENODATA)  # `ls -l` asks for two others of every file
         value = self._xattrs(await self._attributed(ino)).get(name)
         if value is None:
             raise PosixError(errno.ENODATA)

@@ -20,6 +20,7 @@ from cachetools import LRUCache
 from davfs.dav.resource import Resource
 from davfs.fs.index import LocalAttributes
 
+COST_FACTOR: Final = 3
 ENTRIES_MAX: Final = 400_000  # about 400 bytes each
 
 
@@ -48,6 +49,7 @@ class Folder:
     complete: bool = True  # the listing can be trusted to name everything
     mtime_s: int | None = None
     changed_s: float | None = None  # when we last saw (or made) a change in it
+    cost_s: float = 0.0  # how long the listing took
     misses: int = 0  # single look-ups since the last listing
     misses_since_s: float = 0.0
 
@@ -143,12 +145,14 @@ class Metadata:
         asked_s: float,
         *,
         complete: bool = True,
+        cost_s: float = 0.0,
     ) -> None:
-        """A listing asked for at `asked_s`: newer own changes and hidden names stay."""
+        """A listing asked for at `asked_s`, that took `cost_s`: newer own changes and hidden names stay."""
         before = self._folders.pop(folder_ino, None) or Folder()
         folder = Folder(
             listed_s=asked_s, complete=complete, mtime_s=itself.mtime_s, changed_s=before.changed_s
         )
+        folder.cost_s = cost_s
         for name, resource in members.items():
             folder.entries[name] = Entry(resource, asked_s, kept_of(name))
             known = before.entries.get(name)
@@ -223,15 +227,16 @@ class Metadata:
     def _lifetime_s(self, resource: Resource | None, folder: Folder, now_s: float) -> float:
         if resource is None or resource.mtime_s is None:
             return self._folder_lifetime_s(folder, now_s)
-        return self._clamp((self._wall_s() - resource.mtime_s) / 10)
+        return self._clamp((self._wall_s() - resource.mtime_s) / 10, folder)
 
     def _folder_lifetime_s(self, folder: Folder, now_s: float) -> float:
         if folder.mtime_s is None:
-            return self._min_s
+            return self._clamp(0, folder)
         still_s = self._wall_s() - folder.mtime_s
         if folder.changed_s is not None:
             still_s = min(still_s, now_s - folder.changed_s)
-        return self._clamp(still_s / 10)
+        return self._clamp(still_s / 10, folder)
 
-    def _clamp(self, seconds: float) -> float:
-        return max(self._min_s, min(self._max_s, seconds))
+    def _clamp(self, seconds: float, folder: Folder) -> float:
+        """At least three times what the listing took: else a folder of 100,000 is old when it arrives."""
+        return max(self._min_s, min(self._max_s, seconds), COST_FACTOR * folder.cost_s)

@@ -196,6 +196,7 @@ class Tree:
             (lambda name: kept.get(self.nodes.number_of(node, name))) if kept else (lambda _name: None),
             asked_s,
             complete=listing.complete and not listing.ignored,
+            cost_s=trio.current_time() - asked_s,
         )
 
     def _notice_changes(self, folder: Node, members: dict[str, Resource]) -> None:
