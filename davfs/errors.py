@@ -204,6 +204,16 @@ _BY_STATUS: dict[int, type[ServerRefused]] = {
 }
 
 
+def as_davfs_error(error: Exception) -> DavfsError:
+    """For the edges of background tasks: a failure nobody foresaw, logged with its traceback, becomes EIO."""
+    if isinstance(error, DavfsError):
+        return error
+    logging.getLogger("davfs").error("unexpected %s", type(error).__name__, exc_info=error)
+    if isinstance(error, OSError) and error.errno:
+        return PosixError(error.errno, str(error))
+    return DavfsError(f"unexpected {type(error).__name__}: {error}")
+
+
 def refused(method: str, status: int, where: str, *, retry_after_s: float | None = None) -> ServerRefused:
     """The error for a final `status` answered to `method` on `where` (a path, for the message)."""
     cls = _BY_STATUS.get(status)

@@ -18,7 +18,7 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.dav.resource import DavPath, Validator
-from davfs.errors import DavfsError, Disconnected, ProtocolError
+from davfs.errors import DavfsError, Disconnected, ProtocolError, as_davfs_error
 from davfs.fs.content import Content, ContentStore
 
 WHOLE_MAX: Final = 512 * 1024  # up to here a file is fetched whole: one request, no ranges
@@ -221,8 +221,8 @@ class Downloads:
             with transfer.scope:
                 async with limiter:
                     await self._fetch(content, path, transfer)
-        except DavfsError as error:
-            transfer.error = error
+        except Exception as error:  # noqa: BLE001 - one file's trouble must not take the mount down
+            transfer.error = as_davfs_error(error)
         finally:
             transfer.done = True
             running = self._running[content.id]

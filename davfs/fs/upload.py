@@ -37,6 +37,7 @@ from davfs.errors import (
     ServerRefused,
     StaleVersion,
     Unauthorized,
+    as_davfs_error,
 )
 from davfs.fs.content import Content, new_digest, path_bytes, path_from_bytes
 from davfs.fs.download import Downloads
@@ -136,12 +137,6 @@ class Uploads:
         elif due_s < pending.due_s:
             self._push(pending, due_s)
         return pending
-
-    def postpone(self, content: Content, delay_s: float) -> None:
-        """Not before `delay_s` from now (it was just opened for writing again)."""
-        pending = self._pending.get(content.id)
-        if pending is not None and pending.running is None:
-            self._push(pending, trio.current_time() + delay_s)
 
     def _push(self, pending: Pending, due_s: float) -> None:
         pending.due_s = due_s
@@ -260,8 +255,8 @@ class Uploads:
             with pending.running:
                 try:
                     await self._settle(pending)
-                except DavfsError as failure:
-                    error = failure
+                except Exception as failure:  # noqa: BLE001 - one file's trouble must not take the mount down
+                    error = as_davfs_error(failure)
                 cancelled = False
         finally:
             self._free_slot(pending)
