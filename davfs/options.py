@@ -353,7 +353,7 @@ _BY_NAME: Final = {option.name: option for option in OPTIONS}
 
 HOW_TO_GIVE_CREDENTIALS: Final = (
     "give the name as -o username=NAME, the password as password_file=FILE or password_command=COMMAND, "
-    "in the environment as DAVFS_PASSWORD, or at the prompt"
+    "in the environment as DAVFS_PASSWORD, with `davfs login URL`, or at the prompt"
 )
 
 

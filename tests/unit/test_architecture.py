@@ -47,10 +47,10 @@ _LAYERS = {
     "fuse": _layer("fuse", "errors fs", "pyfuse3 trio", "a thin adaptor: unpack, call one method, pack"),
     "demo": _layer("demo", "", "wsgidav cheroot", "the demo is one more server: it must not know davfs"),
     "surface": _layer(
-        "__init__ __main__ cli commands config control credentials daemon exitcodes logs mount mountpoint"
-        " options",
+        "__init__ __main__ cli commands config control credentials daemon exitcodes logins logs mount mountpoint"
+        " options secret",
         "errors dav fs fuse demo",
-        "httpx trio rich",
+        "httpx trio rich keyring",
         "pyfuse3 is only known to davfs/fuse.py; lxml and the caches belong to the layers below",
     ),
 }  # fmt: skip
