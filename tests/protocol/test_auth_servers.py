@@ -1,4 +1,4 @@
-"""The servers that authenticate: each refuses and accepts as its kind does, and the relay tells what it saw."""
+"""The servers that authenticate: each refuses and accepts as its kind does, and the relay tells."""
 
 from __future__ import annotations
 

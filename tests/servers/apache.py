@@ -4,9 +4,9 @@ The configuration follows Debian's defaults (event MPM, KeepAlive of 100 request
 `DirectoryIndex disabled`: with an index, a folder that contains index.html answers 405 to PROPFIND.
 Started by root, its workers are www-data, because httpd refuses to be root; hence `owner`.
 
-Authentication: Basic, Digest (with the life of a nonce), and NTLM through mod_auth_gssapi and gss-ntlmssp, where
-a connection and not a request is authenticated. That one offers Negotiate and NTLM; Negotiate then wraps NTLM,
-as there is no Kerberos here. Over TLS it can ask for a client certificate.
+Authentication: Basic, Digest (with the life of a nonce), and NTLM through mod_auth_gssapi and gss-ntlmssp,
+where a connection and not a request is authenticated. That one offers Negotiate and NTLM; Negotiate wraps
+NTLM, as there is no Kerberos here. Over TLS it can ask for a client certificate.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ class Certificates:
         # OpenSSL 3.0's own configuration marks a self-signed one as an authority (basicConstraints CA:TRUE).
         self._run(
             "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-            "-days", "1", "-subj", "/CN=davfs test authority", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+            "-days", "1", "-subj", "/CN=davfs test authority",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
             "-keyout", self._ca_key, "-out", self.ca,
         )  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 Pure: bytes of both directions in, `Exchange` values out. It believes the framing of both sides and bounds
 nothing, as both are ours. A connection that turns out not to speak HTTP (TLS) is left alone: `is_http` is
-False then, and nothing is recorded. No credential is kept: of Authorization only the scheme, and which leg of NTLM.
+False then, and nothing is recorded. No credential is kept: of Authorization only the scheme,
+and which leg of NTLM.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bearer tokens of the tests: made here, checked in the server's process. A key and an end are all there is."""
+"""Bearer tokens of the tests: made here, checked in the server's process. They hold a name and an end."""
 
 from __future__ import annotations
 
