@@ -26,9 +26,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import httpx
 import trio
 
+from davfs.dav.auth import Credentials, build_auth
+from davfs.dav.lanes import Lanes, LaneSettings
 from davfs.errors import DavfsError
 from davfs.fs.settings import Settings
 from tests.mount.assembly import running
@@ -119,11 +120,11 @@ class DirectDriver(_Files):
     name = "direct"
 
     def __init__(
-        self, url: str, disk: Path, settings: Settings, *, auth: tuple[str, str] | None = None
+        self, url: str, disk: Path, settings: Settings, *, credentials: Credentials | None = None
     ) -> None:
         self.disk = disk
         self._url = url
-        self._auth = auth
+        self._auth = build_auth("auto", url, credentials)
         self._settings = settings
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -144,11 +145,8 @@ class DirectDriver(_Files):
     async def _serve(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._closing = trio.Event()
-        limits = httpx.Limits(max_connections=32, max_keepalive_connections=32)
-        async with (
-            httpx.AsyncClient(auth=self._auth, limits=limits, timeout=self._settings.timeout_s) as http,
-            running(http, self._url, self._settings) as fs,
-        ):
+        wire = Lanes(self._auth, LaneSettings())
+        async with wire, running(wire, self._url, self._settings) as fs:
             self._vfs = Vfs(fs)
             self._ready.set()
             await self._closing.wait()
@@ -331,7 +329,17 @@ class Mount:
             secret.write_text(password[1] + "\n")
             options |= {"username": password[0], "password_file": secret}
         text = ",".join(name if value is True else f"{name}={value}" for name, value in options.items())
-        self.command = [sys.executable, "-m", "davfs", "mount", url, str(self.point), "--foreground", "-o", text]
+        self.command = [
+            sys.executable,
+            "-m",
+            "davfs",
+            "mount",
+            url,
+            str(self.point),
+            "--foreground",
+            "-o",
+            text,
+        ]
         self._environment = os.environ | {"PYTHONPATH": str(_REPO), "XDG_RUNTIME_DIR": str(folder)}
         self._device: int | None = None
         with self.log.open("ab") as sink:
@@ -381,7 +389,11 @@ class Mount:
     def complaints(self) -> list[str]:
         """Warnings, errors and tracebacks that the daemon logged."""
         words = ("WARNING", "ERROR", "CRITICAL", "Traceback", "warning:", "error:")
-        return [line for line in self.log.read_text(errors="replace").splitlines() if any(w in line for w in words)]
+        return [
+            line
+            for line in self.log.read_text(errors="replace").splitlines()
+            if any(w in line for w in words)
+        ]
 
     def resident_bytes(self) -> int:
         fields = Path(f"/proc/{self.pid}/statm").read_text().split()

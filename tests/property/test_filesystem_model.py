@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import httpx
 import pytest
 import trio
 import trio.testing
@@ -265,7 +264,9 @@ class Run:
         name, *arguments = step
         await getattr(self, f"do_{name.replace(' ', '_')}")(*arguments)
 
-    async def both(self, expected: Callable[[], Any], real: Callable[[], Awaitable[Any]]) -> tuple[Any, Any, bool]:
+    async def both(
+        self, expected: Callable[[], Any], real: Callable[[], Awaitable[Any]]
+    ) -> tuple[Any, Any, bool]:
         """Both answers, and whether it was done; the same errno, or one that POSIX allows."""
         try:
             wanted = expected()
@@ -301,7 +302,9 @@ class Run:
     async def do_open(self, path: str, flags: int) -> None:
         if flags == os.O_RDONLY and isinstance(self.model.find(path), Folder):
             return  # a folder may be opened for reading: listdir's business
-        file, fd, done = await self.both(lambda: self.model.open(path, flags), lambda: self.vfs.open(path, flags))
+        file, fd, done = await self.both(
+            lambda: self.model.open(path, flags), lambda: self.vfs.open(path, flags)
+        )
         if done:
             self.model.handles.append(Handle(file, flags, fd))
 
@@ -399,7 +402,7 @@ class Run:
     async def do_unlink(self, path: str) -> None:
         await self.both(lambda: self.model.unlink(path), lambda: self.vfs.unlink(path))
 
-    async def do_rename(self, old: str, new: str, no_replace: bool) -> None:  # noqa: FBT001 - drawn by name
+    async def do_rename(self, old: str, new: str, no_replace: bool) -> None:
         await self.both(
             lambda: self.model.rename(old, new, no_replace=no_replace),
             lambda: self.vfs.rename(old, new, no_replace=no_replace),
@@ -542,14 +545,13 @@ async def mounted(server: FakeDav, folder: str) -> AsyncIterator[Vfs]:
         attr_timeout_min_s=ATTR_TIMEOUT_S / 2,
         attr_timeout_max_s=ATTR_TIMEOUT_S,
     )
-    async with (
-        httpx.AsyncClient(transport=server) as http,
-        running(http, URL, told, now_s=server.now_s) as fs,
-    ):
+    async with running(server, URL, told, now_s=server.now_s) as fs:
         yield Vfs(fs)
 
 
-def in_loop(body: Callable[[FakeDav, str], Awaitable[None]], etags: Literal["strong", "coarse"] = "strong") -> None:
+def in_loop(
+    body: Callable[[FakeDav, str], Awaitable[None]], etags: Literal["strong", "coarse"] = "strong"
+) -> None:
     folder = tempfile.mkdtemp(prefix="davfs-model-", dir=MEMORY if MEMORY.is_dir() else None)
 
     async def run() -> None:
@@ -580,7 +582,9 @@ async def _program(program: list[Step], server: FakeDav, folder: str) -> None:
 
 
 MODEL = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 

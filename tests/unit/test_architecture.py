@@ -40,7 +40,7 @@ def _layer(modules: str, may_import: str, libraries: str, why: str) -> Layer:
 
 _LAYERS = {
     "errors": _layer("errors", "", "", "everyone knows the errors, so they can know nobody"),
-    "dav": _layer("dav", "errors", "httpx trio lxml", "the wire is usable alone: no inodes, no caches"),
+    "dav": _layer("dav", "errors", "httpx httptools spnego cryptography trio lxml", "the wire is usable alone: no inodes, no caches"),
     "fs": _layer(
         "fs", "errors dav", "trio cachetools", "a share runs without a kernel, and asks dav for the wire"
     ),

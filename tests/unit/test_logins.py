@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -156,3 +158,52 @@ def test_the_folder_follows_xdg() -> None:
     """XDG_CONFIG_HOME when it is absolute, else ~/.config."""
     assert folder({"XDG_CONFIG_HOME": "/x"}, "/home/ann") == Path("/x/davfs/logins")
     assert folder({"XDG_CONFIG_HOME": "x"}, "/home/ann") == Path("/home/ann/.config/davfs/logins")
+
+
+def _davfs(home: Path, *words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    around = {
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": "",
+        "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "davfs", *words],
+        input=typed,
+        capture_output=True,
+        text=True,
+        env=os.environ | around,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    """login reads the password from standard input, says where it is kept and never what it is; logout forgets."""
+    done = _davfs(tmp_path, "login", "https://host/dav", "-u", "ann", typed="hunter2\nmore\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert str(tmp_path / ".config" / "davfs" / "logins") in done.stdout
+    assert Logins(tmp_path / ".config" / "davfs" / "logins")._from_file(URL, "ann") == Secret("hunter2")
+    assert _davfs(tmp_path, "logout", "https://host/dav", "-u", "ann").returncode == 0
+    again = _davfs(tmp_path, "logout", "https://host/dav", "-u", "ann")
+    assert (again.returncode, again.stderr) == (
+        1,
+        "davfs: no password of ann for https://host/dav/ is kept\n",
+    )
+    assert "hunter2" not in done.stdout + again.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "text"),
+    [
+        (["https://host/dav"], "pw", "--username"),
+        (["https://host/dav", "-u", "ann"], "", "it is empty"),
+        (["https://u:hunter2@host/dav", "-u", "ann"], "pw", "must not hold"),
+        (["ftp://host/dav", "-u", "ann"], "pw", "http://"),
+    ],
+)
+def test_a_login_that_cannot_be(tmp_path: Path, words: list[str], typed: str, text: str) -> None:
+    """One line, exit code 2, nothing kept."""
+    done = _davfs(tmp_path, "login", *words, typed=typed)
+    assert (done.returncode, text in done.stderr, "hunter2" in done.stderr) == (2, True, False)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / ".config").exists()
