@@ -80,7 +80,7 @@ def _status(mount: mountpoint.Mount) -> Mapping[str, Any]:
 def _tell(mount: mountpoint.Mount, password: Secret) -> None:
     with connect(mount) as client:
         answer = client.ask("credentials", within_s=_ANSWER_S, password=password.reveal())
-    if answer.get("authentication") == "refused":
+    if answer.get("authentication") == "unauthenticated":
         raise Unauthorized(
             f"the server refused this password for {mount.target}; nothing is kept", status=401
         )
