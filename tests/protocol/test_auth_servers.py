@@ -22,11 +22,6 @@ def http() -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
 def _leg(http: httpx.Client, url: str, scheme: str, token: bytes | None) -> httpx.Response:
     given = f"{scheme} {base64.b64encode(token or b'').decode()}"
     return http.request("PROPFIND", url, headers={**PROPFIND, "Authorization": given})

@@ -23,7 +23,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import trio
@@ -34,6 +34,7 @@ _CHUNK_BYTES = 256 * 1024
 _IN_FLIGHT_CHUNKS = 512  # bounds memory; far above what a loopback socket delivers within one latency
 
 Direction = Literal["up", "down"]
+T = TypeVar("T")
 
 
 class _Flow:
@@ -132,8 +133,8 @@ class Relay:
 
     @property
     def wasted_bytes(self) -> int:
-        """Bytes of request bodies that met an answer other than 2xx, or none at all."""
-        return sum(one.wasted_bytes for one in self._exchanges)
+        """Bytes of uploads that met an answer other than 2xx, or none. The XML of a PROPFIND is no upload."""
+        return sum(one.wasted_bytes for one in self._exchanges if one.method == "PUT")
 
     def forget(self) -> None:
         """What passed so far no longer counts. Only between requests."""
@@ -156,11 +157,11 @@ class Relay:
 
     def drop_one(self, which: int) -> bool:
         """Breaks one of the open connections, the `which`-th modulo their number. False: none is open."""
-        return bool(trio.from_thread.run_sync(self._drop_one, which, trio_token=self._token))
+        return self._in_loop(lambda: self._drop_one(which))
 
     def close_idle(self, *, most: int = 1) -> int:
         """Closes up to `most` connections that carry nothing now, as a server's time-out does; how many."""
-        return int(trio.from_thread.run_sync(self._close_idle, most, trio_token=self._token))
+        return self._in_loop(lambda: self._close_idle(most))
 
     def refuse(self) -> None:
         """Breaks every connection and answers new ones with a reset, until `accept`."""
@@ -177,9 +178,21 @@ class Relay:
 
     # --- inside the loop ----------------------------------------------------------------------
 
-    def _in_loop(self, action: Callable[[], object]) -> None:
-        """Runs `action` between two steps of the loop, and returns when it is done."""
-        trio.from_thread.run_sync(action, trio_token=self._token)
+    def _in_loop(self, action: Callable[[], T]) -> T:
+        """Runs `action` between two steps of the loop, and returns when it is done.
+
+        trio.from_thread would refuse a caller that runs a trio loop of its own, as async tests do.
+        """
+        done = threading.Event()
+        results: list[T] = []
+
+        def run() -> None:
+            results.append(action())
+            done.set()
+
+        self._token.run_sync_soon(run)
+        done.wait()
+        return results[0]
 
     def _run(self) -> None:
         try:

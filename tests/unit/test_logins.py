@@ -178,7 +178,7 @@ def _davfs(home: Path, *words: str, typed: str = "") -> subprocess.CompletedProc
 
 
 def test_the_commands(tmp_path: Path) -> None:
-    """login reads the password from standard input, says where it is kept and never what it is; logout forgets."""
+    """login reads standard input, says where the password is kept and never what it is; logout forgets."""
     done = _davfs(tmp_path, "login", "https://host/dav", "-u", "ann", typed="hunter2\nmore\n")
     assert (done.returncode, done.stderr) == (0, "")
     assert str(tmp_path / ".config" / "davfs" / "logins") in done.stdout
