@@ -31,6 +31,9 @@ _ParserErrors: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 class _Sink:
     """What llhttp calls."""
 
+    parser: httptools.HttpResponseParser
+    keep_alive = False  # to be asked at the end of the head: with the message it is forgotten
+
     def __init__(self) -> None:
         self.headers: list[_Header] = []
         self.pieces: list[bytes] = []
@@ -44,6 +47,9 @@ class _Sink:
         if len(self.headers) >= _MOST_HEADERS:
             raise ValueError("too many headers")
         self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.keep_alive = self.parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
         if not self.is_complete:
@@ -184,6 +190,9 @@ class HeadReader:
         start = bytes(self._buffer[:5])
         if len(self._buffer) > MOST_HEAD_BYTES:
             raise httpx.RemoteProtocolError("the head of the answer is too long")
+        line_end = self._buffer.find(b"\n")
+        if line_end > 0 and self._buffer[line_end - 1] != 13:
+            raise httpx.RemoteProtocolError("the lines of the answer do not end in CR LF")
         if not b"HTTP/".startswith(start):
             raise httpx.RemoteProtocolError("the answer does not begin with HTTP/")
 
@@ -193,7 +202,7 @@ def parse_head(head: bytes, method: str) -> Head:
     if not head.startswith(b"HTTP/"):
         raise httpx.RemoteProtocolError("the answer does not begin with HTTP/")
     sink = _Sink()
-    parser = httptools.HttpResponseParser(sink)
+    sink.parser = parser = httptools.HttpResponseParser(sink)
     try:
         parser.feed_data(head)
     except _ParserErrors as error:
@@ -202,7 +211,7 @@ def parse_head(head: bytes, method: str) -> Head:
     if status < 100 or status == 101:
         raise httpx.RemoteProtocolError(f"the server answered {status}")
     length, is_chunked = _framing(sink.headers)
-    keep_alive = parser.should_keep_alive()
+    keep_alive = sink.keep_alive
     if method == "HEAD" or status in _NO_BODY or status < 200:
         return Head(status, sink.headers, keep_alive or _asks_to_keep(sink.headers), LengthBody(0))
     if method == "CONNECT" and 200 <= status < 300:  # RFC 9110 9.3.6: what follows is the tunnel

@@ -22,12 +22,12 @@ Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One open connection. `through_proxy`: requests must name the whole address."""
+    """One open connection. `proxy`: requests go to it in plain http, and must name the whole address."""
 
     stream: Stream
     tcp: trio.SocketStream
     certificate: bytes | None
-    through_proxy: bool
+    proxy: Proxy | None = None
 
 
 async def connect(
@@ -62,7 +62,7 @@ async def _ready(
     proxy: Proxy | None,
 ) -> Connection:
     if origin.scheme != "https":
-        return Connection(tcp, tcp, None, through_proxy=proxy is not None)
+        return Connection(tcp, tcp, None, proxy)
     if proxy is not None:
         await _open_tunnel(tcp, origin, proxy)
     stream = trio.SSLStream(
@@ -78,7 +78,7 @@ async def _ready(
             check_pin(certificate, pin_sha256)
     except (trio.BrokenResourceError, ssl.SSLError, ssl.CertificateError) as error:
         raise httpx.ConnectError(f"TLS with {origin.host} failed") from error
-    return Connection(stream, tcp, certificate, through_proxy=False)
+    return Connection(stream, tcp, certificate)
 
 
 async def _open_tunnel(tcp: trio.SocketStream, origin: Origin, proxy: Proxy) -> None:

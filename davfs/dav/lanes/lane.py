@@ -37,7 +37,7 @@ class Lane:
         self._stream = connection.stream
         self._tcp = connection.tcp
         self._is_tls = connection.stream is not connection.tcp
-        self.through_proxy = connection.through_proxy
+        self.proxy = connection.proxy
         self.session = session
         self.answers = 0
         self.is_spoilt = False

@@ -40,8 +40,15 @@ async def deliver(lane: Lane, errand: Errand, extra: str, habits: Habits) -> Hea
         if head is not None:
             return head
     else:
-        await _send_first(lane, errand, errand.head(extra, through_proxy=lane.through_proxy))
+        await _send_first(lane, errand, _head(lane, errand, extra))
     return await _Upload(lane, errand).run(habits)
+
+
+def _head(lane: Lane, errand: Errand, extra: str) -> bytes:
+    proxy = lane.proxy
+    if proxy is not None and proxy.authorization:
+        extra += f"Proxy-Authorization: {proxy.authorization}\r\n"
+    return errand.head(extra, through_proxy=proxy is not None)
 
 
 async def _send_first(lane: Lane, errand: Errand, data: bytes) -> None:
@@ -66,7 +73,7 @@ async def _first_head(
 
 
 async def _deliver_small(lane: Lane, errand: Errand, extra: str) -> Head:
-    data = errand.head(extra, through_proxy=lane.through_proxy)
+    data = _head(lane, errand, extra)
     if errand.size_bytes:
         data += await _joined(errand)
     await _send_first(lane, errand, data)
@@ -84,7 +91,7 @@ async def _joined(errand: Errand) -> bytes:
 async def _ask_first(lane: Lane, errand: Errand, extra: str, habits: Habits) -> Head | None:
     """Head with Expect. None: the body may go now. Else the final answer, and no byte of the body went."""
     now_s = trio.current_time()
-    data = errand.head(extra + _EXPECT_LINE, through_proxy=lane.through_proxy)
+    data = _head(lane, errand, extra + _EXPECT_LINE)
     await _send_first(lane, errand, data)
     head: Head | None = None
     with trio.move_on_after(habits.expect_wait_s) as wait:

@@ -30,7 +30,7 @@ from davfs.dav.lanes.pool import Pool, Slot
 from davfs.dav.lanes.proxies import DIRECT, Proxies
 from davfs.dav.lanes.sending import Unsent, deliver
 from davfs.dav.lanes.tls import end_point_binding
-from davfs.errors import Unauthorized
+from davfs.errors import DavfsError, Unauthorized
 
 _MOST_LANES: Final = 5  # some servers close after each answer
 _MOST_STEPS: Final = 7  # asked, type 1, type 3, pre-flight by HEAD, PUT, stale, PUT
@@ -76,6 +76,7 @@ class _Progress:
     must_settle: bool = False
     wants_folder: bool = False
     wants_fresh: bool = False
+    verdict: DavfsError | None = None  # of the pre-flight's judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +164,11 @@ class Lanes(httpx.AsyncBaseTransport):
                 lane.close()
                 progress.wants_fresh = True
                 continue
-            except BaseException:
-                lane.close()
+            except BaseException as error:
+                if error is progress.verdict:  # said at leisure, between two requests: the lane is well
+                    server.pool.give_back(lane)
+                else:
+                    lane.close()
                 raise
             if head is not None:
                 return _Delivered(lane, head)
@@ -262,7 +266,11 @@ class Lanes(httpx.AsyncBaseTransport):
             progress.answer = answer
             progress.wants_folder = parent_needed(errand.size_bytes, head.status, server.habits)
         if errand.preflight is not None:
-            errand.preflight.judge(progress.answer)
+            try:
+                errand.preflight.judge(progress.answer)
+            except DavfsError as error:
+                progress.verdict = error
+                raise
 
     async def _doubted(
         self, server: _Server, lane: Lane, errand: Errand, head: Head, *, is_probe: bool
