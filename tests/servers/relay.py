@@ -66,7 +66,12 @@ class _Connection:
         self.client = client
         self.server = server
         self.meter = meter
+        self.delivering = 0  # pieces that were counted and are not delivered yet
         self.scope = trio.CancelScope()
+
+    @property
+    def is_idle(self) -> bool:
+        return self.meter.is_idle and not self.delivering
 
     def end(self) -> None:
         """Closes politely, between two requests."""
@@ -273,7 +278,9 @@ class Relay:
             await self._gate.wait()
             size = flow.allowed(len(data))
             read(data[:size])  # before it is delivered: whoever sees the answer finds it counted
+            connection.delivering += 1
             await sink.send_all(data[:size])
+            connection.delivering -= 1
             flow.passed(size)
             if size < len(data):
                 flow.left = None
@@ -298,7 +305,7 @@ class Relay:
         return bool(live)
 
     def _close_idle(self, most: int) -> int:
-        idle = sorted((one for one in self._live if one.meter.is_idle), key=lambda one: one.meter.connection)
+        idle = sorted((one for one in self._live if one.is_idle), key=lambda one: one.meter.connection)
         for connection in idle[:most]:
             connection.end()
         return len(idle[:most])
