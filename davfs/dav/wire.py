@@ -303,6 +303,8 @@ class Incoming:
         self._ended = True
         with trio.move_on_after(_CLOSE_S, shield=True), suppress(DavfsError), translated(self._label):
             await self._response.aclose()
+            if isinstance(self._pieces, AsyncGenerator):  # a transport's own; trio reports it if left
+                await self._pieces.aclose()
 
 
 def _stream_of(response: httpx.Response) -> AsyncIterator[bytes]:
