@@ -46,7 +46,10 @@ def test_an_answered_look_is_enough_but_on_a_fresh_lane() -> None:
     [
         (0, True, _habits(Expect.UNKNOWN), False),
         (_BIG - 1, True, _habits(Expect.IGNORED), False),
-        (_BIG, False, _habits(), False),
+        (_BIG, False, _habits(), True),
+        (_BIG, False, _habits(early=(423,)), False),
+        (_BIG, False, _habits(early=(412,)), True),
+        (_BIG, True, _habits(early=(423,)), True),
         (_BIG, True, _habits(), True),
         (_BIG, True, _habits(early=(412,)), False),
         (_BIG, False, _habits(late=(401,)), True),
