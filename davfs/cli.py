@@ -98,6 +98,18 @@ def _status(arguments: argparse.Namespace) -> int:
     return status(arguments.mountpoint, as_json=arguments.json)
 
 
+def _login(arguments: argparse.Namespace) -> int:
+    from davfs.commands.login import login
+
+    return login(arguments.target, arguments.username)
+
+
+def _logout(arguments: argparse.Namespace) -> int:
+    from davfs.commands.login import logout
+
+    return logout(arguments.target, arguments.username)
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from davfs.commands.demo import demo
 
@@ -127,8 +139,10 @@ def _add_mount(parser: argparse.ArgumentParser) -> None:
 _MOUNT_NOTES: Final = """\
 The kernel's noexec, nosuid, nodev and noatime work as usual; what fstab(5) adds for itself is accepted.
 
-The password comes from password_file, password_command, the environment variable DAVFS_PASSWORD, or a
-prompt: in this order. It is never an option, where `ps` would show it.
+The password comes from password_file, password_command, the systemd credential davfs.password, the
+environment variable DAVFS_PASSWORD, `davfs login`, netrc, or a prompt: in this order. It is never an option,
+where `ps` would show it. A bearer token comes from token_file, token_command, the systemd credential
+davfs.token, or DAVFS_TOKEN.
 
 The command returns when the drive answers, or fails with one line and an exit code (`davfs --help`)."""
 
@@ -168,6 +182,13 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_login(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="URL", help="the share, or the folder it is mounted on")
+    parser.add_argument(
+        "-u", "--username", metavar="NAME", help="for whom (default: whom a mount of the share knows)"
+    )
+
+
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "mountpoint", metavar="MOUNTPOINT", nargs="?", default="drive", help="made if it is missing (./drive)"
@@ -192,6 +213,8 @@ _COMMANDS: Final = {
     "unmount": _Command(_unmount, _add_unmount, "wait until everything is sent, then unmount", ("umount",)),
     "sync": _Command(_sync, _add_sync, "wait until the server has everything"),
     "status": _Command(_status, _add_status, "show what is mounted, and what is not sent yet"),
+    "login": _Command(_login, _add_login, "keep a password, in the keyring or a file only you can read"),
+    "logout": _Command(_logout, _add_login, "forget a password that `login` kept"),
     "demo": _Command(_demo, _add_demo, "mount a share of this machine, to try davfs out"),
 }
 _COMMAND_WORDS: Final = frozenset(_COMMANDS) | {word for each in _COMMANDS.values() for word in each.aliases}

@@ -25,7 +25,8 @@ from davfs.options import HOW_TO_GIVE_CREDENTIALS, Surroundings, read_options
 if TYPE_CHECKING:  # at run time imported where used: `davfs --help` must not load the file system
     from davfs.fs.settings import Settings
 
-AuthScheme = Literal["auto", "basic", "digest", "none"]
+AuthScheme = Literal["auto", "basic", "digest", "ntlm", "negotiate", "bearer", "none"]
+_OPEN_SCHEMES = frozenset({"basic", "digest", "bearer"})  # who listens can read, replay or guess the secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,13 @@ class Config:
     password_file: str | None
     password_command: str | None
     auth: AuthScheme
+    token_file: str | None
+    token_command: str | None
     allow_plaintext_auth: bool
     cacert: str | None
+    pin_sha256: str | None  # lower-case hexadecimal digits
+    client_cert: str | None
+    client_cert_password_file: str | None
     cache_size_bytes: int
     attr_timeout_min_s: float
     attr_timeout_max_s: float
@@ -61,7 +67,7 @@ class Config:
 
     @property
     def plaintext_auth_allowed(self) -> bool:
-        """May a password be sent in the clear (Basic)? Over TLS and to this machine always."""
+        """May Basic, Digest and bearer tokens be sent? Over TLS and to this machine always."""
         parts = urlsplit(self.url)
         return parts.scheme == "https" or self.allow_plaintext_auth or _is_loopback(parts.hostname or "")
 
@@ -183,15 +189,27 @@ def build(source: str, mountpoint: str, texts: Iterable[str], around: Surroundin
     values["uid"] = around.uid if values["uid"] is None else values["uid"]
     values["gid"] = around.gid if values["gid"] is None else values["gid"]
     config = Config(url=url, mountpoint=os.path.normpath(Path(around.cwd, mountpoint)), **values)
-    if config.auth == "basic" and not config.plaintext_auth_allowed:
+    if config.auth in _OPEN_SCHEMES and not config.plaintext_auth_allowed:
         raise ConfigError(
-            "auth=basic over plain http shows the password to the network: use https, or allow_plaintext_auth"
+            f"auth={config.auth} over plain http shows the password to the network: "
+            "use https, or allow_plaintext_auth"
         )
+    if (config.pin_sha256 or config.client_cert) and not url.startswith("https:"):
+        raise ConfigError("pin_sha256 and client_cert need an https address")
     return config
 
 
 def _check_together(values: dict[str, Any]) -> None:
     _check_attr_timeouts(values)
+    _check_credentials(values)
+    _check_token(values)
+    if values["client_cert_password_file"] and not values["client_cert"]:
+        raise ConfigError("client_cert_password_file needs client_cert")
+    if values["allow_other"] and values["allow_root"]:
+        raise ConfigError("allow_other and allow_root exclude each other")
+
+
+def _check_credentials(values: dict[str, Any]) -> None:
     sources = [name for name in ("password_file", "password_command") if values[name]]
     if len(sources) == 2:
         raise ConfigError("password_file and password_command exclude each other")
@@ -199,12 +217,20 @@ def _check_together(values: dict[str, Any]) -> None:
         raise ConfigError(f"{sources[0]} needs username")
     if values["auth"] == "none" and values["username"]:
         raise ConfigError("auth=none sends no credentials, so it takes no username")
-    if values["auth"] in {"basic", "digest"} and not values["username"]:
+    if values["auth"] in {"basic", "digest", "ntlm"} and not values["username"]:
         raise ConfigError(f"auth={values['auth']} needs username")
     if ":" in (values["username"] or "") and values["auth"] == "basic":
         raise ConfigError("a username with a colon cannot be sent with auth=basic (RFC 7617)")
-    if values["allow_other"] and values["allow_root"]:
-        raise ConfigError("allow_other and allow_root exclude each other")
+
+
+def _check_token(values: dict[str, Any]) -> None:
+    sources = [name for name in ("token_file", "token_command") if values[name]]
+    if len(sources) == 2:
+        raise ConfigError("token_file and token_command exclude each other")
+    if sources and values["auth"] not in {"auto", "bearer"}:
+        raise ConfigError(f"{sources[0]} goes with auth=bearer")
+    if sources and values["username"]:
+        raise ConfigError(f"{sources[0]} and username exclude each other")
 
 
 def _check_attr_timeouts(values: dict[str, Any]) -> None:

@@ -9,22 +9,22 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import ssl
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import trio
 
 from davfs import __version__, control, fuse
 from davfs.config import Config
-from davfs.credentials import Secret
-from davfs.dav.auth import build_auth
+from davfs.credentials import Login, from_file
+from davfs.dav.auth import Authenticator, Credentials, Token, TokenSource, build_auth
 from davfs.dav.client import Client
-from davfs.dav.resource import Resource
-from davfs.errors import DavfsError, Unreachable
-from davfs.exitcodes import Exit
+from davfs.dav.lanes import Lanes, LaneSettings, Proxies, tls_context
+from davfs.dav.resource import ROOT, Resource
+from davfs.errors import DavfsError
+from davfs.exitcodes import CommandFailed, Exit
 from davfs.fs.content import ContentStore
 from davfs.fs.filesystem import Filesystem
 from davfs.fs.index import Index
@@ -32,22 +32,25 @@ from davfs.fs.index import Index
 log = logging.getLogger("davfs.mount")
 
 METADATA_CONNECTIONS: Final = 8  # beyond those of the transfers, so that a listing never queues behind data
-KEEPALIVE_S: Final = 4.0  # Apache closes idle connections after 5 s (servers.md 36): be earlier
 DRAIN_S: Final = 300.0  # at a signal: how long uploads may take before the journal keeps the rest
 ANSWER_S: Final = 20.0
 
 
-async def serve(config: Config, password: Secret | None, *, ready: Callable[[], None]) -> int:
+async def serve(config: Config, login: Login | None, *, ready: Callable[[], None]) -> int:
     """Mount and serve until unmounted or told to stop; the exit code. Raises DavfsError before `ready`."""
     index = Index(config.cache_dir)
     try:
         store = ContentStore(index, size_limit_bytes=config.cache_size_bytes)
         try:
-            client = Client(_http_client(config, password), config.url, timeout_s=config.timeout_s)
+            auth = build_auth(
+                config.auth, config.url, _credentials(login), allow_plaintext=config.plaintext_auth_allowed
+            )
+            client = Client(_lanes(config, auth), config.url, timeout_s=config.timeout_s)
             try:
                 filesystem = Filesystem(client, store, config.settings())
                 filesystem.learn_root(await _connected(client, config.url))
-                return await _serve_share(config, filesystem, ready)
+                handlers = _handlers(config, filesystem, client, auth)
+                return await _serve_share(config, filesystem, handlers, ready)
             finally:
                 with trio.CancelScope(shield=True), trio.move_on_after(2):
                     await client.aclose()
@@ -65,42 +68,58 @@ async def _connected(client: Client, url: str) -> Resource:
         raise
 
 
-def _http_client(config: Config, password: Secret | None) -> httpx.AsyncClient:
-    auth = build_auth(
-        config.auth,
-        config.url,
-        config.username or "",
-        password.reveal() if password is not None else "",
-        allow_plaintext=config.plaintext_auth_allowed,
+def _credentials(login: Login | None) -> Credentials | None:
+    if login is None:
+        return None
+    password = login.password.reveal() if login.password is not None else ""
+    return Credentials(login.username, password, token_source=_token_source(login))
+
+
+def _token_source(login: Login) -> TokenSource | None:
+    """A token is read from a file or a command: in a thread, as both may take their time."""
+    reader = login.token
+    if reader is None:
+        return None
+
+    async def ask() -> Token:
+        return Token.parse((await trio.to_thread.run_sync(reader, abandon_on_cancel=True)).reveal())
+
+    return ask
+
+
+def _lanes(config: Config, auth: Authenticator) -> Lanes:
+    secret = config.client_cert_password_file
+    password = None if secret is None else from_file(Path(secret), "client_cert_password_file").reveal()
+    tls = tls_context(
+        cacert=config.cacert,
+        pin_sha256=config.pin_sha256,
+        client_cert=config.client_cert,
+        client_cert_password=password,
     )
-    connections = config.connections + METADATA_CONNECTIONS
-    return httpx.AsyncClient(
-        auth=auth,
-        verify=_trust(config),
-        trust_env=True,
-        headers={"User-Agent": f"davfs/{__version__}"},
-        limits=httpx.Limits(
-            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
-        ),
-        timeout=httpx.Timeout(config.timeout_s),
+    settings = LaneSettings(
+        data_lanes=config.connections,
+        metadata_lanes=METADATA_CONNECTIONS,
+        tls=tls,
+        pin_sha256=config.pin_sha256,
+        proxies=Proxies.from_environment(os.environ),
+        user_agent=f"davfs/{__version__}",
     )
+    return Lanes(auth, settings)
 
 
-def _trust(config: Config) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=config.cacert)
-    except (OSError, ssl.SSLError) as error:
-        raise Unreachable(f"cannot read the certificates in {config.cacert}: {error}") from error
-
-
-async def _serve_share(config: Config, filesystem: Filesystem, ready: Callable[[], None]) -> int:
+async def _serve_share(
+    config: Config,
+    filesystem: Filesystem,
+    handlers: Mapping[str, control.Handler],
+    ready: Callable[[], None],
+) -> int:
     async with trio.open_nursery() as background:
         left = await background.start(filesystem.run)
         if left:
             log.warning("%d files from the last run are not on the server yet: sending them", left)
         fuse.mount(filesystem, config.mountpoint, config.fuse_options())
         try:
-            await _until_unmounted(config, filesystem, ready)
+            await _until_unmounted(config, filesystem, handlers, ready)
         finally:
             fuse.unmount()
         left = await _drain(filesystem)
@@ -108,9 +127,13 @@ async def _serve_share(config: Config, filesystem: Filesystem, ready: Callable[[
     return Exit.UNSENT if left else Exit.OK
 
 
-async def _until_unmounted(config: Config, filesystem: Filesystem, ready: Callable[[], None]) -> None:
+async def _until_unmounted(
+    config: Config,
+    filesystem: Filesystem,
+    handlers: Mapping[str, control.Handler],
+    ready: Callable[[], None],
+) -> None:
     async with trio.open_nursery() as nursery:
-        handlers = _handlers(config, filesystem)
         path = control.socket_path(config.mountpoint, os.geteuid(), os.environ)
         await nursery.start(control.serve_control, path, handlers)
         nursery.start_soon(_stop_at_signal, filesystem)
@@ -158,7 +181,9 @@ async def _drain(filesystem: Filesystem) -> int:
     return left
 
 
-def _handlers(config: Config, filesystem: Filesystem) -> Mapping[str, control.Handler]:
+def _handlers(
+    config: Config, filesystem: Filesystem, client: Client, auth: Authenticator
+) -> Mapping[str, control.Handler]:
     started = time.time()
 
     async def status(_: Mapping[str, Any]) -> Mapping[str, object]:
@@ -168,10 +193,33 @@ def _handlers(config: Config, filesystem: Filesystem) -> Mapping[str, control.Ha
             "mountpoint": config.mountpoint,
             "pid": os.getpid(),
             "uptime_s": round(time.time() - started, 1),
+            "authentication": _authentication(auth),
+            "scheme": auth.scheme_in_use,
             **filesystem.status(),
         }
 
     async def sync(request: Mapping[str, Any]) -> Mapping[str, object]:
         return {"left": await filesystem.sync(control.requested_timeout_s(request))}
 
-    return {"status": status, "sync": sync}
+    async def credentials(request: Mapping[str, Any]) -> Mapping[str, object]:
+        """`davfs login`: tries the new password once; if the server takes it, all that waits is sent."""
+        password = request.get("password")
+        if config.username is None or not isinstance(password, str) or not password:
+            raise CommandFailed("this mount has no user name, so that a password is of no use to it")
+        auth.replace(Credentials(config.username, password))
+        try:
+            await client.stat(ROOT, is_collection=True)
+        except DavfsError as error:  # refused: the state tells; away: it is tried when the server is back
+            log.info("after new credentials: %s", error)
+        if auth.state != "refused":
+            await filesystem.sync(0)  # waits for nothing, and starts every upload
+        return {"authentication": _authentication(auth)}
+
+    return {"status": status, "sync": sync, "credentials": credentials}
+
+
+def _authentication(auth: Authenticator) -> str:
+    """For people and programs: `unauthenticated` is the state that only `davfs login` ends."""
+    if auth.is_anonymous:
+        return "anonymous"
+    return "unauthenticated" if auth.state == "refused" else auth.state

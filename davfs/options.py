@@ -106,6 +106,13 @@ def _choice(*words: str) -> Reader:
     return read
 
 
+def _fingerprint(text: str, _: Surroundings) -> str:
+    digits = text.replace(":", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError("needs the 64 hexadecimal digits of a SHA-256 fingerprint")
+    return digits
+
+
 def _flag(text: str, _: Surroundings) -> bool:
     if text.lower() in _TRUE:
         return True
@@ -173,10 +180,26 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         "auth",
         "auth",
-        _choice("auto", "basic", "digest", "none"),
+        _choice("auto", "basic", "digest", "ntlm", "negotiate", "bearer", "none"),
         "auto",
         "SCHEME",
-        "auto, basic, digest or none",
+        "auto (the strongest the server offers), basic, digest, ntlm, negotiate, bearer or none",
+    ),
+    Option(
+        "token_file",
+        "token_file",
+        _path,
+        None,
+        "FILE",
+        "a file only you can read that holds a bearer token; read again when the token expires",
+    ),
+    Option(
+        "token_command",
+        "token_command",
+        _text,
+        None,
+        "COMMAND",
+        "a command that prints a bearer token; run again when the token expires",
     ),
     Option(
         "allow_plaintext_auth",
@@ -188,6 +211,30 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         "cacert", "cacert", _path, None, "FILE", "trust the certificates in this PEM file", "the system's"
+    ),
+    Option(
+        "pin_sha256",
+        "pin_sha256",
+        _fingerprint,
+        None,
+        "HEX",
+        "accept exactly the server certificate with this SHA-256 fingerprint, whoever signed it",
+    ),
+    Option(
+        "client_cert",
+        "client_cert",
+        _path,
+        None,
+        "FILE",
+        "show this certificate to the server: PEM with its private key, or PKCS#12",
+    ),
+    Option(
+        "client_cert_password_file",
+        "client_cert_password_file",
+        _path,
+        None,
+        "FILE",
+        "a file only you can read that holds the password of client_cert",
     ),
     Option(
         "cache_dir",
@@ -306,7 +353,7 @@ _BY_NAME: Final = {option.name: option for option in OPTIONS}
 
 HOW_TO_GIVE_CREDENTIALS: Final = (
     "give the name as -o username=NAME, the password as password_file=FILE or password_command=COMMAND, "
-    "in the environment as DAVFS_PASSWORD, or at the prompt"
+    "in the environment as DAVFS_PASSWORD, with `davfs login URL`, or at the prompt"
 )
 
 

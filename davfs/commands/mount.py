@@ -1,6 +1,6 @@
 """`davfs mount`: check everything that can be checked here, then start the daemon.
 
-The order is the promise to the user: options, mount point, FUSE, password, and only then the network. In
+The order is the promise to the user: options, mount point, FUSE, credentials, and only then the network. In
 the background the command returns when the drive answers; after any failure nothing stays mounted.
 """
 
@@ -18,7 +18,7 @@ from typing import Final
 
 from davfs import daemon, logs, mountpoint
 from davfs.config import Config, build
-from davfs.credentials import Secret, password_for
+from davfs.credentials import Login, login_for
 from davfs.errors import ConfigError
 from davfs.exitcodes import Exit, MountPointError
 from davfs.options import Surroundings
@@ -29,10 +29,10 @@ _START_S: Final = 60.0  # for imports, the index of a large cache, and the mount
 def mount(source: str, where: str, options: Iterable[str], *, foreground: bool) -> int:
     """The command. Returns the exit code; raises DavfsError."""
     config = checked_config(source, where, options)
-    password = password_for(config)
+    login = login_for(config)
     if foreground:
-        return run_in_foreground(config, password)
-    run_in_background(config, password)
+        return run_in_foreground(config, login)
+    run_in_background(config, login)
     return Exit.OK
 
 
@@ -55,18 +55,18 @@ def _check_cacert(path: str) -> None:
         raise ConfigError(f"cacert {path}: {error.strerror}") from None
 
 
-def run_in_foreground(config: Config, password: Secret | None) -> int:
+def run_in_foreground(config: Config, login: Login | None) -> int:
     log_fd = logs.open_log(config.log_file)
     logs.start_logging(config.log_level, logs.to_terminal() if log_fd is None else logs.to_file(log_fd))
-    return _serve(config, password, lambda: None)
+    return _serve(config, login, lambda: None)
 
 
-def run_in_background(config: Config, password: Secret | None) -> int:
+def run_in_background(config: Config, login: Login | None) -> int:
     """Returns the daemon's pid when the drive answers. Raises DaemonFailed; then nothing is mounted."""
     log_fd = logs.open_log(config.log_file)
     try:
         return daemon.run_in_background(
-            partial(_serve_in_background, config, password),
+            partial(_serve_in_background, config, login),
             within_s=_START_S + 2 * config.timeout_s,
             log_fd=log_fd,
             debug=config.log_level == "debug",
@@ -79,17 +79,17 @@ def run_in_background(config: Config, password: Secret | None) -> int:
             os.close(log_fd)
 
 
-def _serve_in_background(config: Config, password: Secret | None, ready: Callable[[], None]) -> int:
+def _serve_in_background(config: Config, login: Login | None, ready: Callable[[], None]) -> int:
     logs.start_logging(config.log_level, logs.to_system() if config.log_file is None else logs.to_terminal())
-    return _serve(config, password, ready)
+    return _serve(config, login, ready)
 
 
-def _serve(config: Config, password: Secret | None, ready: Callable[[], None]) -> int:
+def _serve(config: Config, login: Login | None, ready: Callable[[], None]) -> int:
     import trio
 
     from davfs.mount import serve
 
-    return trio.run(partial(serve, config, password, ready=ready))
+    return trio.run(partial(serve, config, login, ready=ready))
 
 
 def _leave_nothing(target: str) -> None:

@@ -1,4 +1,4 @@
-"""One method per WebDAV verb, over an httpx.AsyncClient that is given.
+"""One method per WebDAV verb, over an httpx transport that is given (davfs.dav.lanes, or a script).
 
 Owns the meaning of requests and answers: which headers go out, which status is which error, that an answer
 is about the version and the range that were asked for. It holds no inode, no cache, no credential, and starts
@@ -31,8 +31,11 @@ from urllib.parse import urljoin
 import httpx
 import trio
 
+from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, decode_href, shown
+from davfs.dav.lanes import Preflight
 from davfs.dav.multistatus import (
+    PROPFIND_PREFLIGHT,
     PROPFIND_QUOTA,
     PROPFIND_RESOURCE,
     Entry,
@@ -112,6 +115,7 @@ class _Request:
     content: Body | None = None
     is_collection: bool = False
     read_timeout_s: float | None = None
+    preflight: Preflight | None = None
 
     @property
     def label(self) -> str:
@@ -123,13 +127,13 @@ class Client:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        wire: httpx.AsyncBaseTransport,
         base_url: str,
         *,
         timeout_s: float = 30.0,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        self._http = http
+        self._wire = wire
         self._share = Share.parse(base_url)
         self._timeout_s = timeout_s
         self._clock = clock
@@ -213,6 +217,7 @@ class Client:
             content=body,
             read_timeout_s=self._timeout_s + body.size_bytes / _SERVER_WORK_BYTES_PER_S,
         )
+        request = replace(request, preflight=self._preflight(request, if_match, if_none_match=if_none_match))
         async with self._answer(request) as answer:
             await self._check_put(request, answer)
             return self._learn_put(answer, mtime_sent=mtime_s is not None)
@@ -247,7 +252,7 @@ class Client:
         return Traffic(self._up_bytes, self._down_bytes)
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        await self._wire.aclose()
 
     # --- PROPFIND and OPTIONS -----------------------------------------------------------------------
 
@@ -472,34 +477,51 @@ class Client:
         raise ProtocolError(f"{request.label}: more than {_MOST_REDIRECTS} redirects")
 
     async def _send_once(self, request: _Request, url: str) -> Incoming:
-        self._requests[request.method] += 1
+        sent: Sequence[str] = [request.method]
         try:
+            address = httpx.URL(url)
             with translated(request.label):
-                response = await self._exchange(request, httpx.URL(url))
+                response = await self._exchange(request, address)
+            sent = response.extensions.get("davfs_sent", sent)
         except httpx.InvalidURL:  # httpx takes 65,536 characters
             raise UriTooLong(f"{request.label}: the address is too long", status=414) from None
-        self._requests[request.method] += len(response.history)
-        return Incoming(response, request.label, self._count_down)
+        finally:
+            self._requests.update(sent)
+        return Incoming(response, address, request.label, self._count_down)
 
     async def _exchange(self, request: _Request, url: httpx.URL) -> httpx.Response:
-        timeout = httpx.Timeout(
-            self._timeout_s,
-            read=request.read_timeout_s or self._timeout_s,
-            connect=min(_CONNECT_TIMEOUT_S, self._timeout_s),
-        )
+        extensions = {"timeout": self._timeouts(request), "davfs_preflight": request.preflight}
         if self._share_path(url) is None:
             # Object storage behind a redirected GET: no credentials, no cookies, no validators of ours
             kept = {name: text for name, text in request.headers.items() if name in _ABROAD}
-            bare = httpx.Request("GET", url, headers=kept, extensions={"timeout": timeout.as_dict()})
-            return await self._http.send(bare, stream=True, auth=None, follow_redirects=False)
-        built = self._http.build_request(request.method, url, headers=request.headers, timeout=timeout)
+            bare = httpx.Request("GET", url, headers=kept, extensions=extensions)
+            return await self._wire.handle_async_request(bare)
+        built = httpx.Request(request.method, url, headers=request.headers, extensions=extensions)
         if request.content is None:
-            return await self._http.send(built, stream=True, follow_redirects=False)
+            return await self._wire.handle_async_request(built)
         built.stream = outgoing = Outgoing(request.content, self._count_up)
         try:
-            return await self._http.send(built, stream=True, follow_redirects=False)
+            return await self._wire.handle_async_request(built)
         finally:
             await outgoing.aclose()
+
+    def _timeouts(self, request: _Request) -> dict[str, float]:
+        return {
+            "connect": min(_CONNECT_TIMEOUT_S, self._timeout_s),
+            "read": request.read_timeout_s or self._timeout_s,
+            "write": self._timeout_s,
+            "pool": self._timeout_s,
+        }
+
+    def _preflight(self, request: _Request, if_match: ETag | None, *, if_none_match: bool) -> Preflight:
+        """What is checked before the body, when the wire finds that a look is worth it."""
+        wish = UploadWish(
+            request.path, request.content.size_bytes if request.content else 0, if_match, if_none_match
+        )
+        folder = httpx.URL(self.url(request.path.parent, is_collection=True))
+        return Preflight(
+            partial(check_upload, self._share, wish), wish.is_conditional, PROPFIND_PREFLIGHT, folder
+        )
 
     def _redirected(self, request: _Request, here: str, location: str) -> str:
         """Where to ask again. Raises for what must not be followed."""

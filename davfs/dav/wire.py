@@ -12,7 +12,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -34,8 +34,6 @@ _DRAIN_S: Final = 2.0
 _CLOSE_S: Final = 2.0
 _PIECE_BYTES: Final = 128 * 1024  # one write time-out covers one piece, so a slow link is not a dead one
 _INFLATE_BYTES: Final = 64 * 1024
-_LEFTOVER_PIECES: Final = 20_000  # the smallest chunks (6 bytes framed) that fit into one 64 KiB read
-_CUT: Final = ("disconnected", "closed connection")  # httpcore and h11 say so in RemoteProtocolError
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -99,8 +97,6 @@ def link_error(error: httpx.HTTPError, label: str) -> DavfsError:
 
 def _protocol_error(error: httpx.HTTPError, label: str) -> DavfsError:
     text = str(error)
-    if isinstance(error, httpx.RemoteProtocolError) and any(words in text for words in _CUT):
-        return Disconnected(f"{label}: the server closed the connection")
     if isinstance(error, httpx.LocalProtocolError):  # a header we may not send, or a body of the wrong length
         return ProtocolError(f"{label}: the request cannot be sent ({type(error).__name__})")
     return ProtocolError(f"{label}: the answer is not HTTP ({text[:200]})")
@@ -236,24 +232,24 @@ class Incoming:
     behind, which trio would report as a leaked generator.
     """
 
-    def __init__(self, response: httpx.Response, label: str, count: Callable[[int], None]) -> None:
+    def __init__(
+        self, response: httpx.Response, url: httpx.URL, label: str, count: Callable[[int], None]
+    ) -> None:
         self._response = response
-        self._pieces = response.aiter_raw()
+        self._pieces = _stream_of(response)
         self._label = label
         self._count = count
-        self._started = False
         self._ended = False
         self._inflater: _Inflater | None = None
         self._is_decoding = False
         self.status = response.status_code
         self.headers = response.headers
-        self.url = response.request.url
+        self.url = url
 
     async def receive(self) -> bytes | None:
         """The next bytes as sent, None at the end. Raises Disconnected, TimedOut, ProtocolError."""
         if self._ended:
             return None
-        self._started = True
         try:
             with translated(self._label):
                 piece = await anext(self._pieces, None)
@@ -304,24 +300,16 @@ class Incoming:
 
     async def close(self) -> None:
         """Hangs up if the body was not read to its end. Safe under cancellation, and twice."""
-        with trio.move_on_after(_CLOSE_S, shield=True):
-            try:
-                with translated(self._label):
-                    await self._response.aclose()
-                    await self._run_out()
-            except DavfsError:
-                pass
-
-    async def _run_out(self) -> None:
-        """Steps httpx's suspended generators to their end.
-
-        httpx and httpcore nest async generators and close only the outermost; trio warns of each one
-        that is collected unfinished. A body that has not ended means that aclose() has closed its
-        connection, so each step meets leftovers of the last read and then an error, never the network.
-        """
-        if not self._started or self._ended:
-            return
         self._ended = True
-        for _ in range(_LEFTOVER_PIECES):
-            if await anext(self._pieces, None) is None:
-                return
+        with trio.move_on_after(_CLOSE_S, shield=True), suppress(DavfsError), translated(self._label):
+            await self._response.aclose()
+            if isinstance(self._pieces, AsyncGenerator):  # a transport's own; trio reports it if left
+                await self._pieces.aclose()
+
+
+def _stream_of(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body as the transport gives it. httpx's own iterators are generators around generators, which
+    trio reports as leaked when a consumer leaves early."""
+    if not isinstance(response.stream, httpx.AsyncByteStream):
+        raise TypeError("not an answer of an asynchronous transport")
+    return aiter(response.stream)

@@ -22,7 +22,7 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.dav.resource import NAME_MAX_BYTES, ETag, Resource, Validator
-from davfs.errors import LinkError, NotFound, PosixError
+from davfs.errors import LinkError, NotFound, PosixError, Unauthorized
 from davfs.fs.attributes import Attributes
 from davfs.fs.content import Content, ContentStore
 from davfs.fs.index import LocalAttributes
@@ -259,7 +259,7 @@ class Tree:
         asked_s = trio.current_time()
         try:
             resource = await self.client.stat(self.nodes.root.path)
-        except LinkError:
+        except (LinkError, Unauthorized):  # the way to what is not sent yet leads through the root
             if known is None:
                 raise
             return

@@ -33,6 +33,12 @@ readonly TEST_PARTS="
 apache2-bin apache2
 nginx nginx
 libnginx-mod-http-dav-ext /usr/lib/nginx/modules/ngx_http_dav_ext_module.so
+libapache2-mod-auth-gssapi /usr/lib/apache2/modules/mod_auth_gssapi.so
+gss-ntlmssp /usr/lib/*/gssntlmssp/gssntlmssp.so
+openssl openssl
+php-fpm /usr/sbin/php-fpm[0-9]*
+php-sabre-dav /usr/share/php/Sabre/autoload.php
+php-sqlite3 /usr/lib/php/*/pdo_sqlite.so
 attr getfattr
 fio fio
 git git
@@ -47,7 +53,7 @@ missing_packages() { # the packages of a table whose part is not here
     while read -r package part; do
         [ -n "$package" ] || continue
         case "$part" in
-            /*) [ -e "$part" ] || echo "$package" ;;
+            /*) compgen -G "$part" >/dev/null || echo "$package" ;; # a path, or a pattern where it holds a version
             *) command -v "$part" >/dev/null || echo "$package" ;;
         esac
     done <<<"$1"
@@ -95,15 +101,23 @@ apt_install() {
     return 1
 }
 
+server_units() { # the units of servers that a package below may bring
+    local file
+    for file in /lib/systemd/system/{nginx,php*-fpm}.service; do
+        [ ! -e "$file" ] || basename "$file"
+    done
+}
+
 install_packages() {
     say "installing Debian packages: $*"
-    local nginx_was_here=no
-    [ -e /etc/nginx ] && nginx_was_here=yes
+    local before unit
+    before="$(server_units)"
     with_services_held apt_install "$@" || return 1
+    [ -d /run/systemd/system ] || return 0
     # policy-rc.d holds the start now; the unit would still be enabled for the next boot.
-    if [ "$nginx_was_here" = no ] && [ -d /run/systemd/system ] && [ -e /etc/nginx ]; then
-        as_root systemctl disable nginx.service >/dev/null 2>&1 || true
-    fi
+    for unit in $(server_units); do
+        grep -qxF "$unit" <<<"$before" || as_root systemctl disable "$unit" >/dev/null 2>&1 || true
+    done
 }
 
 require_packages() {

@@ -22,14 +22,14 @@ from davfs.fs.settings import Settings
 
 @asynccontextmanager
 async def running(
-    http: httpx.AsyncClient,
+    wire: httpx.AsyncBaseTransport,
     url: str,
     settings: Settings,
     *,
     now_s: Callable[[], float] = time.time,
 ) -> AsyncIterator[Filesystem]:
     """A connected file system. It is stopped without a drain at the end: call `sync` for that."""
-    client = Client(http, url, timeout_s=settings.timeout_s)
+    client = Client(wire, url, timeout_s=settings.timeout_s)
     Path(settings.cache_dir).mkdir(parents=True, exist_ok=True)
     store = ContentStore(Index(settings.cache_dir), size_limit_bytes=settings.cache_size_bytes, now_s=now_s)
     fs = Filesystem(client, store, settings, now_s=now_s)

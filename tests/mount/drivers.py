@@ -26,9 +26,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import httpx
 import trio
 
+from davfs.dav.auth import Credentials, build_auth
+from davfs.dav.lanes import Lanes, LaneSettings
 from davfs.errors import DavfsError
 from davfs.fs.settings import Settings
 from tests.mount.assembly import running
@@ -119,11 +120,11 @@ class DirectDriver(_Files):
     name = "direct"
 
     def __init__(
-        self, url: str, disk: Path, settings: Settings, *, auth: tuple[str, str] | None = None
+        self, url: str, disk: Path, settings: Settings, *, credentials: Credentials | None = None
     ) -> None:
         self.disk = disk
         self._url = url
-        self._auth = auth
+        self._auth = build_auth("auto", url, credentials)
         self._settings = settings
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -147,11 +148,8 @@ class DirectDriver(_Files):
     async def _serve(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._closing = trio.Event()
-        limits = httpx.Limits(max_connections=32, max_keepalive_connections=32)
-        async with (
-            httpx.AsyncClient(auth=self._auth, limits=limits, timeout=self._settings.timeout_s) as http,
-            running(http, self._url, self._settings) as fs,
-        ):
+        wire = Lanes(self._auth, LaneSettings())
+        async with wire, running(wire, self._url, self._settings) as fs:
             self._vfs = Vfs(fs)
             self._ready.set()
             await self._closing.wait()

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import httpx
 import pytest
 import trio
 import trio.testing
@@ -552,10 +551,7 @@ async def mounted(server: FakeDav, folder: str) -> AsyncIterator[Vfs]:
         attr_timeout_min_s=ATTR_TIMEOUT_S / 2,
         attr_timeout_max_s=ATTR_TIMEOUT_S,
     )
-    async with (
-        httpx.AsyncClient(transport=server) as http,
-        running(http, URL, told, now_s=server.now_s) as fs,
-    ):
+    async with running(server, URL, told, now_s=server.now_s) as fs:
         yield Vfs(fs)
 
 

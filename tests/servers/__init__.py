@@ -1,6 +1,6 @@
 """Real WebDAV servers for the tests, each a private instance on loopback.
 
-    with Apache() as server:              # or Nginx(), WsgiDav()
+    with Apache() as server:              # or Nginx(), SabreDav(), WsgiDav()
         httpx.put(server.url + "a.txt", content=b"x")
         assert [str(r) for r in server.log_requests()] == ["PUT /a.txt 201"]
 
@@ -10,13 +10,29 @@ its process id.
 Nothing here reads or changes the configuration of a server that is installed on the machine.
 
 A program that is not installed raises `MissingPart`; tests/conftest.py turns it into a loud skip.
-`Relay` sits in front of any of them: latency, byte counts, stalls and cuts.
+`Relay` sits in front of any of them: latency, stalls, cuts, and which bytes met which answer (`Exchange`).
+`Certificates` is an authority for those that speak TLS.
 """
 
 from tests.servers.apache import Apache
 from tests.servers.base import LoggedRequest, MissingPart, Server, Share
+from tests.servers.certificates import Certificates
+from tests.servers.meter import Exchange
 from tests.servers.nginx import Nginx
 from tests.servers.relay import Relay
+from tests.servers.sabre import SabreDav
 from tests.servers.wsgidav_server import WsgiDav
 
-__all__ = ["Apache", "LoggedRequest", "MissingPart", "Nginx", "Relay", "Server", "Share", "WsgiDav"]
+__all__ = [
+    "Apache",
+    "Certificates",
+    "Exchange",
+    "LoggedRequest",
+    "MissingPart",
+    "Nginx",
+    "Relay",
+    "SabreDav",
+    "Server",
+    "Share",
+    "WsgiDav",
+]

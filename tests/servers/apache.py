@@ -3,6 +3,10 @@
 The configuration follows Debian's defaults (event MPM, KeepAlive of 100 requests, mod_dir on) except
 `DirectoryIndex disabled`: with an index, a folder that contains index.html answers 405 to PROPFIND.
 Started by root, its workers are www-data, because httpd refuses to be root; hence `owner`.
+
+Authentication: Basic, Digest (with the life of a nonce), and NTLM through mod_auth_gssapi and gss-ntlmssp,
+where a connection and not a request is authenticated. That one offers Negotiate and NTLM; Negotiate wraps
+NTLM, as there is no Kerberos here. Over TLS it can ask for a client certificate.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import pwd
 from pathlib import Path
 
 from tests.servers.base import MissingPart, Server, existing, program
+from tests.servers.certificates import Certificates
 
 _REALM = "davfs tests"
 _USERS = ("www-data", "apache", "http", "nobody")  # Debian, Fedora, Arch
@@ -22,6 +27,9 @@ _MODULES = (
     "auth_digest", "dav", "dav_fs", "dir", "headers", "reqtimeout",
 )  # fmt: skip
 _MAYBE_BUILT_IN = ("log_config", "logio", "unixd")  # compiled in on Debian, modules elsewhere
+
+NTLM_DOMAIN = "LAB"
+_NTLM_MECHANISM = "/etc/gss/mech.d/mech.ntlmssp.conf"
 
 _TEMPLATE = """\
 ServerRoot "{folder}"
@@ -65,7 +73,11 @@ DocumentRoot "{root}"
 
 
 class Apache(Server):
-    """`auth` is "basic" or "digest" and counts only with a username; `extra` ends the configuration."""
+    """`auth` is "basic", "digest" or "ntlm" and counts only with a username; `extra` ends the configuration.
+
+    `nonce_lifetime_s`: mod_auth_digest answers 401 with stale=true for an older one. With
+    `certificates` it speaks TLS, and `client_certificate` demands one of the same authority.
+    """
 
     name = "apache"
 
@@ -79,6 +91,8 @@ class Apache(Server):
         max_keepalive_requests: int = 100,
         keepalive_timeout_s: int = 5,
         limit_request_body: int | None = None,
+        certificates: Certificates | None = None,
+        client_certificate: bool = False,
         extra: str = "",
     ) -> None:
         super().__init__(username=username, password=password)
@@ -88,7 +102,12 @@ class Apache(Server):
         self._max_keepalive_requests = max_keepalive_requests
         self._keepalive_timeout_s = keepalive_timeout_s
         self._limit_request_body = limit_request_body
+        self._certificates = certificates
+        self._client_certificate = client_certificate
+        self.scheme = "http" if certificates is None else "https"
         self._extra = extra
+        if auth == "ntlm":
+            existing([_NTLM_MECHANISM], "the GSSAPI mechanism NTLMSSP", "gss-ntlmssp")
 
     @property
     def owner(self) -> str | None:
@@ -106,7 +125,7 @@ class Apache(Server):
                 folder=self.folder,
                 root=self.root,
                 port=self.port,
-                modules=_load_modules(),
+                modules=_load_modules(self._further_modules()),
                 user=self._user_lines(),
                 max_keepalive_requests=self._max_keepalive_requests,
                 keepalive_timeout_s=self._keepalive_timeout_s,
@@ -114,10 +133,38 @@ class Apache(Server):
                 if self._limit_request_body is None
                 else f"LimitRequestBody {self._limit_request_body}",
                 auth=self._auth_lines(),
-                extra=self._extra,
+                extra="\n".join([*self._tls_lines(), self._extra]),
             )
         )
-        return [self._binary, "-f", str(configuration), "-DFOREGROUND"]
+        # gss-ntlmssp takes its accounts from the file that this variable names; gssntlmssp(8)
+        accounts = f"NTLM_USER_FILE={self.folder}/ntlm-users"
+        return ["env", accounts, self._binary, "-f", str(configuration), "-DFOREGROUND"]
+
+    def set_password(self, password: str) -> None:
+        """Another password for the same user, from now on: the server reads its file at each request.
+
+        gss-ntlmssp reads its file at each handshake.
+        """
+        self.password = password
+        self._auth_lines()
+
+    def _further_modules(self) -> list[str]:
+        gssapi = ["auth_gssapi"] if self.username is not None and self._auth_scheme == "ntlm" else []
+        return gssapi + (["socache_shmcb", "ssl"] if self._certificates is not None else [])
+
+    def _tls_lines(self) -> list[str]:
+        if self._certificates is None:
+            return []
+        lines = [
+            "SSLEngine On",
+            f'SSLCertificateFile "{self._certificates.server}"',
+            f'SSLCertificateKeyFile "{self._certificates.server_key}"',
+            "SSLProtocol -all +TLSv1.2 +TLSv1.3",
+            f'SSLSessionCache "shmcb:{self.folder}/sessions(512000)"',
+        ]
+        if self._client_certificate:
+            lines += ["SSLVerifyClient require", f'SSLCACertificateFile "{self._certificates.ca}"']
+        return lines
 
     def _user_lines(self) -> str:
         if self.owner is None:
@@ -128,19 +175,28 @@ class Apache(Server):
     def _auth_lines(self) -> str:
         if self.username is None:
             return "Require all granted"
-        users = self.folder / "users"
-        lines = [f'AuthName "{_REALM}"', f'AuthUserFile "{users}"', "Require valid-user"]
-        if self._auth_scheme == "basic":
-            users.write_text(basic_line(self.username, self.password or ""))
-            lines.append("AuthType Basic")
-        else:
-            users.write_text(_digest_line(self.username, self.password or ""))
-            lines += [
+        password = self.password or ""
+        if self._auth_scheme == "ntlm":
+            accounts = self.folder / "ntlm-users"
+            accounts.write_text(f"{NTLM_DOMAIN}:{self.username}:{password}\n")
+            lines = [
+                "AuthType GSSAPI",
+                "GssapiAllowedMech ntlmssp",
+                "GssapiConnectionBound On",
+                "GssapiUseSessions Off",
+            ]
+        elif self._auth_scheme == "digest":
+            (self.folder / "users").write_text(_digest_line(self.username, password))
+            lines = [
                 "AuthType Digest",
                 "AuthDigestDomain /",
                 f"AuthDigestNonceLifetime {self._nonce_lifetime_s}",
+                f'AuthUserFile "{self.folder}/users"',
             ]
-        return "\n    ".join(lines)
+        else:
+            (self.folder / "users").write_text(basic_line(self.username, password))
+            lines = ["AuthType Basic", f'AuthUserFile "{self.folder}/users"']
+        return "\n    ".join([*lines, f'AuthName "{_REALM}"', "Require valid-user"])
 
 
 def basic_line(username: str, password: str) -> str:
@@ -162,11 +218,11 @@ def _has(name: str) -> bool:
     return True
 
 
-def _load_modules() -> str:
+def _load_modules(further: list[str]) -> str:
     folders = ["/usr/lib/apache2/modules", "/usr/lib64/httpd/modules", "/usr/lib/httpd/modules"]
     folder = existing(folders, "Apache's modules", "apache2")
     return "\n".join(
-        [f"LoadModule {name}_module {_module(folder, name)}" for name in _MODULES]
+        [f"LoadModule {name}_module {_module(folder, name)}" for name in (*_MODULES, *further)]
         + [
             f"<IfModule !{name}_module>\nLoadModule {name}_module {folder}/mod_{name}.so\n</IfModule>"
             for name in _MAYBE_BUILT_IN
@@ -175,4 +231,5 @@ def _load_modules() -> str:
 
 
 def _module(folder: Path, name: str) -> Path:
-    return existing([f"{folder}/mod_{name}.so"], f"mod_{name}", "apache2")
+    package = "libapache2-mod-auth-gssapi" if name == "auth_gssapi" else "apache2"
+    return existing([f"{folder}/mod_{name}.so"], f"mod_{name}", package)

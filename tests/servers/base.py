@@ -101,6 +101,7 @@ class Server(abc.ABC):
     """
 
     name: str
+    scheme = "http"
 
     def __init__(self, *, username: str | None = None, password: str | None = None) -> None:
         self.username = username
@@ -171,7 +172,7 @@ class Server(abc.ABC):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
+        return f"{self.scheme}://127.0.0.1:{self.port}/"
 
     def own(self, path: Path) -> None:
         """Gives `path` and all below it to the server's user, so that the server may change it."""

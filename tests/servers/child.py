@@ -38,6 +38,16 @@ def free_port() -> int:
         return port
 
 
+def _connected(port: int | Path) -> socket.socket:
+    if isinstance(port, int):
+        return socket.create_connection(("127.0.0.1", port), timeout=1)
+    with contextlib.ExitStack() as unless_connected:
+        one = unless_connected.enter_context(socket.socket(socket.AF_UNIX))
+        one.connect(os.fspath(port))
+        unless_connected.pop_all()
+        return one
+
+
 def _dies_with_us() -> list[str]:
     # PR_SET_PDEATHSIG is bound to the *thread* that forks: only the main thread lives as long as the tests.
     if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
@@ -67,18 +77,21 @@ class Child:
     def pid(self) -> int:
         return self.process.pid
 
-    def wait_listening(self, port: int, *further_logs: Path) -> None:
-        """Returns when the child accepts connections. Raises StartFailed with its output otherwise."""
+    def wait_listening(self, port: int | Path, *further_logs: Path) -> None:
+        """Returns when the child accepts connections at the TCP port, or at the Unix socket.
+
+        Raises StartFailed with its output otherwise.
+        """
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise self._failure(f"ended with status {self.process.returncode}", further_logs)
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            with contextlib.suppress(OSError), _connected(port):
                 if self.process.poll() is None:
                     return
             time.sleep(0.02)
         self.stop()
-        raise self._failure(f"did not listen on port {port} within {START_TIMEOUT_S:.0f} s", further_logs)
+        raise self._failure(f"did not listen on {port} within {START_TIMEOUT_S:.0f} s", further_logs)
 
     def _failure(self, what: str, further_logs: tuple[Path, ...]) -> StartFailed:
         said = "\n".join(

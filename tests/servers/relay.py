@@ -8,6 +8,9 @@ round trip: half is added to each direction, and a new connection pays one round
 line. Bytes in flight are not held up by each other (a delay line, not a sleep per chunk), so that latency
 does not limit throughput by itself.
 
+It reads along where the connection speaks HTTP in the clear: `relay.exchanges` has one entry per request,
+with the bytes of its body and the status that they met, connection by connection (see meter.py).
+
 Also a program, for benchmarks that must not share the tests' interpreter:
     python -m tests.servers.relay --to 127.0.0.1:8080 --port 8081 --latency 0.02
 """
@@ -20,15 +23,18 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import trio
+
+from tests.servers.meter import Exchange, Meter
 
 _CHUNK_BYTES = 256 * 1024
 _IN_FLIGHT_CHUNKS = 512  # bounds memory; far above what a loopback socket delivers within one latency
 
 Direction = Literal["up", "down"]
+T = TypeVar("T")
 
 
 class _Flow:
@@ -57,10 +63,22 @@ def _reset(stream: trio.SocketStream) -> None:
 class _Connection:
     """Both sockets of one relayed connection, and its end."""
 
-    def __init__(self, client: trio.SocketStream, server: trio.SocketStream) -> None:
+    def __init__(self, client: trio.SocketStream, server: trio.SocketStream, meter: Meter) -> None:
         self.client = client
         self.server = server
+        self.meter = meter
+        self.delivering = 0  # pieces that were counted and are not delivered yet
         self.scope = trio.CancelScope()
+
+    @property
+    def is_idle(self) -> bool:
+        return self.meter.is_idle and not self.delivering
+
+    def end(self) -> None:
+        """Closes politely, between two requests."""
+        self.client.socket.close()
+        self.server.socket.close()
+        self.scope.cancel()
 
     def break_off(self) -> None:
         _reset(self.client)
@@ -74,10 +92,12 @@ class Relay:
     def __init__(self, to: str, *, latency_s: float = 0.0, port: int = 0) -> None:
         parts = urlsplit(to if "//" in to else f"//{to}")
         self._path = parts.path or "/"
+        self._scheme = parts.scheme or "http"
         self._to = (parts.hostname or "127.0.0.1", parts.port or 80)
         self.latency_s = latency_s
         self.port = port
         self.connections = 0
+        self._exchanges: list[Exchange] = []
         self._flows: dict[Direction, _Flow] = {"up": _Flow(), "down": _Flow()}
         self._live: set[_Connection] = set()
         self._refusing = False
@@ -100,7 +120,7 @@ class Relay:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self._path}"
+        return f"{self._scheme}://127.0.0.1:{self.port}{self._path}"
 
     # --- counters and switches ---------------------------------------------------------------
 
@@ -111,6 +131,20 @@ class Relay:
     @property
     def bytes_down(self) -> int:
         return self._flows["down"].count
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """All requests so far, in the order of their request lines."""
+        return list(self._exchanges)
+
+    @property
+    def wasted_bytes(self) -> int:
+        """Bytes of uploads that met an answer other than 2xx, or none. The XML of a PROPFIND is no upload."""
+        return sum(one.wasted_bytes for one in self._exchanges if one.method == "PUT")
+
+    def forget(self) -> None:
+        """What passed so far no longer counts. Only between requests."""
+        self._in_loop(self._forget)
 
     @property
     def open_connections(self) -> int:
@@ -127,6 +161,14 @@ class Relay:
         """Breaks every open connection with a reset. New ones are served."""
         self._in_loop(self._drop)
 
+    def drop_one(self, which: int) -> bool:
+        """Breaks one of the open connections, the `which`-th modulo their number. False: none is open."""
+        return self._in_loop(lambda: self._drop_one(which))
+
+    def close_idle(self, *, most: int = 1) -> int:
+        """Closes up to `most` connections that carry nothing now, as a server's time-out does; how many."""
+        return self._in_loop(lambda: self._close_idle(most))
+
     def refuse(self) -> None:
         """Breaks every connection and answers new ones with a reset, until `accept`."""
         self._refusing = True
@@ -142,9 +184,21 @@ class Relay:
 
     # --- inside the loop ----------------------------------------------------------------------
 
-    def _in_loop(self, action: Callable[[], object]) -> None:
-        """Runs `action` between two steps of the loop, and returns when it is done."""
-        trio.from_thread.run_sync(action, trio_token=self._token)
+    def _in_loop(self, action: Callable[[], T]) -> T:
+        """Runs `action` between two steps of the loop, and returns when it is done.
+
+        trio.from_thread would refuse a caller that runs a trio loop of its own, as async tests do.
+        """
+        done = threading.Event()
+        results: list[T] = []
+
+        def run() -> None:
+            results.append(action())
+            done.set()
+
+        self._token.run_sync_soon(run)
+        done.wait()
+        return results[0]
 
     def _run(self) -> None:
         try:
@@ -174,7 +228,7 @@ class Relay:
             _reset(client)
             return
         self.connections += 1
-        connection = _Connection(client, server)
+        connection = _Connection(client, server, Meter(self.connections, self._exchanges))
         self._live.add(connection)
         try:
             await self._both_ways(connection)
@@ -200,7 +254,8 @@ class Relay:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, source, into)
-                await self._deliver(connection, out_of, sink, self._flows[direction])
+                read = connection.meter.up if direction == "up" else connection.meter.down
+                await self._deliver(connection, out_of, sink, self._flows[direction], read)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             connection.break_off()
 
@@ -217,12 +272,16 @@ class Relay:
         out_of: trio.MemoryReceiveChannel[tuple[float, bytes]],
         sink: trio.SocketStream,
         flow: _Flow,
+        read: Callable[[bytes], None],
     ) -> None:
         async for due, data in out_of:
             await trio.sleep_until(due)
             await self._gate.wait()
             size = flow.allowed(len(data))
+            read(data[:size])  # before it is delivered: whoever sees the answer finds it counted
+            connection.delivering += 1
             await sink.send_all(data[:size])
+            connection.delivering -= 1
             flow.passed(size)
             if size < len(data):
                 flow.left = None
@@ -239,6 +298,23 @@ class Relay:
     def _drop(self) -> None:
         for connection in list(self._live):
             connection.break_off()
+
+    def _drop_one(self, which: int) -> bool:
+        live = sorted(self._live, key=lambda one: one.meter.connection)
+        if live:
+            live[which % len(live)].break_off()
+        return bool(live)
+
+    def _close_idle(self, most: int) -> int:
+        idle = sorted((one for one in self._live if one.is_idle), key=lambda one: one.meter.connection)
+        for connection in idle[:most]:
+            connection.end()
+        return len(idle[:most])
+
+    def _forget(self) -> None:
+        self._exchanges.clear()
+        for flow in self._flows.values():
+            flow.count = 0
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """The process behind wsgidav_server.py: reads one JSON file, serves until it is ended.
 
-Run as a script; imports nothing of the tests. Properties and locks are on, in memory. Every request leaves
-one line in the access log, in the format that tests/servers/base.py reads, written before the connection
-is free again.
+Run as a script; of the tests it imports the token check alone. Properties and locks are on, in memory. Every
+request leaves one line in the access log, in the format that tests/servers/base.py reads, written before the
+connection is free again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from typing import Any
 
 from cheroot import wsgi
 from wsgidav.wsgidav_app import WsgiDAVApp
+
+# A script does not know where its package starts.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.servers.tokens import is_valid
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -71,6 +75,23 @@ class _Logger:
             os.write(self._log, ("\t".join(fields) + "\n").encode(errors="replace"))
 
 
+class _BearerOnly:
+    """WSGI middleware: RFC 6750. Looks at the token before anything else, as gateways do."""
+
+    def __init__(self, app: Callable[[Environ, StartResponse], Any], key: str) -> None:
+        self._app = app
+        self._key = key
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Any:
+        scheme, _, token = environ.pop("HTTP_AUTHORIZATION", "").partition(" ")
+        if scheme.lower() == "bearer" and is_valid(self._key, token):
+            return self._app(environ, start_response)
+        error = ', error="invalid_token"' if token else ""
+        challenge = f'Bearer realm="davfs tests"{error}'
+        start_response("401 Unauthorized", [("WWW-Authenticate", challenge), ("Content-Length", "0")])
+        return [b""]
+
+
 def _asked(environ: Environ) -> tuple[str, str, str]:
     """Request line, Depth and Range, taken before WsgiDAV fills in defaults of its own (Depth: 0 on GET)."""
     target = environ.get("REQUEST_URI") or environ["PATH_INFO"]
@@ -103,7 +124,9 @@ def _configuration(given: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     given = json.loads(Path(sys.argv[1]).read_text())
-    app = _Logger(WsgiDAVApp(_configuration(given)), given["access_log"])
+    dav = WsgiDAVApp(_configuration(given))
+    guarded = _BearerOnly(dav, given["token_key"]) if given["auth"] == "bearer" else dav
+    app = _Logger(guarded, given["access_log"])
     server = wsgi.Server(("127.0.0.1", given["port"]), app, numthreads=given["threads"])
     server.shutdown_timeout = 1
     try:

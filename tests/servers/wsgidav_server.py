@@ -7,15 +7,22 @@ demo's tests and the contract suite do not prove each other. What runs in the ch
 from __future__ import annotations
 
 import json
+import secrets
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 from tests.servers.base import MissingPart, Server
+from tests.servers.tokens import signed_token
 
 
 class WsgiDav(Server):
-    """`auth` is "basic" or "digest", and counts only with a username."""
+    """`auth` is "basic", "digest" or "bearer"; the first two count only with a username.
+
+    With "bearer" every request needs a token that `bearer_token` made and that has not expired. cheroot
+    answers `Expect` with 100 before the application sees the request: no refusal comes before the body.
+    """
 
     name = "wsgidav"
 
@@ -32,6 +39,11 @@ class WsgiDav(Server):
             raise MissingPart("WsgiDAV (Python packages wsgidav and cheroot)")
         self._auth_scheme = auth
         self._threads = threads
+        self._token_key = secrets.token_hex(16)
+
+    def bearer_token(self, lifetime_s: float, *, opaque: bool = False) -> str:
+        """A token this server accepts for so long. A JWT tells its end, an opaque one does not."""
+        return signed_token(self._token_key, time.time() + lifetime_s, opaque=opaque)
 
     def _command(self) -> list[str]:
         configuration = self.folder / "wsgidav.json"
@@ -45,6 +57,7 @@ class WsgiDav(Server):
                     "password": self.password,
                     "auth": self._auth_scheme,
                     "threads": self._threads,
+                    "token_key": self._token_key,
                 }
             )
         )

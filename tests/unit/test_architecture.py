@@ -40,17 +40,22 @@ def _layer(modules: str, may_import: str, libraries: str, why: str) -> Layer:
 
 _LAYERS = {
     "errors": _layer("errors", "", "", "everyone knows the errors, so they can know nobody"),
-    "dav": _layer("dav", "errors", "httpx trio lxml", "the wire is usable alone: no inodes, no caches"),
+    "dav": _layer(
+        "dav",
+        "errors",
+        "httpx httptools spnego cryptography trio lxml",
+        "the wire is usable alone: no inodes, no caches",
+    ),
     "fs": _layer(
         "fs", "errors dav", "trio cachetools", "a share runs without a kernel, and asks dav for the wire"
     ),
     "fuse": _layer("fuse", "errors fs", "pyfuse3 trio", "a thin adaptor: unpack, call one method, pack"),
     "demo": _layer("demo", "", "wsgidav cheroot", "the demo is one more server: it must not know davfs"),
     "surface": _layer(
-        "__init__ __main__ cli commands config control credentials daemon exitcodes logs mount mountpoint"
-        " options",
+        "__init__ __main__ cli commands config control credentials daemon exitcodes logins logs mount"
+        " mountpoint options secret",
         "errors dav fs fuse demo",
-        "httpx trio rich",
+        "httpx trio rich keyring",
         "pyfuse3 is only known to davfs/fuse.py; lxml and the caches belong to the layers below",
     ),
 }  # fmt: skip

@@ -135,6 +135,11 @@ def test_attr_timeouts_stay_in_order() -> None:
         "password_file=/f",
         "auth=none,username=u",
         "auth=digest",
+        "auth=ntlm",
+        "token_file=/f,token_command=c",
+        "token_file=/f,auth=basic,username=u",
+        "token_file=/f,username=u",
+        "client_cert_password_file=/f",
         "allow_other,allow_root",
         "username=a:b,auth=basic",
     ],
@@ -163,10 +168,27 @@ def test_a_password_goes_in_the_clear_only_to_this_machine(source: str, allowed:
     assert config_for("username=u,allow_plaintext_auth", source=source).plaintext_auth_allowed
 
 
-def test_basic_over_plain_http_is_refused_at_once() -> None:
-    """With auth=basic there is nothing to wait for: the refusal comes before the network."""
+@pytest.mark.parametrize("options", ["username=u,auth=basic", "username=u,auth=digest", "auth=bearer"])
+def test_an_open_scheme_over_plain_http_is_refused_at_once(options: str) -> None:
+    """With the scheme given there is nothing to wait for: the refusal comes before the network."""
     with pytest.raises(ConfigError, match="allow_plaintext_auth"):
-        config_for("username=u,auth=basic", source="http://host/")
+        config_for(options, source="http://host/")
+
+
+@pytest.mark.parametrize("option", ["client_cert=/f", f"pin_sha256={'0' * 64}"])
+def test_certificates_need_tls(option: str) -> None:
+    """A pin that protects nothing would give false comfort."""
+    with pytest.raises(ConfigError, match="https"):
+        config_for(option, source="http://host/")
+    assert config_for(option, source="https://host/").url == "https://host/"
+
+
+def test_a_fingerprint_may_have_colons() -> None:
+    """As openssl prints it."""
+    given = "AB:" * 31 + "AB"
+    assert config_for(f"pin_sha256={given}", source="https://host/").pin_sha256 == "ab" * 32
+    with pytest.raises(ConfigError, match="64"):
+        config_for("pin_sha256=abc", source="https://host/")
 
 
 def test_settings_carry_the_modes_from_umask() -> None:

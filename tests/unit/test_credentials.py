@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 
 import pytest
 
-from davfs.credentials import ENVIRONMENT_NAME, Secret, from_command, from_file, password_for
+from davfs import logins
+from davfs.credentials import (
+    ENVIRONMENT_NAME,
+    TOKEN_NAME,
+    Secret,
+    from_command,
+    from_file,
+    from_netrc,
+    login_for,
+    password_for,
+)
 from davfs.errors import ConfigError
 from tests.unit.test_config import config_for
 
@@ -124,3 +136,139 @@ def test_without_a_terminal_nobody_is_asked() -> None:
     """A user name without a password fails in a service, with the ways to give one."""
     with pytest.raises(ConfigError, match="DAVFS_PASSWORD"):
         password_for(config_for("username=u"), {})
+
+
+def test_the_sources_have_an_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File, command, systemd, environment, kept login, netrc: taking one away leaves the next."""
+    monkeypatch.setattr(logins, "_keyring", lambda: None)
+    file = private_file(tmp_path, b"file")
+    units = tmp_path / "units"
+    units.mkdir()
+    (units / "davfs.password").write_bytes(b"systemd\n")
+    (units / "davfs.password").chmod(0o440)  # an ACL's mask stands in the group's bits
+    private_netrc(tmp_path, "machine host login u password netrc")
+    environ = {
+        "HOME": str(tmp_path),
+        "CREDENTIALS_DIRECTORY": str(units),
+        ENVIRONMENT_NAME: "environment",
+    }
+    kept = logins.Logins(logins.folder(environ, str(tmp_path)))
+    kept.keep("https://host/", "u", Secret("kept"))
+
+    def found(*options: str) -> str:
+        secret = password_for(config_for("username=u", *options), dict(environ))
+        assert secret is not None
+        return secret.reveal()
+
+    assert found(f"password_file={file}") == "file"
+    assert found("password_command=echo command") == "command"
+    assert found() == "systemd"
+    (units / "davfs.password").unlink()
+    assert found() == "environment"
+    del environ[ENVIRONMENT_NAME]
+    assert found() == "kept"
+    kept.forget("https://host/", "u")
+    assert found() == "netrc"
+    (tmp_path / ".netrc").unlink()
+    with pytest.raises(ConfigError, match="no password for u at host"):
+        found()
+
+
+def private_netrc(folder: Path, text: str, mode: int = 0o600) -> Path:
+    path = folder / ".netrc"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "password"),
+    [
+        ("machine host login u password pw", "pw"),
+        ("machine other login u password no\ndefault login u password pw", "pw"),
+        ("machine host login somebody password no", None),
+        ("machine other login u password no", None),
+    ],
+)
+def test_netrc_counts_for_its_host_and_user(tmp_path: Path, text: str, password: str | None) -> None:
+    """An entry of another host or another user is none."""
+    private_netrc(tmp_path, text)
+    found = from_netrc("https://host/dav/", "u", {"HOME": str(tmp_path)})
+    assert (found and found.reveal()) == password
+
+
+def test_a_netrc_that_others_can_read_is_refused_where_it_counts(tmp_path: Path) -> None:
+    """Its mode matters only when the password would come from it."""
+    private_netrc(tmp_path, "machine host login u password pw", 0o644)
+    environ = {"HOME": str(tmp_path)}
+    assert from_netrc("https://elsewhere/", "u", environ) is None
+    with pytest.raises(ConfigError, match="chmod 600"):
+        from_netrc("https://host/", "u", environ)
+
+
+def test_a_broken_netrc_is_told_without_its_words(tmp_path: Path) -> None:
+    """The parser's own message quotes the word it stumbled over."""
+    path = private_netrc(tmp_path, "machine host login u password pw\nhunter2 x")
+    with pytest.raises(ConfigError, match="line 2") as caught:
+        from_netrc("https://host/", "u", {"NETRC": str(path)})
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_systemd_credential_for_all_to_read_is_refused(tmp_path: Path) -> None:
+    """Others must not read it, whoever wrote it."""
+    (tmp_path / "davfs.password").write_bytes(b"pw")
+    (tmp_path / "davfs.password").chmod(0o444)
+    with pytest.raises(ConfigError, match="by others"):
+        password_for(config_for("username=u"), {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+
+def test_the_environment_of_the_process_is_blanked() -> None:
+    """/proc/PID/environ of a running davfs does not show the password it was started with."""
+    code = (
+        "import os, pathlib\n"
+        "from davfs.credentials import password_for\n"
+        "from tests.unit.test_config import config_for\n"
+        "assert password_for(config_for('username=u')).reveal() == 'hunter2'\n"
+        "shown = pathlib.Path('/proc/self/environ').read_bytes()\n"
+        "assert b'hunter2' not in shown, shown\n"
+        "assert b'X_KEPT=kept' in shown\n"
+    )
+    environ = {**os.environ, ENVIRONMENT_NAME: "hunter2", "X_KEPT": "kept"}
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], env=environ, cwd=root, check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("options", "environ"),
+    [
+        ("auth=bearer,token_file={file}", {}),
+        ("auth=bearer,token_command=cat {file}", {}),
+        ("auth=bearer", {TOKEN_NAME: "tok"}),
+        ("auth=bearer", {"CREDENTIALS_DIRECTORY": "{folder}"}),
+    ],
+)
+def test_tokens_have_sources_of_their_own(tmp_path: Path, options: str, environ: dict[str, str]) -> None:
+    """File, command, systemd and environment; the reader can be asked again."""
+    file = private_file(tmp_path, b"tok\n")
+    private_file(tmp_path, b"tok\n").rename(tmp_path / "davfs.token")
+    private_file(tmp_path, b"tok\n")
+    around = {name: value.format(folder=tmp_path) for name, value in environ.items()}
+    login = login_for(config_for(options.format(file=file)), around)
+    assert login is not None
+    assert login.token is not None
+    assert [login.token().reveal(), login.token().reveal()] == ["tok", "tok"]
+    assert TOKEN_NAME not in around
+    assert "tok'" not in repr(login)
+
+
+def test_bearer_without_a_token_is_told() -> None:
+    """One line with the ways to give one."""
+    with pytest.raises(ConfigError, match="token_command"):
+        login_for(config_for("auth=bearer"), {})
+
+
+def test_negotiate_needs_no_password() -> None:
+    """A Kerberos ticket is enough, and nobody is asked."""
+    login = login_for(config_for("auth=negotiate"), {})
+    assert login is not None
+    assert (login.username, login.password) == ("", None)

@@ -115,7 +115,7 @@ def test_a_good_value_is_read(text: str, field: str, value: object) -> None:
         "umask=7777",
         "uid=nobody-here",
         "uid=4294967295",
-        "auth=ntlm",
+        "auth=oauth",
         "close=maybe",
         "ro=perhaps",
         "username=",

@@ -55,8 +55,8 @@ class Script(httpx.AsyncBaseTransport):
             raise answer
         return answer if isinstance(answer, httpx.Response) else answer(request)
 
-    def client(self, *, timeout_s: float = 30.0, base: str = BASE, auth: httpx.Auth | None = None) -> Client:
-        return Client(httpx.AsyncClient(transport=self, auth=auth), base, timeout_s=timeout_s)
+    def client(self, *, timeout_s: float = 30.0, base: str = BASE) -> Client:
+        return Client(self, base, timeout_s=timeout_s)
 
     @property
     def methods(self) -> list[str]:

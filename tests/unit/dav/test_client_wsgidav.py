@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 import trio
 from cheroot import wsgi
 from wsgidav.wsgidav_app import WsgiDAVApp
 
 from davfs import errors
+from davfs.dav.auth import build_auth
 from davfs.dav.client import Client, NotWebDav
+from davfs.dav.lanes import Lanes, LaneSettings
 from davfs.dav.resource import ROOT, ETag, Validator
 from davfs.dav.wire import Octets
 
@@ -41,8 +42,15 @@ def origin(folder: Path) -> Iterator[str]:
 
 @asynccontextmanager
 async def _client(origin: str, place: str = "/dav/") -> AsyncIterator[Client]:
-    async with httpx.AsyncClient() as http:
-        yield Client(http, origin + place, timeout_s=10)
+    client = Client(_lanes(origin), origin + place, timeout_s=10)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def _lanes(origin: str) -> Lanes:
+    return Lanes(build_auth("none", origin, None), LaneSettings())
 
 
 async def test_a_life_of_a_file(origin: str, folder: Path) -> None:
@@ -141,26 +149,22 @@ async def test_leaving_a_download_leaks_nothing(origin: str, folder: Path) -> No
             assert sum([len(piece) async for piece in download]) == 2_000_000
 
 
-async def test_connections_are_reused(origin: str) -> None:
+async def test_connections_are_reused(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refusals and listings leave the connection in the pool."""
-    opened = 0
+    opened: list[str] = []
+    real = trio.open_tcp_stream
 
-    async def note(name: str, _info: dict[str, object]) -> None:
-        nonlocal opened
-        opened += name == "connection.connect_tcp.started"
+    async def counted(host: str, port: int) -> trio.SocketStream:
+        opened.append(host)
+        return await real(host, port)
 
-    class Traced(httpx.AsyncHTTPTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            request.extensions = {**request.extensions, "trace": note}
-            return await super().handle_async_request(request)
-
-    async with httpx.AsyncClient(transport=Traced()) as http:
-        client = Client(http, origin + "/dav/", timeout_s=10)
+    monkeypatch.setattr(trio, "open_tcp_stream", counted)
+    async with _client(origin) as client:
         for _ in range(3):
             await client.list(ROOT)
             with pytest.raises(errors.NotFound):
                 await client.stat(ROOT.child("missing"))
-    assert opened == 1
+    assert len(opened) == 1
 
 
 async def test_wrong_addresses(origin: str, folder: Path) -> None:

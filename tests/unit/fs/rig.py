@@ -145,16 +145,15 @@ async def rig(
     recover: bool = False,
 ) -> AsyncIterator[Rig]:
     settings = Settings(str(folder), connections=connections, write_back_s=write_back_s)
-    async with httpx.AsyncClient(transport=server) as http:
-        with opened(folder) as store:
-            client = Client(http, URL)
-            tree = Tree(client, store, settings, wall_s=time.time)
-            downloads = Downloads(client, store, connections=connections)
-            uploads = Uploads(tree, downloads, Handles(), settings)
-            async with trio.open_nursery() as nursery:
-                downloads.start(nursery)
-                if recover:
-                    uploads.recover()
-                nursery.start_soon(uploads.run, nursery)
-                yield Rig(client, store, tree, downloads, uploads, settings)
-                nursery.cancel_scope.cancel()
+    with opened(folder) as store:
+        client = Client(server, URL)
+        tree = Tree(client, store, settings, wall_s=time.time)
+        downloads = Downloads(client, store, connections=connections)
+        uploads = Uploads(tree, downloads, Handles(), settings)
+        async with trio.open_nursery() as nursery:
+            downloads.start(nursery)
+            if recover:
+                uploads.recover()
+            nursery.start_soon(uploads.run, nursery)
+            yield Rig(client, store, tree, downloads, uploads, settings)
+            nursery.cancel_scope.cancel()

@@ -44,7 +44,7 @@ async def test_a_file_opens_again_after_a_transfer_outlived_its_handle(
     server = FakeDav()
     data = os.urandom(2 << 20)
     server.put("/f", data)
-    async with running(httpx.AsyncClient(transport=server), URL, Settings(str(tmp_path / "c"))) as fs:
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
         ino = (await fs.lookup(ROOT_INO, "f")).ino
         for _ in range(2):
             handle = (await fs.open(ino, os.O_RDONLY)).handle
@@ -59,7 +59,7 @@ async def test_a_name_past_the_break_of_a_listing_is_found(tmp_path: Path, autoj
     for name in ("a", "b", "zzz"):
         server.put(f"/{name}", name.encode())
     wire = BreaksListings(server, b"/zzz")
-    async with running(httpx.AsyncClient(transport=wire), URL, Settings(str(tmp_path / "c"))) as fs:
+    async with running(wire, URL, Settings(str(tmp_path / "c"))) as fs:
         vfs = Vfs(fs)
         for _ in range(3):
             assert (await vfs.stat("a")).size == 1
@@ -71,7 +71,7 @@ async def test_listing_a_folder_leaves_no_nodes(tmp_path: Path, autojump_clock: 
     server = FakeDav()
     for number in range(30):
         server.put(f"/f{number}", b"x")
-    async with running(httpx.AsyncClient(transport=server), URL, Settings(str(tmp_path / "c"))) as fs:
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
         assert len(await Vfs(fs).listdir("")) == 30
         assert fs.status()["inodes"] == 1
 
@@ -83,7 +83,7 @@ async def test_a_foreign_change_before_a_rename_is_not_overwritten(
     """A changed, unsent file that is renamed after somebody else changed it too: both versions survive."""
     server = FakeDav()
     server.put("/f", b"base")
-    async with running(httpx.AsyncClient(transport=server), URL, Settings(str(tmp_path / "c"))) as fs:
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
         vfs = Vfs(fs)
         fd = await vfs.open("f", os.O_WRONLY)
         await vfs.write(fd, b"ours")
@@ -103,7 +103,7 @@ async def test_a_foreign_change_before_a_late_rename_is_not_overwritten(
     server = FakeDav()
     server.put("/f", b"base")
     server.inject(Fault("PUT", lost="before"))
-    async with running(httpx.AsyncClient(transport=server), URL, Settings(str(tmp_path / "c"))) as fs:
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
         vfs = Vfs(fs)
         fd = await vfs.open("f", os.O_WRONLY | os.O_TRUNC)
         await vfs.write(fd, b"ours")

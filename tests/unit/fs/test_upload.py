@@ -89,7 +89,7 @@ async def test_write_and_rename_over_is_one_put(tmp_path: Path, autojump_clock: 
     server = FakeDav()
     server.put("/doc", b"old")
     wire = Watched(server)
-    async with running(httpx.AsyncClient(transport=wire), URL, Settings(str(tmp_path / "c"))) as fs:
+    async with running(wire, URL, Settings(str(tmp_path / "c"))) as fs:
         vfs = Vfs(fs)
         assert await vfs.listdir("") == ["doc"]
         fd = await vfs.open("tmp", os.O_WRONLY | os.O_CREAT)
@@ -105,7 +105,7 @@ async def test_write_and_rename_over_is_one_put(tmp_path: Path, autojump_clock: 
 async def test_writes_that_follow_one_another_are_one_put(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Opened, written and closed five times within the write-back delay: one PUT."""
     server = FakeDav()
-    async with running(httpx.AsyncClient(transport=server), URL, Settings(str(tmp_path / "c"))) as fs:
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
         vfs = Vfs(fs)
         for number in range(5):
             fd = await vfs.open("f", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -170,7 +170,7 @@ async def test_a_large_folder_is_not_listed_to_verify_one_file(
     server = FakeDav(etags="none")
     for number in range(150):
         server.put(f"/f{number}", b"old", mtime_s=LONG_AGO_S)
-    async with running(httpx.AsyncClient(transport=server), URL, Settings(str(tmp_path / "c"))) as fs:
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
         vfs = Vfs(fs)
         await vfs.listdir("")
         await trio.sleep(1)
@@ -189,7 +189,7 @@ async def test_a_failed_verification_is_no_evidence(tmp_path: Path, autojump_clo
     """If the question after a PUT gets no answer, the old listing does not count as one."""
     server = FakeDav(etags="none")
     server.put("/f", b"old", mtime_s=LONG_AGO_S)
-    async with running(httpx.AsyncClient(transport=server), URL, Settings(str(tmp_path / "c"))) as fs:
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
         vfs = Vfs(fs)
         await vfs.listdir("")
         await trio.sleep(1)
@@ -402,7 +402,7 @@ async def test_what_the_server_refuses_stays_pending(
     """A refused file stays at its path, readable, with the reason, and goes out when the server lets it."""
     server = FakeDav()
     fault = server.inject(Fault("PUT", times=1000, status=status))
-    async with running(httpx.AsyncClient(transport=server), URL, Settings(str(tmp_path / "c"))) as fs:
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
         vfs = Vfs(fs)
         fd = await vfs.open("f", os.O_RDWR | os.O_CREAT)
         await vfs.write(fd, b"precious")

@@ -1,0 +1,192 @@
+"""One connection: bytes of a request out, heads and bodies of answers in, each step with its time-out.
+
+Owns the socket and what is known of its future: whether it may carry another request, how long it may be
+idle, how many requests the server still grants. It decides nothing about authentication; it holds the
+`Session` that does.
+
+Failures are httpx's (ReadError, WriteError, their time-outs, RemoteProtocolError); after any of them the
+lane is spoilt. close() is synchronous, so that no cancellation can leave a socket open.
+"""
+
+from __future__ import annotations
+
+import select
+import ssl
+from typing import Final
+
+import httpx
+import trio
+
+from davfs.dav.auth import Session
+from davfs.dav.lanes.answers import Body, Head, HeadReader, keep_alive_limits
+from davfs.dav.lanes.connect import Connection
+
+READ_BYTES: Final = 1024 * 1024  # twice the throughput of 64 KiB (design.md 2)
+_HEAD_READ_BYTES: Final = 64 * 1024
+_MOST_INTERIM: Final = 16
+_IDLE_S: Final = 4.0  # Apache closes idle connections after 5 s (servers.md 36): be earlier
+_LONGEST_IDLE_S: Final = 55.0
+_HURRY_S: Final = 1.0  # before the announced end, for the time that a request is on its way
+_TICKET_S: Final = 0.002
+
+
+class Lane:
+    """Use by one request at a time."""
+
+    def __init__(self, connection: Connection, session: Session) -> None:
+        self._stream = connection.stream
+        self._tcp = connection.tcp
+        self._is_tls = connection.stream is not connection.tcp
+        self.proxy = connection.proxy
+        self.session = session
+        self.answers = 0
+        self.is_spoilt = False
+        self.requests_left: int | None = None
+        self._idle_limit_s = _IDLE_S
+        self._idle_since_s = 0.0
+        self._rest = b""  # read, and not yet parsed
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self.is_spoilt = True
+        self._tcp.socket.close()
+
+    def park(self) -> None:
+        self._idle_since_s = trio.current_time()
+
+    @property
+    def is_reused(self) -> bool:
+        return self.answers > 0
+
+    async def is_usable(self, *, requests: int = 1) -> bool:
+        """May a parked lane carry `requests` more? A readable idle connection has been closed."""
+        is_over = trio.current_time() - self._idle_since_s > self._idle_limit_s
+        if self.is_spoilt or is_over or not self.session.is_current:
+            return False
+        if self.requests_left is not None and self.requests_left < requests:
+            return False
+        return not self._is_readable() or (self._is_tls and await self._was_only_a_ticket())
+
+    def _is_readable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._tcp.socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    async def _was_only_a_ticket(self) -> bool:
+        """TLS 1.3 sends session tickets when it likes; they carry no data."""
+        try:
+            with trio.move_on_after(_TICKET_S):
+                await self._stream.receive_some(1)
+                return False
+        except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
+            return False
+        return True
+
+    def note_answer(self, head: Head) -> None:
+        """Learns from a head how long this lane will live."""
+        self.answers += 1
+        if not head.keep_alive:
+            self.is_spoilt = True
+        timeout_s, left = keep_alive_limits(head.raw_headers)
+        if timeout_s is not None:
+            self._idle_limit_s = min(max(timeout_s - _HURRY_S, timeout_s / 2), _LONGEST_IDLE_S)
+        self.requests_left = left if left is not None else self._one_less()
+
+    def _one_less(self) -> int | None:
+        return None if self.requests_left is None else self.requests_left - 1
+
+    # --- out ----------------------------------------------------------------------------------------
+
+    async def send(self, data: bytes, timeout_s: float) -> None:
+        """Raises httpx.WriteError, WriteTimeout."""
+        try:
+            with trio.fail_after(timeout_s):
+                await self._stream.send_all(data)
+        except trio.TooSlowError:
+            self.is_spoilt = True
+            raise httpx.WriteTimeout(f"the server took nothing for {timeout_s:g} s") from None
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.is_spoilt = True
+            raise httpx.WriteError("the connection broke while sending") from error
+        except BaseException:
+            self.is_spoilt = True
+            raise
+
+    # --- in -----------------------------------------------------------------------------------------
+
+    async def read_head(self, method: str, timeout_s: float, *, wants_continue: bool = False) -> Head:
+        """The next final head; with `wants_continue` a 100 as well. Raises ReadError, ReadTimeout,
+        RemoteProtocolError."""
+        reader = HeadReader(method)
+        data, self._rest = self._rest, b""
+        try:
+            for _ in range(_MOST_INTERIM):
+                head = await self._one_head(reader, data, timeout_s)
+                if head.status >= 200:
+                    self.note_answer(head)
+                if head.status >= 200 or (wants_continue and head.status == 100):
+                    return head
+                data = reader.rest
+        finally:  # after a cancellation too: the wait for 100 may end within a head
+            self._rest = reader.rest or reader.collected
+        raise httpx.RemoteProtocolError("the server sends interim answers without an end")
+
+    async def _one_head(self, reader: HeadReader, data: bytes, timeout_s: float) -> Head:
+        head = reader.feed(data) if data else None
+        while head is None:
+            data = await self._receive(_HEAD_READ_BYTES, timeout_s)
+            if not data:
+                words = "without an answer" if not reader.collected else "within the head of an answer"
+                raise httpx.ReadError(f"the server closed the connection {words}")
+            head = reader.feed(data)
+        return head
+
+    async def read_body(self, body: Body, timeout_s: float) -> bytes:
+        """The next content; b'' only at the end. Raises ReadError, ReadTimeout, RemoteProtocolError."""
+        while not body.done:
+            data, self._rest = self._rest, b""
+            if not data:
+                data = await self._receive(min(READ_BYTES, max(body.wanted_bytes, 1)), timeout_s)
+            try:
+                content = body.take(data) if data else self._ended(body)
+            except httpx.TransportError:
+                self.is_spoilt = True
+                raise
+            self.is_spoilt = self.is_spoilt or body.has_extra
+            if content:
+                return content
+        return b""
+
+    def body_at_hand(self, body: Body) -> bytes | None:
+        """The whole content, when it came with the head. None when more has to be read."""
+        if body.done:
+            self.is_spoilt = self.is_spoilt or bool(self._rest)
+            return b""
+        if not self._rest:
+            return None
+        if body.wanted_bytes > len(self._rest) and not self._rest.endswith(b"0\r\n\r\n"):
+            return None
+        data, self._rest = self._rest, b""
+        content = body.take(data)
+        self.is_spoilt = self.is_spoilt or body.has_extra
+        return content
+
+    def _ended(self, body: Body) -> bytes:
+        self.is_spoilt = True
+        body.end()
+        return b""
+
+    async def _receive(self, size: int, timeout_s: float) -> bytes:
+        try:
+            with trio.fail_after(timeout_s):
+                return bytes(await self._stream.receive_some(size))
+        except trio.TooSlowError:
+            self.is_spoilt = True
+            raise httpx.ReadTimeout(f"the server sent nothing for {timeout_s:g} s") from None
+        except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as error:
+            self.is_spoilt = True
+            raise httpx.ReadError("the connection broke while receiving") from error
+        except BaseException:
+            self.is_spoilt = True
+            raise

@@ -1,0 +1,81 @@
+"""The lanes of one server: those in use are counted by kind, those at rest are shared.
+
+Transfers and metadata have slots of their own, so that a listing never waits for a transfer (promise 6).
+A lane at rest is taken by either kind, the one used last first: the others age and are closed when they are
+met. Nothing here runs by itself: no task, no timer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import httpx
+import trio
+
+from davfs.dav.lanes.errand import Kind
+from davfs.dav.lanes.lane import Lane
+
+
+class Slot:
+    """The right to use a lane. release() is idempotent."""
+
+    def __init__(self, semaphore: trio.Semaphore) -> None:
+        self._semaphore: trio.Semaphore | None = semaphore
+
+    def release(self) -> None:
+        if self._semaphore is not None:
+            self._semaphore.release()
+            self._semaphore = None
+
+
+class Pool:
+    def __init__(self, limits: Mapping[Kind, int]) -> None:
+        self._slots = {kind: trio.Semaphore(count) for kind, count in limits.items()}
+        self._most_idle = sum(limits.values())
+        self._idle: list[Lane] = []
+        self._is_closed = False
+
+    @property
+    def idle_count(self) -> int:
+        return len(self._idle)
+
+    async def slot(self, kind: Kind, timeout_s: float) -> Slot:
+        """Raises httpx.PoolTimeout."""
+        semaphore = self._slots[kind]
+        try:
+            semaphore.acquire_nowait()
+        except trio.WouldBlock:
+            try:
+                with trio.fail_after(timeout_s):
+                    await semaphore.acquire()
+            except trio.TooSlowError:
+                raise httpx.PoolTimeout(f"no free connection within {timeout_s:g} s") from None
+        return Slot(semaphore)
+
+    async def take(self, *, requests: int = 1) -> Lane | None:
+        """A lane at rest that may carry `requests` more, if there is one."""
+        while self._idle:
+            lane = self._idle.pop()
+            is_usable = False
+            try:
+                is_usable = await lane.is_usable(requests=requests)
+            finally:
+                if not is_usable:
+                    lane.close()
+            if is_usable:
+                return lane
+        return None
+
+    def give_back(self, lane: Lane) -> None:
+        """The answer on `lane` was read to its end."""
+        if lane.is_spoilt or self._is_closed or len(self._idle) >= self._most_idle:
+            lane.close()
+        else:
+            lane.park()
+            self._idle.append(lane)
+
+    def close(self) -> None:
+        self._is_closed = True
+        for lane in self._idle:
+            lane.close()
+        self._idle.clear()
