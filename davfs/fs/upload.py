@@ -297,7 +297,8 @@ class Uploads:
             delay_s = 3600.0
         if isinstance(error, ServerRefused) and error.retry_after_s is not None:
             delay_s = max(delay_s, error.retry_after_s)
-        log.log(error.log_level, "not sent: %s: %s; next try in %.0f s", _shown(content), error, delay_s)
+        level = error.log_level if content.attempts == 1 else min(error.log_level, logging.INFO)
+        log.log(level, "not sent: %s: %s; next try in %.0f s", _shown(content), error, delay_s)
         self._push(pending, trio.current_time() + delay_s)
 
     async def _settle(self, pending: Pending) -> None:
