@@ -173,7 +173,7 @@ def test_wrong_credentials_at_the_start(tmp_path: Path) -> None:
 
 
 def test_credentials_that_stop_working(mount_of: MountOf) -> None:
-    """EACCES at once, no storm of attempts; the written file is kept, and sent when they work again."""
+    """EACCES at once, no storm of attempts; the written file is kept, and sent after `davfs login`."""
     with Apache(username="me", password="right") as server, server.share() as share:
         share.write("a", b"x")
         drive = mount_of(share, password=("me", "right"), timeout=TIMEOUT_S)
@@ -193,6 +193,8 @@ def test_credentials_that_stop_working(mount_of: MountOf) -> None:
         time.sleep(1)
         assert len(share.log_requests()) <= 2
         users.write_text(good)
+        told = drive.mount.davfs("login", str(drive.mount.point), typed="right\n")
+        assert told.returncode == 0, told.stderr
         eventually(lambda: drive.sync() == 0, 20)
         assert (share.root / "b").read_bytes() == b"kept"
         assert drive.read_file("a") == b"x"

@@ -342,7 +342,13 @@ class Mount:
             "-o",
             text,
         ]
-        self._environment = os.environ | {"PYTHONPATH": str(_REPO), "XDG_RUNTIME_DIR": str(folder)}
+        self._environment = os.environ | {
+            "PYTHONPATH": str(_REPO),
+            "XDG_RUNTIME_DIR": str(folder),
+            "HOME": str(folder),  # no login, netrc or keyring of the person who runs the tests
+            "XDG_CONFIG_HOME": str(folder),
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
+        }
         self._device: int | None = None
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
@@ -406,12 +412,15 @@ class Mount:
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
 
-    def davfs(self, *words: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Another davfs command, such as `sync`, with the same surroundings."""
+    def davfs(
+        self, *words: str, typed: str = "", timeout_s: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Another davfs command, such as `sync`, with the same surroundings; `typed` is its input."""
         return subprocess.run(
             [sys.executable, "-m", "davfs", *words],
             env=self._environment,
             cwd="/",
+            input=typed,
             timeout=timeout_s,
             capture_output=True,
             text=True,
