@@ -158,8 +158,8 @@ def test_a_refused_password_is_told_without_it(drive: Drive, scheme: str) -> Non
         option, _ = _by_file(drive)
         quiet = drive.mount(server.url, option)
         assert quiet.returncode == 7
-        told = f"davfs: cannot mount {server.url}: 127.0.0.1 refused the user name or the password ({scheme})\n"
-        assert quiet.stderr.decode() == told
+        reason = f"127.0.0.1 refused the user name or the password ({scheme})"
+        assert quiet.stderr.decode() == f"davfs: cannot mount {server.url}: {reason}\n"
         loud = drive.mount(server.url, option, "log_level=debug")
         assert loud.returncode == 7
         assert b"Traceback" in loud.stderr + drive.log.read_bytes()
