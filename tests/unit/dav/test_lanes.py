@@ -9,8 +9,8 @@ import httpx
 import pytest
 import trio
 
-from davfs.dav.auth import Credentials
-from davfs.dav.lanes import LaneSettings, Preflight, PreflightAnswer, Proxies
+from davfs.dav.auth import Credentials, build_auth
+from davfs.dav.lanes import Lanes, LaneSettings, Preflight, PreflightAnswer, Proxies
 from davfs.errors import PreconditionFailed, Unauthorized
 from tests.unit.dav.peer import Data, Line, Seen, ask, lanes_to, serving
 
@@ -483,3 +483,28 @@ def test_who_goes_past_the_proxy(rule: str, host: str, direct: bool) -> None:
 
     proxies = Proxies.from_environment({"all_proxy": "http://p:3128", "no_proxy": f"other, {rule}"})
     assert (proxies.for_origin(Origin("http", host, 80)) is None) is direct
+
+
+async def test_ipv6() -> None:
+    """An address in brackets is connected to, and named in Host as the URL has it."""
+    heard: list[bytes] = []
+
+    async def one(stream: trio.SocketStream) -> None:
+        async with stream:
+            heard.append(await stream.receive_some(4096))
+            await stream.send_all(b"HTTP/1.1 207 Multi-Status\r\nContent-Length: 0\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="::1")
+        nursery.start_soon(trio.serve_listeners, one, [listener])
+        url = f"http://[::1]:{listener.socket.getsockname()[1]}/"
+        lanes = Lanes(build_auth("none", url, None), LaneSettings())
+        times = dict.fromkeys(("connect", "read", "write", "pool"), 5.0)
+        answer = await lanes.handle_async_request(
+            httpx.Request("PROPFIND", url, extensions={"timeout": times})
+        )
+        await answer.aread()
+        assert answer.status_code == 207
+        await lanes.aclose()
+        nursery.cancel_scope.cancel()
+    assert f"\r\nHost: {url[7:-1]}\r\n".encode().lower() in heard[0].lower()

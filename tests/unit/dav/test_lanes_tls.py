@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import ipaddress
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from davfs.dav.lanes import LaneSettings, tls_context
+from davfs.dav.lanes import LaneSettings, Proxies, tls_context
 from davfs.dav.lanes.tls import end_point_binding
 from davfs.dav.wire import link_error
 from davfs.errors import ConfigError, Unreachable
@@ -157,3 +158,38 @@ def test_channel_binding(identity: Identity) -> None:
     assert end_point_binding(identity.der) == expected
     assert end_point_binding(None) is None
     assert end_point_binding(b"garbage") is None
+
+
+async def test_tls_through_a_proxy(identity: Identity) -> None:
+    """CONNECT opens a tunnel; the certificate checked is the server's; requests inside know no proxy."""
+    asked: list[bytes] = []
+
+    async def tunnel(client: trio.SocketStream) -> None:
+        asked.append(await client.receive_some(4096))
+        server = await trio.open_tcp_stream("127.0.0.1", peer.port)
+        async with client, server, trio.open_nursery() as both_ways:
+            await client.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            both_ways.start_soon(_pass_on, client, server)
+            both_ways.start_soon(_pass_on, server, client)
+
+    async with serving(_polite, _server(identity)) as peer, trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, tunnel, [listener])
+        address = f"http://me:secret@127.0.0.1:{listener.socket.getsockname()[1]}"
+        proxies = Proxies.from_environment({"https_proxy": address})
+        settings = LaneSettings(tls=tls_context(cacert=str(identity.pem)), proxies=proxies)
+        async with lanes_to(peer, settings=settings) as lanes:
+            for _ in range(2):
+                assert (await ask(lanes, peer)).status_code == 207
+        nursery.cancel_scope.cancel()
+    assert len(asked) == 1
+    assert asked[0].startswith(f"CONNECT 127.0.0.1:{peer.port} HTTP/1.1\r\n".encode())
+    assert b"Proxy-Authorization: Basic bWU6c2VjcmV0\r\n" in asked[0]
+    assert all("proxy-authorization" not in seen.headers for seen in peer.seen)
+
+
+async def _pass_on(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        while data := await source.receive_some(65536):
+            await sink.send_all(data)
+        await sink.send_eof()
