@@ -18,6 +18,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +26,8 @@ from davfs.dav.resource import ETag, Validator
 from davfs.errors import ConfigError, PosixError
 
 SCHEMA_VERSION: Final = 1
+CLOSED: Final = "closed"
+MARK_BYTES: Final = 64
 NUMBERS_MAX: Final = 50_000
 
 _SCHEMA: Final = """
@@ -134,6 +137,36 @@ class Index:
         except CacheUnusable:
             os.close(self._lock_fd)
             raise
+
+        try:
+            self.lost_power = self._opened_after_power_loss()
+        except (OSError, PosixError) as error:
+            self.close()
+            raise CacheUnusable(f"cannot use the cache folder {folder}: {error}") from error
+
+    def _opened_after_power_loss(self) -> bool:
+        """Mark the cache as in use; True when it was in use when the machine went down."""
+        boot_id = _boot_id()
+        lost_power = _mark(self.folder) not in {"", CLOSED, boot_id}
+        if lost_power:
+            self._distrust()
+        _set_mark(self.folder, boot_id)
+        return lost_power
+
+    def _distrust(self) -> None:
+        """The machine went down while the cache was in use: bytes may be gone that the rows claim.
+
+        What can be fetched again is forgotten. What was not sent loses its base, so that it is never put over
+        the server's version: it is sent if there is none, else kept beside it. (A partly present file
+        keeps its base: it needs the rest of that very version.)
+        """
+        self._run("DELETE FROM contents WHERE written <= acked AND NOT unknown")
+        self._run("UPDATE contents SET base_known = 0 WHERE present IS NULL")
+
+    def note_closed(self) -> None:
+        """All bytes are on the disk: after this a power loss takes nothing."""
+        with suppress(OSError):
+            _set_mark(self.folder, CLOSED)
 
     def close(self) -> None:
         self._db.close()
@@ -309,6 +342,33 @@ def _run(db: sqlite3.Connection, query: str, arguments: tuple[object, ...] = ())
     except sqlite3.Error as error:
         full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
         raise PosixError(_errno.ENOSPC if full else _errno.EIO, f"cache index: {error}") from error
+
+
+def _mark(folder: str) -> str:
+    try:
+        with open(os.path.join(folder, "boot"), encoding="ascii", errors="replace") as file:
+            return file.read(MARK_BYTES).strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _set_mark(folder: str, mark: str) -> None:
+    """Overwritten in place, so that a full disk is no obstacle, and flushed."""
+    fd = os.open(os.path.join(folder, "boot"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(fd, mark.encode().ljust(MARK_BYTES), 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _boot_id() -> str:
+    """Another one after every start of the machine; empty where there is none to tell."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _lock(folder: str) -> int:

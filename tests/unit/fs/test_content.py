@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import resource as limits
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from davfs.dav.resource import DavPath
 from davfs.errors import DavfsError, PosixError
 from davfs.fs.content import FILE_SIZE_MAX, Content, ContentStore, path_bytes, path_from_bytes
 from davfs.fs.index import CacheUnusable
+from davfs.fs.lifecycle import Step, next_step
 from tests.unit.fs.rig import at, close_store, crashed, drop, open_store, opened, version
 
 KIB = 1024
@@ -619,3 +621,56 @@ async def test_a_disk_too_full_for_a_copy_is_enospc(tiny_disk: Path) -> None:
         assert refused.value.errno == errno.ENOSPC
         assert on_disk(content) == b"x" * 1200 * KIB
         assert len(data_files(tiny_disk / "cache")) == 1
+
+
+# --- power loss
+
+
+def _next_boot(folder: Path) -> None:
+    """As if the machine had started again since the cache was last opened."""
+    mark = folder / "boot"
+    if mark.read_text().strip() != "closed":
+        mark.write_text("another boot".ljust(64))
+
+
+@pytest.mark.expects_warning("the machine went down")
+def test_after_a_power_loss_clean_contents_are_not_believed(store: ContentStore, folder: Path) -> None:
+    """Their rows may claim bytes that never reached the disk and would read as zeros."""
+    content = cached_file(store, 10)
+    content.fill(0, b"0123456789")
+    content.save()
+    copy = _copy_of(folder)
+    _next_boot(copy)
+    with opened(copy) as after:
+        assert after.cached(content.ino) is None
+
+
+@pytest.mark.expects_warning("the machine went down")
+def test_after_a_power_loss_unsent_contents_overwrite_nothing(store: ContentStore, folder: Path) -> None:
+    """What was not sent is kept and queued, but has no base: it is never put over the server's version."""
+    content = cached_file(store, 4)
+    content.fill(0, b"base")
+    content.write(0, b"mine")
+    copy = _copy_of(folder)
+    _next_boot(copy)
+    with opened(copy) as after:
+        kept = only_unfinished(after)
+        assert kept.base is None
+        assert next_step(kept.life, kept.base, None, our_sizes={4}).step is Step.PUT_NEW
+
+
+def test_a_power_loss_after_a_clean_end_costs_nothing(folder: Path) -> None:
+    """The end of a mount flushes the cache disk."""
+    with opened(folder) as store:
+        content = cached_file(store, 4)
+        content.fill(0, b"base")
+        content.save()
+    _next_boot(folder)
+    with opened(folder) as after:
+        assert after.cached(content.ino) is not None
+
+
+def _copy_of(folder: Path) -> Path:
+    copy = folder.with_name(folder.name + "-power")
+    shutil.copytree(folder, copy)
+    return copy
