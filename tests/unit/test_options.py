@@ -19,7 +19,7 @@ from davfs.options import (
 
 AROUND = Surroundings(
     environ={},
-    cwd="/work/dir",
+    cwd="/place/dir",
     uid=1000,
     gid=1001,
     home="/home/me",
@@ -85,7 +85,7 @@ def test_a_bad_value_names_its_option_and_is_not_repeated(option: object, text: 
         ("uid=12", "uid", 12),
         ("gid=staff", "gid", 8),
         ("cacert=~/ca.pem", "cacert", "/home/me/ca.pem"),
-        ("log_file=../x.log", "log_file", "/work/x.log"),
+        ("log_file=../x.log", "log_file", "/place/x.log"),
         (r"password_command=pass a\,b", "password_command", "pass a,b"),
         ("password_command=get key=value", "password_command", "get key=value"),
         ("noexec,nosuid,exec", "kernel_flags", frozenset({"nosuid"})),
