@@ -24,8 +24,8 @@ import os
 import resource
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import trio
@@ -278,6 +278,19 @@ class Content:
         os.close(source)  # uploads have their own descriptor
         os.unlink(old)
         return True
+
+    @contextmanager
+    def steady(self) -> Iterator[int]:
+        """A descriptor of the bytes as they are now, for an upload: a write meanwhile forks the file."""
+        generation, fd = self.generation, os.dup(self.fd)
+        self.readers += 1
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+            if self.generation == generation:
+                self.readers -= 1
+            self.progress.unpark_all()
 
     # --- life
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Final, Protocol
 
@@ -199,6 +200,19 @@ class InodeTable:
     def unpin(self, node: Node) -> None:
         node.pins -= 1
         self.release(node)
+
+    @contextmanager
+    def held(self, *nodes: Node | None) -> Iterator[None]:
+        """While an operation works on them they stay in the table, whoever lets go of them."""
+        for node in nodes:
+            if node is not None:
+                self.pin(node)
+        try:
+            yield
+        finally:
+            for node in nodes:
+                if node is not None:
+                    self.unpin(node)
 
     def release(self, node: Node | None) -> None:
         """Drop nodes that nobody refers to any more, upwards."""

@@ -26,6 +26,7 @@ from davfs.errors import (
     PosixError,
     PreconditionFailed,
     ServerFailure,
+    StaleVersion,
 )
 from davfs.fs.content import Content, ContentStore, path_bytes
 from davfs.fs.files import Files
@@ -97,8 +98,13 @@ class Namespace:
         node = await self._existing(parent, name)
         if node.is_folder:
             raise PosixError(errno.EISDIR)
-        await self._free_name(node)
-        self._tree.removed(node)
+        with self._tree.nodes.held(node):
+            try:
+                await self._free_name(node)
+            except BaseException:
+                self._uploads.resume(node)
+                raise
+            self._tree.removed(node)
 
     async def _free_name(self, node: Node) -> None:
         """Nothing of this file is on the server any more; open handles can go on."""
@@ -167,11 +173,15 @@ class Namespace:
         if target is not None:
             await self._may_replace(node, target)
         rename = self._rename_folder if node.is_folder else self._rename_file
-        try:
-            await rename(node, new_parent, new_name, target)
-        except PreconditionFailed:
-            self._tree.meta.expire(new_parent.ino, new_name)
-            raise PosixError(errno.EEXIST, f"{new_name!r}: somebody else made it meanwhile") from None
+        with self._tree.nodes.held(node, target):
+            try:
+                await rename(node, new_parent, new_name, target)
+            except PreconditionFailed:
+                self._tree.meta.expire(new_parent.ino, new_name)
+                raise PosixError(errno.EEXIST, f"{new_name!r}: somebody else made it meanwhile") from None
+            finally:
+                if target is not None and not target.unlinked:
+                    self._uploads.resume(target)
         self._paths_changed(node)
 
     async def _may_replace(self, node: Node, target: Node) -> None:
@@ -201,15 +211,14 @@ class Namespace:
         if target is not None:
             await self._make_way(target)
         destination = new_parent.path.child(new_name)
-        based = content is not None and content.dirty and await self._is_base(node, content)
-        sent_again = self._move_is_unsafe(destination)
-        if sent_again:
+        if self._move_is_unsafe(destination):
             await self._send_again(node, destination, over=target)
-        else:
-            await self._move(node, destination, overwrite=target is not None)
-        self._tree.moved(node, new_parent, new_name)
-        if sent_again:
+            self._tree.moved(node, new_parent, new_name)
             self._tree.meta.expire(new_parent.ino, new_name)
+            return
+        based = content is not None and content.dirty and await self._is_base(node, content)
+        await self._move(node, destination, overwrite=target is not None)
+        self._tree.moved(node, new_parent, new_name)
         if content is not None and based:
             await self._rebase(content, destination)
 
@@ -219,17 +228,23 @@ class Namespace:
         try:
             content = self._handles.file(opened.handle).content
             await self._files.fetch_all(node, content)
+            base = content.base
+            if not await self._is_base(node, content):
+                raise StaleVersion(f"{node.name!r} was changed by somebody else: it is not removed")
             entry = await self._tree.refreshed(over) if over is not None else None
             held = entry.resource if entry is not None else None
-            await self._tree.client.put(
-                destination,
-                FileBody(content.fd, content.size_bytes),
-                if_match=held.validator.if_match if held is not None else None,
-                if_none_match=held is None,
-            )
+            with content.steady() as fd:
+                await self._tree.client.put(
+                    destination,
+                    FileBody(fd, content.size_bytes),
+                    if_match=held.validator.if_match if held is not None else None,
+                    if_none_match=held is None,
+                )
+            await self._rebase(content, destination)
         finally:
             self._files.release(opened.handle)
-        await self._tree.client.delete(node.path, is_collection=False)
+        if_match = base.if_match if base is not None else None
+        await self._tree.client.delete(node.path, is_collection=False, if_match=if_match)
 
     async def _rename_unsent(
         self, node: Node, content: Content, new_parent: Node, new_name: str, target: Node | None
@@ -297,7 +312,7 @@ class Namespace:
         return content.base is not None and content.base.same_version(resource.validator)
 
     async def _rebase(self, content: Content, path: DavPath) -> None:
-        """After MOVE the tag may be another one (Tomcat copies): later changes are based on that."""
+        """At its new place the tag may be another one (Tomcat copies): later changes are based on that."""
         try:
             resource = await self._tree.client.stat(path)
         except DavfsError:

@@ -220,6 +220,12 @@ class Uploads:
             pending.running.cancel()
             await attempted.wait()
 
+    def resume(self, node: Node) -> None:
+        """What was to replace or remove this file failed: if it is unsent, it is to be sent after all."""
+        content = node.content
+        if content is not None and content.dirty:
+            self.schedule(node, content, self._settings.write_back_s)
+
     async def drain(self, timeout_s: float | None = None, *, patient: bool = True) -> int:
         """Send everything now. Returns how many files are left, because they failed or time ran out.
 
@@ -362,27 +368,20 @@ class Uploads:
         await self._downloads.ensure_whole(content, lambda: node.path)
         content.life = content.life.put_begins()
         content.save()
-        generation, size = content.generation, content.size_bytes
-        mtime_ns = content.mtime_ns
-        content.readers += 1
-        fd = os.dup(content.fd)
-        body = FileBody(fd, size)
-        try:
-            result = await self._tree.client.put(
-                node.path,
-                body,
-                if_match=todo.if_match,
-                if_none_match=todo.step is Step.PUT_NEW,
-                mtime_s=mtime_ns // 1_000_000_000,
-            )
-        except BaseException as error:
-            self._unanswered(content, body, error)
-            raise
-        finally:
-            os.close(fd)
-            if content.generation == generation:
-                content.readers -= 1
-            content.progress.unpark_all()
+        size, mtime_ns = content.size_bytes, content.mtime_ns
+        with content.steady() as fd:
+            body = FileBody(fd, size)
+            try:
+                result = await self._tree.client.put(
+                    node.path,
+                    body,
+                    if_match=todo.if_match,
+                    if_none_match=todo.step is Step.PUT_NEW,
+                    mtime_s=mtime_ns // 1_000_000_000,
+                )
+            except BaseException as error:
+                self._unanswered(content, body, error)
+                raise
         if result.etag is not None:
             self._acknowledge(pending, Validator(result.etag, None, size))
             return None

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from davfs.errors import DavfsError
 from davfs.fs.filesystem import ROOT_INO
 from davfs.fs.settings import Settings
 from tests.fakes.davserver import FakeDav, Fault
@@ -111,5 +112,83 @@ async def test_a_foreign_change_before_a_late_rename_is_not_overwritten(
         await trio.sleep(0.5)
         server.put("/f", b"theirs")
         await vfs.rename("f", "g")
+        assert await fs.sync(60) == 0
+    assert {b"ours", b"theirs"} <= set(server.tree().values())
+
+
+@pytest.mark.expects_warning("not sent")
+async def test_an_unsent_file_survives_a_refused_removal(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The removal stopped its upload; when the server refuses the removal, it is sent after all."""
+    server = FakeDav()
+    server.put("/f", b"base")
+    server.inject(Fault("PUT", status=503))
+    server.inject(Fault("DELETE", status=403))
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("f", os.O_WRONLY | os.O_TRUNC)
+        await vfs.write(fd, b"ours")
+        await vfs.close(fd)
+        await trio.sleep(0.5)
+        with pytest.raises(DavfsError, match="403"):
+            await vfs.unlink("f")
+        assert await fs.sync(60) == 0
+    assert server.content("f") == b"ours"
+
+
+@pytest.mark.expects_warning("not sent")
+async def test_an_unsent_file_survives_a_refused_replacement(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The same for a file that a rename should have replaced."""
+    server = FakeDav()
+    server.put("/new", b"new")
+    server.put("/f", b"base")
+    server.inject(Fault("PUT", status=503))
+    server.inject(Fault("MOVE", status=403))
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("f", os.O_WRONLY | os.O_TRUNC)
+        await vfs.write(fd, b"ours")
+        await vfs.close(fd)
+        await trio.sleep(0.5)
+        with pytest.raises(DavfsError, match="403"):
+            await vfs.rename("new", "f")
+        assert await fs.sync(60) == 0
+    assert (server.content("f"), server.content("new")) == (b"ours", b"new")
+
+
+async def test_a_write_while_a_rename_sends_the_file_again(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Where MOVE is unsafe the file is PUT anew: whole as it was, and what is written meanwhile follows."""
+    server = FakeDav()
+    server.put("/f", b"a" * 600_000)
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("f", os.O_RDWR)
+        assert len(await vfs.pread(fd, 600_000, 0)) == 600_000
+        server.inject(Fault("PUT", delay_s=1.0))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(vfs.rename, "f", "f?new")
+            await trio.sleep(0.5)
+            await vfs.pwrite(fd, b"b", 0)
+        await vfs.close(fd)
+        assert await fs.sync(60) == 0
+    assert server.content("f?new") == b"b" + b"a" * 599_999
+
+
+@pytest.mark.expects_warning("conflict")
+async def test_a_foreign_change_survives_a_rename_that_sends_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Where a rename is PUT and DELETE, somebody else's change is not what is deleted."""
+    server = FakeDav()
+    server.put("/f", b"base")
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("f", os.O_WRONLY)
+        await vfs.write(fd, b"ours")
+        server.put("/f", b"theirs")
+        with pytest.raises(DavfsError, match="somebody else"):
+            await vfs.rename("f", "f?new")
+        await vfs.close(fd)
         assert await fs.sync(60) == 0
     assert {b"ours", b"theirs"} <= set(server.tree().values())
