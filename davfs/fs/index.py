@@ -160,8 +160,8 @@ class Index:
         the server's version: it is sent if there is none, else kept beside it. (A partly present file
         keeps its base: it needs the rest of that very version.)
         """
-        self._run("DELETE FROM contents WHERE written <= acked AND NOT unknown")
-        self._run("UPDATE contents SET base_known = 0 WHERE present IS NULL")
+        self.run("DELETE FROM contents WHERE written <= acked AND NOT unknown")
+        self.run("UPDATE contents SET base_known = 0 WHERE present IS NULL")
 
     def note_closed(self) -> None:
         """All bytes are on the disk: after this a power loss takes nothing."""
@@ -172,7 +172,8 @@ class Index:
         self._db.close()
         os.close(self._lock_fd)
 
-    def _run(self, query: str, arguments: tuple[object, ...] = ()) -> sqlite3.Cursor:
+    def run(self, query: str, arguments: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        """One statement, committed when it returns. Modules beside this one own tables of their own."""
         return _run(self._db, query, arguments)
 
     # --- contents
@@ -181,7 +182,7 @@ class Index:
         """A row for a version of which nothing is present yet (or for a new, empty file: no base)."""
         present = b"" if base is not None and size else None
         base_size = size if base is not None else 0
-        cursor = self._run(
+        cursor = self.run(
             "INSERT INTO contents"
             " (ino, path, size, base_size, present, base_known, etag, etag_weak, mtime_s, validator_size)"
             " VALUES (?,?,?,?,?,?,?,?,?,?)",
@@ -191,7 +192,7 @@ class Index:
         return cursor.lastrowid
 
     def save(self, row: ContentRow, *, now_s: float) -> None:
-        self._run(
+        self.run(
             "UPDATE contents SET ino=?, path=?, generation=?, size=?, base_size=?, present=?, base_known=?,"
             " etag=?, etag_weak=?, mtime_s=?, validator_size=?,"
             " written=?, sent=?, acked=?, unknown=?, attempts=?, error=?, unanswered=?,"
@@ -226,12 +227,12 @@ class Index:
         return list(self._rows("WHERE written > acked OR unknown ORDER BY id", ()))
 
     def delete_content(self, content_id: int) -> None:
-        self._run("DELETE FROM contents WHERE id=?", (content_id,))
+        self.run("DELETE FROM contents WHERE id=?", (content_id,))
 
     def oldest_clean(self, limit: int) -> list[tuple[int, int]]:
         """(id, generation) of clean rows, least recently used first."""
         return list(
-            self._run(
+            self.run(
                 "SELECT id, generation FROM contents WHERE written <= acked AND NOT unknown"
                 " ORDER BY used_at LIMIT ?",
                 (limit,),
@@ -239,10 +240,10 @@ class Index:
         )
 
     def files_on_disk(self) -> set[tuple[int, int]]:
-        return set(self._run("SELECT id, generation FROM contents"))
+        return set(self.run("SELECT id, generation FROM contents"))
 
     def _rows(self, where: str, arguments: tuple[object, ...]) -> Iterator[ContentRow]:
-        for row in self._run(f"{_SELECT_ROW} {where}", arguments):  # `where` is a constant of a caller above
+        for row in self.run(f"{_SELECT_ROW} {where}", arguments):  # `where` is a constant of a caller above
             yield ContentRow(
                 id=row[0],
                 ino=row[1],
@@ -264,7 +265,7 @@ class Index:
     # --- what programs set and the server does not keep
 
     def save_locals(self, ino: int, parent_ino: int, kept: LocalAttributes) -> None:
-        self._run(
+        self.run(
             "INSERT OR REPLACE INTO locals"
             " (ino, parent, mode, mtime_ns, etag, etag_weak, mtime_s, validator_size)"
             " VALUES (?,?,?,?,?,?,?,?)",
@@ -278,10 +279,10 @@ class Index:
         )
 
     def delete_locals(self, ino: int) -> None:
-        self._run("DELETE FROM locals WHERE ino=?", (ino,))
+        self.run("DELETE FROM locals WHERE ino=?", (ino,))
 
     def locals_of(self, ino: int) -> LocalAttributes | None:
-        row = self._run(
+        row = self.run(
             "SELECT mode, mtime_ns, etag, etag_weak, mtime_s, validator_size FROM locals WHERE ino=?",
             (ino,),
         ).fetchone()
@@ -289,7 +290,7 @@ class Index:
 
     def locals_below(self, parent_ino: int) -> dict[int, LocalAttributes]:
         """All that is kept for the members of one folder, in one query."""
-        rows = self._run(
+        rows = self.run(
             "SELECT ino, mode, mtime_ns, etag, etag_weak, mtime_s, validator_size FROM locals WHERE parent=?",
             (parent_ino,),
         )
