@@ -43,6 +43,8 @@ class Capabilities:
     etags_in_propfind: bool | None = None
     takes_mtime: bool | None = None  # answered 'X-OC-MTime: accepted' to a PUT (servers.md 39)
     conditions: Conditions = "unknown"
+    writes_in_place: bool = False
+    move_condition_honoured: bool = False
 
     @classmethod
     def from_options(cls, headers: Mapping[str, str]) -> Capabilities:
@@ -79,6 +81,37 @@ class Capabilities:
         apache = any("apache.org/dav/propset" in token for token in self.dav_classes)
         sabre = "extended-mkcol" in self.dav_classes  # and Nextcloud, ownCloud
         return apache or sabre or self.is_nginx_dav or self.server.lower().startswith("lighttpd")
+
+    @property
+    def is_apache_dav(self) -> bool:
+        return any("apache.org/dav/propset" in token for token in self.dav_classes)
+
+    @property
+    def is_nextcloud(self) -> bool:
+        """Nextcloud and ownCloud: behind a file's name are its shares, versions and comments."""
+        return any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
+
+    @property
+    def may_stage(self) -> bool:
+        """Whether an upload may go to a temporary name and be moved over the old file.
+
+        Not on Nextcloud and ownCloud: there a MOVE replaces the file with all that hangs on it.
+        """
+        return not self.is_nextcloud
+
+    @property
+    def coarse_tags(self) -> bool:
+        """Whether a second write of the same size within one second may keep the tag (servers.md 9)."""
+        return not (self.is_apache_dav or self._is_lighttpd)
+
+    @property
+    def weak_tag_in_if(self) -> bool:
+        """`If: ([W/"..."])` compares weakly there (mod_dav; servers.md 10): it works for fresh files too."""
+        return self.is_apache_dav and "if" in self.methods
+
+    @property
+    def _is_lighttpd(self) -> bool:
+        return self.server.lower().startswith("lighttpd")
 
     def move_unsafe(self, name: str) -> bool:
         """True if MOVE to a place below or named `name` may end at another name on this server.
