@@ -57,7 +57,8 @@ class Logged(NamedTuple):
 class Change(NamedTuple):
     """One change of the tree. `client` is "" for the test itself.
 
-    `stored` is the content that a PUT brought, `gone` what this change overwrote or removed.
+    `stored` is the content that a PUT brought, `gone` what this change overwrote or removed. `late`: others
+    may have come between what its client looked at and this.
     """
 
     at_s: float
@@ -323,14 +324,17 @@ class FakeDav(httpx.AsyncBaseTransport):
             raise httpx.ReadError("the connection broke before the request took effect")
         body = b""
         try:
+            self._catch_up()
             early = self._early_answer(request, fault)
             if early is None or "100-continue" not in request.headers.get("expect", ""):
                 body = await _whole_body(request)
+                self._catch_up()
             if early is not None:
                 raise early
+            self._is_late = fault is not None and fault.delay_s > 0
             self._answer(request, body)
         except Answer as answer:
-            self._client = ""
+            self._client, self._is_late = "", False
             self.log.append(
                 Logged(request.method, shown, request.headers.get("depth"), answer.status, len(body))
             )
@@ -356,7 +360,6 @@ class FakeDav(httpx.AsyncBaseTransport):
 
     def _early_answer(self, request: httpx.Request, fault: Fault | None) -> Answer | None:
         """What can be said before the body has come."""
-        self._catch_up()
         if self.account is not None and request.headers.get("authorization") != _basic(self.account):
             return Answer(401, headers={"WWW-Authenticate": 'Basic realm="fake"'})
         if fault is not None and fault.status is not None:
@@ -369,7 +372,6 @@ class FakeDav(httpx.AsyncBaseTransport):
         return None
 
     def _answer(self, request: httpx.Request, body: bytes) -> None:
-        self._catch_up()
         method = self._methods.get(request.method)
         if method is None:
             raise Answer(405, headers={"Allow": ", ".join(self._methods)})

@@ -29,7 +29,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,20 +73,14 @@ class Kind:
     locks: bool = True
 
     @property
-    def holds_back_late_puts(self) -> bool:
-        """Whether each PUT carries a tag that the server checks: then one that comes late is refused."""
+    def checks_each_put(self) -> bool:
+        """Whether each PUT carries a condition that the server checks: then a late one is refused."""
         return self.etags == "strong" and self.conditions
 
 
-KINDS = (
-    Kind("strong"),
-    Kind("young"),
-    Kind("coarse"),
-    Kind("hidden"),
-    Kind("none"),
-    Kind("strong", conditions=False),
-    Kind("coarse", conditions=False, locks=False),
-)
+KINDS = (Kind("strong"), Kind("strong"), Kind("young"), Kind("coarse"), Kind("hidden"), Kind("none"))
+IGNORING = (Kind("strong", conditions=False), Kind("coarse", conditions=False, locks=False))
+INSTANT_S = 0.01  # the server answers at once: a look and the PUT that follows are in one instant
 
 # --- histories ------------------------------------------------------------------------------------------
 
@@ -183,13 +177,23 @@ class Ledger:
         tree = self.server.tree()
         there = {content for content in tree.values() if content is not None}
         missing = set(self.written) - self.superseded - there
-        if not self.kind.holds_back_late_puts:
-            missing -= {gone for change in self.server.changes if change.late for gone in change.gone}
+        if not self.kind.checks_each_put:
+            missing -= self._overwritten_unseen()
         for content in sorted(missing):
             self.complaints.append(f"lost update: {content!r}; the server has {tree!r}")
         self.complaints += [f"left on the server: {name}" for name in tree if ".davfs-" in name]
         if self.server.locks:
             self.complaints.append(f"left locked: {self.server.locks}")
+
+    def _overwritten_unseen(self) -> set[bytes]:
+        """What was stored after the look and before the PUT of somebody else."""
+        stored_s = {change.stored: change.at_s for change in self.server.changes if change.stored}
+        return {
+            gone
+            for change in self.server.changes
+            for gone in change.gone
+            if change.late or change.at_s - stored_s.get(gone, 0.0) <= INSTANT_S
+        }
 
 
 def _touches(changed: str, path: str) -> bool:
@@ -376,23 +380,24 @@ class Party:
         finally:
             await self.vfs.close(fd)
         await trio.sleep(linger_s)
-        await self._overwriting(self.vfs.rename(temporary, path), await self._read(path))
+        await self._overwriting(path, self.vfs.rename, temporary, path)
 
     async def do_unlink(self, path: str) -> None:
-        await self._overwriting(self.vfs.unlink(path), await self._read(path))
+        await self._overwriting(path, self.vfs.unlink, path)
 
     async def do_rename(self, old: str, new: str) -> None:
         if old != new:
-            await self._overwriting(self.vfs.rename(old, new), await self._read(new))
+            await self._overwriting(new, self.vfs.rename, old, new)
 
     async def do_rename_folder(self, old: str, new: str) -> None:
         if old != new:
             await self.vfs.rename(old, new, no_replace=True)
 
-    async def _overwriting(self, doing: Any, seen: bytes | None) -> None:
+    async def _overwriting(self, path: str, do: Callable[..., Awaitable[None]], *arguments: str) -> None:
         """Unlink and rename-over: POSIX removes whatever is there; what nobody here saw, too."""
+        seen = await self._read(path)
         count = len(self.server.changes)
-        await doing
+        await do(*arguments)
         removed = {
             gone
             for change in self.server.changes[count:]
@@ -521,12 +526,34 @@ MODEL = settings(
 )
 
 
+HISTORY: Any = {
+    "first": programs(steps, 6),
+    "second": programs(steps, 6),
+    "world": programs(world_steps, 6),
+    "order": st.random_module(),  # which of two tasks goes first, and how long waits are
+}
+
+
 @pytest.mark.timeout(LIMIT_S)
 @MODEL
-@given(st.sampled_from(KINDS), programs(steps, 6), programs(steps, 6), programs(world_steps, 6))
+@given(kind=st.sampled_from(KINDS), **HISTORY)
 @pytest.mark.expects_warning("")
-def test_two_clients_lose_nothing(kind: Kind, first: Program, second: Program, world: Program) -> None:
+def test_two_clients_lose_nothing(
+    kind: Kind, first: Program, second: Program, world: Program, order: object
+) -> None:
     """Whatever two clients and a third do, and whatever becomes of each PUT: no lost update, no conflict of a
     client with itself.
     """
+    play(kind, first, second, world)
+
+
+@pytest.mark.xfail(strict=True, reason="no LOCK and no look before a PUT where conditions are ignored")
+@pytest.mark.timeout(LIMIT_S)
+@MODEL
+@given(kind=st.sampled_from(IGNORING), **HISTORY)
+@pytest.mark.expects_warning("")
+def test_two_clients_on_a_server_that_ignores_conditions(
+    kind: Kind, first: Program, second: Program, world: Program, order: object
+) -> None:
+    """The same where If-Match and If-None-Match mean nothing, up to what comes between a look and a PUT."""
     play(kind, first, second, world)
