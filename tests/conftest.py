@@ -1,7 +1,8 @@
 """Fixtures and rules for all tiers.
 
 Fixtures: `apache`, `nginx`, `wsgidav` (one server process each per session); `share` (a fresh folder on
-each of the three, so that a test runs three times); `apache_share`, `nginx_share`, `wsgidav_share`.
+each of the three, so that a test runs three times); `apache_share`, `nginx_share`, `wsgidav_share`. Further
+servers, not part of `share`: `rclone`, `rclone_share`.
 
 Rules, for every test:
 - A skip means that a part is missing on this machine. The end of the run lists them; with
@@ -23,11 +24,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import leaks
-from tests.servers import Apache, MissingPart, Nginx, Server, Share, WsgiDav
+from tests.servers import Apache, MissingPart, Nginx, Rclone, Server, Share, WsgiDav
 
 _HERE = Path(__file__).parent
 _TIERS = {"fakes", "unit", "property", "protocol", "faults", "mount", "tools"}
 _SERVERS: dict[str, type[Server]] = {"apache": Apache, "nginx": Nginx, "wsgidav": WsgiDav}
+_FURTHER: dict[str, type[Server]] = {"rclone": Rclone}
 _missing: dict[str, int] = {}  # reason -> number of tests that wanted it
 _leaked: list[str] = []
 _mounts_before: set[str] = set()
@@ -49,7 +51,7 @@ def _all_required() -> bool:
 
 def _served(name: str) -> Iterator[Server]:
     try:
-        server = _SERVERS[name]()
+        server = (_SERVERS | _FURTHER)[name]()
     except MissingPart as part:
         pytest.skip(str(part))
     with server:
@@ -69,6 +71,11 @@ def nginx() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def wsgidav() -> Iterator[Server]:
     yield from _served("wsgidav")
+
+
+@pytest.fixture(scope="session")
+def rclone() -> Iterator[Server]:
+    yield from _served("rclone")
 
 
 @pytest.fixture(params=sorted(_SERVERS))
@@ -94,6 +101,12 @@ def nginx_share(nginx: Server) -> Iterator[Share]:
 @pytest.fixture
 def wsgidav_share(wsgidav: Server) -> Iterator[Share]:
     with wsgidav.share() as one:
+        yield one
+
+
+@pytest.fixture
+def rclone_share(rclone: Server) -> Iterator[Share]:
+    with rclone.share() as one:
         yield one
 
 

@@ -1,6 +1,6 @@
 """Real WebDAV servers for the tests, each a private instance on loopback.
 
-    with Apache() as server:              # or Nginx(), SabreDav(), WsgiDav()
+    with Apache() as server:              # or Nginx(), Rclone(), SabreDav(), WsgiDav()
         httpx.put(server.url + "a.txt", content=b"x")
         assert [str(r) for r in server.log_requests()] == ["PUT /a.txt 201"]
 
@@ -19,6 +19,7 @@ from tests.servers.base import LoggedRequest, MissingPart, Server, Share
 from tests.servers.certificates import Certificates
 from tests.servers.meter import Exchange
 from tests.servers.nginx import Nginx
+from tests.servers.rclone import Rclone
 from tests.servers.relay import Relay
 from tests.servers.sabre import SabreDav
 from tests.servers.wsgidav_server import WsgiDav
@@ -30,6 +31,7 @@ __all__ = [
     "LoggedRequest",
     "MissingPart",
     "Nginx",
+    "Rclone",
     "Relay",
     "SabreDav",
     "Server",
