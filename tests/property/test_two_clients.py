@@ -44,7 +44,7 @@ from hypothesis import strategies as st
 
 from davfs.errors import DavfsError
 from davfs.fs.settings import Settings
-from tests.fakes.davserver import Answer, ETags, FakeDav, Fault
+from tests.fakes.davserver import Answer, Change, ETags, FakeDav, Fault
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
 
@@ -133,6 +133,8 @@ class Ledger:
     server: FakeDav
     kind: Kind
     written: dict[bytes, str] = field(default_factory=dict)  # content -> who
+    places: dict[bytes, tuple[str, int]] = field(default_factory=dict)  # content -> where, renames before it
+    renames: list[tuple[str, str]] = field(default_factory=list)
     superseded: set[bytes] = field(default_factory=set)
     complaints: list[str] = field(default_factory=list)
     _serial: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -142,9 +144,18 @@ class Ledger:
         serial = next(self._serial)
         return f"<{who}{serial}>".encode() + b"." * serial
 
-    def wrote(self, who: str, content: bytes) -> None:
+    def wrote(self, who: str, path: str, content: bytes) -> None:
         note(f"    {who} wrote {content!r}")
         self.written[content] = who
+        self.places[content] = (path, len(self.renames))
+
+    def names(self, content: bytes) -> set[str]:
+        """Where it may be: where it was written, and wherever that was renamed to since."""
+        path, count = self.places[content]
+        found = {path}
+        for old, new in self.renames[count:]:
+            found |= {new + one[len(old) :] for one in found if f"{one}/".startswith(f"{old}/")}
+        return found
 
     def supersede(self, *contents: bytes) -> None:
         self.superseded.update(contents)
@@ -160,22 +171,19 @@ class Ledger:
             self.complaints.append(f"read {content!r}, which nobody wrote")
 
     def check_conflict(self, who: str, twin: str) -> None:
-        """Called the moment that a client decides for a conflict copy."""
+        """Called the moment that a client decides for a conflict copy: is what it met somebody else's?"""
         path = twin.lstrip("/").partition(" (conflict ")[0]
-        touched = [change for change in self.server.changes if _touches(change.path, path)]
-        touched += [change for change in self.server.changes if _touches(change.destination, path)]
-        if any(change.client != who for change in touched[-1:]):
-            return
+        touched = [change for change in self.server.changes if _touches(change, path)]
+        others = [change for change in touched if change.client != who]
+        if others and (others[-1] is touched[-1] or touched[-1].late):
+            return  # late: an own PUT that came back after somebody removed what it had made
         held = self.server.tree().get(path)
-        author = self.written.get(held) if held is not None else None
-        if author in {None, who} and not any(c.client != who for c in touched):
+        if held is None or self.written.get(held, who) == who:
             self.complaints.append(f"{who} is in conflict with itself at {path!r}: {held!r} is its own")
-        elif held is not None and author == who:
-            self.complaints.append(f"{who} is in conflict with itself at {path!r}: it wrote {held!r}")
 
     def check_end(self) -> None:
         tree = self.server.tree()
-        there = {content for content in tree.values() if content is not None}
+        there = {content for path, content in tree.items() if self._may_be_there(path, content)}
         missing = set(self.written) - self.superseded - there
         if not self.kind.checks_each_put:
             missing -= self._overwritten_unseen()
@@ -184,6 +192,10 @@ class Ledger:
         self.complaints += [f"left on the server: {name}" for name in tree if ".davfs-" in name]
         if self.server.locks:
             self.complaints.append(f"left locked: {self.server.locks}")
+
+    def _may_be_there(self, path: str, content: bytes | None) -> bool:
+        head, mark, tail = path.partition(" (conflict ")
+        return content in self.written and head in self.names(content) and (not mark or "/" not in tail)
 
     def _overwritten_unseen(self) -> set[bytes]:
         """What was stored after the look and before the PUT of somebody else."""
@@ -196,8 +208,9 @@ class Ledger:
         }
 
 
-def _touches(changed: str, path: str) -> bool:
-    return bool(changed) and f"{path}/".startswith(f"{changed}/")
+def _touches(change: Change, path: str) -> bool:
+    places = [place for place in (change.path, change.destination) if place]
+    return any(f"{path}/".startswith(f"{place}/") for place in places)
 
 
 class Line(httpx.AsyncBaseTransport):
@@ -325,7 +338,7 @@ class Party:
             await trio.sleep(think_s)
             await self.vfs.ftruncate(fd, 0)
             self.ledger.supersede(seen)
-            await self._write(fd, self.ledger.content(self.who), 0, fsync=fsync)
+            await self._write(fd, path, fsync=fsync)
             await trio.sleep(linger_s)
         finally:
             await self.vfs.close(fd)
@@ -338,7 +351,7 @@ class Party:
             added = self.ledger.content(self.who)
             assert await self.vfs.pwrite(fd, added, len(seen)) == len(added)
             self.ledger.supersede(seen)
-            self.ledger.wrote(self.who, seen + added)
+            self.ledger.wrote(self.who, path, seen + added)
             await self._fsync(fd, seen + added, wanted=fsync)
         finally:
             await self.vfs.close(fd)
@@ -350,13 +363,14 @@ class Party:
         if seen is not None:
             self.ledger.supersede(seen)
         try:
-            await self._write(fd, self.ledger.content(self.who), 0, fsync=False)
+            await self._write(fd, path, fsync=False)
         finally:
             await self.vfs.close(fd)
 
-    async def _write(self, fd: int, content: bytes, offset: int, *, fsync: bool) -> None:
-        assert await self.vfs.pwrite(fd, content, offset) == len(content)
-        self.ledger.wrote(self.who, content)
+    async def _write(self, fd: int, path: str, *, fsync: bool) -> None:
+        content = self.ledger.content(self.who)
+        assert await self.vfs.pwrite(fd, content, 0) == len(content)
+        self.ledger.wrote(self.who, path, content)
         await self._fsync(fd, content, wanted=fsync)
 
     async def _fsync(self, fd: int, content: bytes, *, wanted: bool) -> None:
@@ -376,10 +390,11 @@ class Party:
         temporary = f"{folder}/" * bool(folder) + f"{self.who}.tmp{next(self._temporary)}"
         fd = await self.vfs.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            await self._write(fd, self.ledger.content(self.who), 0, fsync=False)
+            await self._write(fd, temporary, fsync=False)
         finally:
             await self.vfs.close(fd)
         await trio.sleep(linger_s)
+        self.ledger.renames.append((temporary, path))
         await self._overwriting(path, self.vfs.rename, temporary, path)
 
     async def do_unlink(self, path: str) -> None:
@@ -387,10 +402,12 @@ class Party:
 
     async def do_rename(self, old: str, new: str) -> None:
         if old != new:
+            self.ledger.renames.append((old, new))
             await self._overwriting(new, self.vfs.rename, old, new)
 
     async def do_rename_folder(self, old: str, new: str) -> None:
         if old != new:
+            self.ledger.renames.append((old, new))
             await self.vfs.rename(old, new, no_replace=True)
 
     async def _overwriting(self, path: str, do: Callable[..., Awaitable[None]], *arguments: str) -> None:
@@ -437,13 +454,14 @@ class World:
     def do_put(self, path: str) -> None:
         content = self.ledger.content("x")
         self.server.put(path, content)
-        self.ledger.wrote("", content)
+        self.ledger.wrote("", path, content)
 
     def do_delete(self, path: str) -> None:
         self.server.delete(path)
 
     def do_move(self, old: str, new: str) -> None:
         if old != new:
+            self.ledger.renames.append((old, new))
             self.server.move(old, new)
 
 
