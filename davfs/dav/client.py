@@ -34,6 +34,7 @@ import trio
 from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, decode_href, shown
 from davfs.dav.lanes import Preflight
+from davfs.dav.limits import UploadLimit
 from davfs.dav.multistatus import (
     PROPFIND_PREFLIGHT,
     PROPFIND_QUOTA,
@@ -141,6 +142,7 @@ class Client:
         self._up_bytes = 0
         self._down_bytes = 0
         self.capabilities = Capabilities()
+        self.upload_limit = UploadLimit()
 
     # --- what callers ask of the wire ---------------------------------------------------------------
 
@@ -220,6 +222,7 @@ class Client:
         request = replace(request, preflight=self._preflight(request, if_match, if_none_match=if_none_match))
         async with self._answer(request) as answer:
             await self._check_put(request, answer)
+            self.upload_limit = self.upload_limit.stored(body.size_bytes)
             return self._learn_put(answer, mtime_sent=mtime_s is not None)
 
     async def mkcol(self, path: DavPath) -> None:
@@ -400,6 +403,8 @@ class Client:
         raise kind(f"{request.label}: {len(failures)} failed, {where} with {status}", status=status)
 
     async def _check_put(self, request: _Request, answer: Incoming) -> None:
+        if answer.status == 413 and request.content is not None:
+            self.upload_limit = self.upload_limit.refused(request.content.size_bytes, self._clock())
         if answer.status in (404, 409):
             raise ParentMissing(
                 f"{request.label}: the server answered {answer.status}, the folder may be missing",
@@ -473,6 +478,10 @@ class Client:
                 return incoming
             location = incoming.headers.get("location", "")
             await incoming.finish()
+            if not location:  # it would be sent to the same address again
+                raise ProtocolError(
+                    f"{request.label}: the server answered {incoming.status} without Location"
+                )
             url = self._redirected(request, str(incoming.url), location)
         raise ProtocolError(f"{request.label}: more than {_MOST_REDIRECTS} redirects")
 
