@@ -12,7 +12,7 @@
     ├── StaleVersion          the server's version is not the one this handle has open
     └── ServerRefused         a final status; one sub-class per meaning
         ├── Unauthorized      401, 407
-        ├── Forbidden         403, 405, 451; 415 on PUT: a kind of file that it does not take
+        ├── Forbidden         403, 405, 451; 415 of a file: a kind that it does not take
         ├── NotFound          404, 410
         ├── AlreadyExists     405 on MKCOL, 412 on Overwrite: F
         ├── ParentMissing     409 where a parent is needed
@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class DavfsError(Exception):
@@ -48,6 +48,11 @@ class DavfsError(Exception):
     errno: int = errno.EIO
     retry_helps: ClassVar[bool] = False
     log_level: ClassVar[int] = logging.INFO
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """Whether the server may have done what was asked all the same: then it has to be looked up."""
+        return False
 
 
 class PosixError(DavfsError):
@@ -83,6 +88,10 @@ class LinkError(DavfsError):
     retry_helps = True
     log_level = logging.WARNING
 
+    @property
+    def outcome_unknown(self) -> bool:
+        return not isinstance(self, Unreachable)
+
 
 class Unreachable(LinkError):
     """No connection: unknown host, refused, TLS failure. The request did not reach the server."""
@@ -106,6 +115,10 @@ class ProtocolError(DavfsError):
     errno = errno.EIO
     log_level = logging.WARNING
 
+    @property
+    def outcome_unknown(self) -> bool:
+        return True
+
 
 class StaleVersion(DavfsError):
     """The resource changed on the server under an open handle (promise 4: never mix versions)."""
@@ -120,6 +133,11 @@ class ServerRefused(DavfsError):
         super().__init__(text or f"the server answered {status}")
         self.status = status
         self.retry_after_s = retry_after_s
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """A 500 may come after the work was done, a 502 or 504 from a proxy that did not wait for the end."""
+        return self.status >= 500 and self.status not in _NOTHING_DONE
 
 
 class Unauthorized(ServerRefused):
@@ -192,6 +210,7 @@ class ServerFailure(ServerRefused):
     log_level = logging.WARNING
 
 
+_NOTHING_DONE: Final = frozenset({501, 503, 505, 507})
 _BY_STATUS: dict[int, type[ServerRefused]] = {
     401: Unauthorized,
     407: Unauthorized,
@@ -224,6 +243,7 @@ _BY_STATUS: dict[int, type[ServerRefused]] = {
 _BY_VERB: dict[tuple[str, int], type[ServerRefused]] = {
     ("MKCOL", 405): AlreadyExists,  # RFC 4918 9.3.1: the name is taken
     ("PUT", 415): Forbidden,
+    ("GET", 415): Forbidden,
     **{(verb, 409): ParentMissing for verb in ("PUT", "MKCOL", "MOVE", "COPY", "LOCK")},
     **{(verb, status): ServerRefused for verb in ("GET", "PUT") for status in (501, 505)},
 }

@@ -232,7 +232,7 @@ class Client:
     async def delete(self, path: DavPath, *, is_collection: bool, if_match: ETag | None = None) -> None:
         headers = {**_PLAIN, **_conditions(if_match)}
         request = _Request("DELETE", path, headers, is_collection=is_collection)
-        await self._change(request, is_long=is_collection)
+        await self._change(request)  # of a folder only when it is empty, so it takes no longer than any other
 
     async def move(self, src: DavPath, dst: DavPath, *, is_collection: bool, overwrite: bool) -> None:
         """Raises PreconditionFailed when `dst` exists and `overwrite` is False."""

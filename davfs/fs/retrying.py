@@ -32,6 +32,7 @@ LATER_S: Final = 60.0
 LATER_MAX_S: Final = 900.0
 HOPELESS_S: Final = 3600.0
 HOPELESS_MAX_S: Final = 6 * 3600.0
+LONGEST_SPREAD_S: Final = 240.0  # after Retry-After: 3600 the files of a folder come within a minute
 
 # ProtocolError: a proxy's error page, the login page of a hotel. PosixError: the cache disk.
 _PASSED_BY_OTHERS: Final = (Locked, NoSpace, Unauthorized, ProtocolError, PosixError)
@@ -40,12 +41,12 @@ _PASSED_BY_OTHERS: Final = (Locked, NoSpace, Unauthorized, ProtocolError, PosixE
 def next_try_s(error: DavfsError, attempts: int, *, dice: float = 0.0) -> float:
     """Seconds until the next try, after `attempts` (from 1) that failed, the last one with `error`.
 
-    `dice` in [0, 1) shortens the wait by up to a quarter, so that files that failed together do not come back
-    together. What Retry-After asked for is never shortened; the wire believes at most a day of it.
+    `dice` in [0, 1) prolongs the wait by up to a quarter, so that files that failed together do not come back
+    together. Retry-After is waited for to its end; the wire believes at most a day of it.
     """
     asked_s = error.retry_after_s if isinstance(error, ServerRefused) else None
-    planned_s = _planned_s(error, attempts, asked=asked_s is not None) * (1.0 - dice / 4.0)
-    return max(planned_s, asked_s or 0.0)
+    planned_s = max(_planned_s(error, attempts, asked=asked_s is not None), asked_s or 0.0)
+    return planned_s + dice / 4.0 * min(planned_s, LONGEST_SPREAD_S)
 
 
 def _planned_s(error: DavfsError, attempts: int, *, asked: bool) -> float:
