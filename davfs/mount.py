@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,14 +16,15 @@ from typing import Any, Final
 import trio
 
 from davfs import __version__, control, fuse
+from davfs.answers import handlers
 from davfs.config import Config
 from davfs.credentials import Login, from_file
 from davfs.dav.auth import Authenticator, Credentials, Token, TokenSource, build_auth
 from davfs.dav.client import Client
 from davfs.dav.lanes import Lanes, LaneSettings, Proxies, tls_context
-from davfs.dav.resource import ROOT, Resource
+from davfs.dav.resource import Resource
 from davfs.errors import DavfsError
-from davfs.exitcodes import CommandFailed, Exit
+from davfs.exitcodes import Exit
 from davfs.fs.content import ContentStore
 from davfs.fs.filesystem import Filesystem
 from davfs.fs.index import Index
@@ -49,8 +49,8 @@ async def serve(config: Config, login: Login | None, *, ready: Callable[[], None
             try:
                 filesystem = Filesystem(client, store, config.settings())
                 filesystem.learn_root(await _connected(client, config.url))
-                handlers = _handlers(config, filesystem, client, auth)
-                return await _serve_share(config, filesystem, handlers, ready)
+                answers = handlers(config, filesystem, client, auth)
+                return await _serve_share(config, filesystem, answers, ready)
             finally:
                 with trio.CancelScope(shield=True), trio.move_on_after(2):
                     await client.aclose()
@@ -110,7 +110,7 @@ def _lanes(config: Config, auth: Authenticator) -> Lanes:
 async def _serve_share(
     config: Config,
     filesystem: Filesystem,
-    handlers: Mapping[str, control.Handler],
+    answers: Mapping[str, control.Handler],
     ready: Callable[[], None],
 ) -> int:
     async with trio.open_nursery() as background:
@@ -119,7 +119,7 @@ async def _serve_share(
             log.warning("%d files from the last run are not on the server yet: sending them", left)
         fuse.mount(filesystem, config.mountpoint, config.fuse_options())
         try:
-            await _until_unmounted(config, filesystem, handlers, ready)
+            await _until_unmounted(config, filesystem, answers, ready)
         finally:
             fuse.unmount()
         left = await _drain(filesystem)
@@ -130,12 +130,12 @@ async def _serve_share(
 async def _until_unmounted(
     config: Config,
     filesystem: Filesystem,
-    handlers: Mapping[str, control.Handler],
+    answers: Mapping[str, control.Handler],
     ready: Callable[[], None],
 ) -> None:
     async with trio.open_nursery() as nursery:
         path = control.socket_path(config.mountpoint, os.geteuid(), os.environ)
-        await nursery.start(control.serve_control, path, handlers)
+        await nursery.start(control.serve_control, path, answers)
         nursery.start_soon(_stop_at_signal, filesystem)
         nursery.start_soon(_announce, config, ready)
         await fuse.handle_requests(filesystem)
@@ -179,47 +179,3 @@ async def _drain(filesystem: Filesystem) -> int:
     if left:
         log.error("%d files are not on the server; the next mount resumes them", left)
     return left
-
-
-def _handlers(
-    config: Config, filesystem: Filesystem, client: Client, auth: Authenticator
-) -> Mapping[str, control.Handler]:
-    started = time.time()
-
-    async def status(_: Mapping[str, Any]) -> Mapping[str, object]:
-        return {
-            "url": config.url,
-            "user": config.username,
-            "mountpoint": config.mountpoint,
-            "pid": os.getpid(),
-            "uptime_s": round(time.time() - started, 1),
-            "authentication": _authentication(auth),
-            "scheme": auth.scheme_in_use,
-            **filesystem.status(),
-        }
-
-    async def sync(request: Mapping[str, Any]) -> Mapping[str, object]:
-        return {"left": await filesystem.sync(control.requested_timeout_s(request))}
-
-    async def credentials(request: Mapping[str, Any]) -> Mapping[str, object]:
-        """`davfs login`: tries the new password once; if the server takes it, all that waits is sent."""
-        password = request.get("password")
-        if config.username is None or not isinstance(password, str) or not password:
-            raise CommandFailed("this mount has no user name, so that a password is of no use to it")
-        auth.replace(Credentials(config.username, password))
-        try:
-            await client.stat(ROOT, is_collection=True)
-        except DavfsError as error:  # refused: the state tells; away: it is tried when the server is back
-            log.info("after new credentials: %s", error)
-        if auth.state != "refused":
-            await filesystem.sync(0)  # waits for nothing, and starts every upload
-        return {"authentication": _authentication(auth)}
-
-    return {"status": status, "sync": sync, "credentials": credentials}
-
-
-def _authentication(auth: Authenticator) -> str:
-    """For people and programs: `unauthenticated` is the state that only `davfs login` ends."""
-    if auth.is_anonymous:
-        return "anonymous"
-    return "unauthenticated" if auth.state == "refused" else auth.state
