@@ -29,12 +29,13 @@ from davfs.errors import (
     StaleVersion,
 )
 from davfs.fs.content import Content, ContentStore, path_bytes
+from davfs.fs.delivery import FileBody
 from davfs.fs.files import Files
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
 from davfs.fs.settings import Settings
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
-from davfs.fs.upload import FileBody, Uploads
+from davfs.fs.upload import Uploads
 
 SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
 
@@ -301,7 +302,7 @@ class Namespace:
             content.life = content.life.found_unapplied()
             content.save()
         elif not resource.is_collection:
-            await self._uploads.is_ours(node, content, resource)
+            await self._uploads.delivery.is_ours(node, content, resource)
 
     async def _is_base(self, node: Node, content: Content) -> bool:
         """Whether the server still has the version that ours is based on."""

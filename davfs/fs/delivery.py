@@ -1,0 +1,236 @@
+"""One file to the server: look up, PUT with a precondition, verify, compare.
+
+What to do is decided by `lifecycle.next_step`; this module performs it. Never sends DELETE. Raises what
+stands in the way; the file is then as dirty as before, and its life tells what the server may hold.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from davfs.dav.hrefs import shown
+from davfs.dav.resource import Resource, Validator
+from davfs.errors import (
+    AlreadyExists,
+    DavfsError,
+    Forbidden,
+    NotFound,
+    ParentMissing,
+    PreconditionFailed,
+    ServerRefused,
+    StaleVersion,
+)
+from davfs.fs.conflict import Conflicts
+from davfs.fs.content import Content, new_digest
+from davfs.fs.download import Downloads
+from davfs.fs.inodes import Node
+from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
+from davfs.fs.queue import Pending
+from davfs.fs.tree import Tree
+from davfs.fs.verification import Verification
+
+BODY_PIECE: Final = 256 * 1024
+STEPS_MAX: Final = 12  # a file that needs more steps than this has a server that contradicts itself
+HTTP_METHOD_NOT_ALLOWED: Final = 405
+
+
+class FileBody:
+    """A request body: the file as it was when the PUT began. Iterable again from the start."""
+
+    def __init__(self, fd: int, size_bytes: int) -> None:
+        self._fd = fd
+        self._size = size_bytes
+        self.digest = None if size_bytes else new_digest().digest()  # known when all of it was read
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        at, summed = 0, new_digest()
+        while at < self._size:
+            piece = os.pread(self._fd, min(BODY_PIECE, self._size - at), at)
+            if not piece:
+                raise DavfsError("the cached file is shorter than it was")
+            at += len(piece)
+            summed.update(piece)
+            if at == self._size:
+                self.digest = summed.digest()
+            yield piece
+
+
+class Delivery:
+    """`free_slot` is called when the body is sent and only the answer's meaning is left to find out."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        downloads: Downloads,
+        conflicts: Conflicts,
+        verification: Verification,
+        free_slot: Callable[[Pending], None],
+    ) -> None:
+        self._tree = tree
+        self._downloads = downloads
+        self._conflicts = conflicts
+        self._verification = verification
+        self._free_slot = free_slot
+        self.sent_files = 0
+
+    async def settle(self, pending: Pending) -> None:
+        """Step by step until the server has the file. Raises what stands in the way."""
+        content = pending.content
+        found: LookedUp | None = None
+        trust_tags = True
+        for _ in range(STEPS_MAX):
+            if content.orphan or pending.node.content is not content:
+                return
+            todo = next_step(
+                content.life, content.base, found, our_sizes={content.size_bytes, *content.unanswered.sizes}
+            )
+            match todo.step:
+                case Step.NOTHING:
+                    return
+                case Step.LOOK_UP:
+                    found = await self._look_up(pending.node)
+                case Step.PUT_NEW | Step.PUT_OVER:
+                    found, refused = await self._try_put(pending, todo if trust_tags else Next(todo.step))
+                    # lighttpd says 412 to the right tag of an aged file (servers.md, table 5): after one
+                    # refusal it is the look-up right before the PUT that protects.
+                    trust_tags = trust_tags and not refused
+                    if found is None and not content.life.unknown and not refused:
+                        return
+                case Step.COMPARE if await self._compared(pending, found):
+                    found = None
+                case Step.COMPARE | Step.CONFLICT:
+                    await self._conflicts.keep_both(pending)
+                    return
+        raise ServerRefused(f"{shown(pending.node.path)}: the server's answers contradict each other")
+
+    async def _try_put(self, pending: Pending, todo: Next) -> tuple[LookedUp | None, bool]:
+        """One PUT: (what the server holds, as far as it was asked; whether a precondition was refused)."""
+        try:
+            return await self._put(pending, todo), False
+        except (PreconditionFailed, StaleVersion):
+            return await self._look_up(pending.node), True
+        except (ParentMissing, NotFound):
+            await self._make_parents(pending.node)
+            return await self._look_up(pending.node), False
+        except Forbidden as error:
+            found = await self._look_up(pending.node)
+            if error.status == HTTP_METHOD_NOT_ALLOWED and found.resource is not None:
+                return found, True  # a folder has the name (lighttpd, WsgiDAV)
+            raise
+
+    async def _compared(self, pending: Pending, found: LookedUp | None) -> bool:
+        resource = found.resource if found is not None else None
+        return resource is not None and await self.is_ours(pending.node, pending.content, resource)
+
+    async def _look_up(self, node: Node) -> LookedUp:
+        try:
+            return LookedUp(await self._tree.client.stat(node.path))
+        except NotFound:
+            return LookedUp(None)
+
+    async def _put(self, pending: Pending, todo: Next) -> LookedUp | None:
+        """One PUT. Returns what verification found when that is not what we sent."""
+        node, content = pending.node, pending.content
+        await self._downloads.ensure_whole(content, lambda: node.path)
+        content.life = content.life.put_begins()
+        content.save()
+        size, mtime_ns = content.size_bytes, content.mtime_ns
+        with content.steady() as fd:
+            body = FileBody(fd, size)
+            try:
+                result = await self._tree.client.put(
+                    node.path,
+                    body,
+                    if_match=todo.if_match,
+                    if_none_match=todo.step is Step.PUT_NEW,
+                    mtime_s=mtime_ns // 1_000_000_000,
+                )
+            except BaseException as error:
+                self._unanswered(content, body, error)
+                raise
+        if result.etag is not None:
+            self._acknowledge(pending, Validator(result.etag, None, size))
+            return None
+        self._free_slot(pending)
+        return await self._verify(pending, size)
+
+    def _unanswered(self, content: Content, body: FileBody, error: BaseException) -> None:
+        """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
+        refused = isinstance(error, ServerRefused) and (error.status < 500 or error.status in {501, 503, 507})
+        if refused:
+            content.life = content.life.put_refused()
+        elif body.digest is not None:
+            content.unanswered = content.unanswered.with_body(body.size_bytes, body.digest)
+        content.save()
+
+    def _acknowledge(self, pending: Pending, version: Validator) -> None:
+        content = pending.content
+        content.life = content.life.put_succeeded()
+        content.base = version
+        content.base_size = version.size_bytes or 0
+        content.attempts, content.error = 0, None
+        content.unanswered = Unanswered()
+        content.save()
+        self.sent_files += 1
+        self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
+
+    async def _verify(self, pending: Pending, size: int) -> LookedUp | None:
+        """No ETag came back: ask what the server holds, one question for a whole folder."""
+        resource = await self._verification.held(pending.node)
+        if resource is not None and not resource.is_collection and resource.size_bytes == size:
+            self._acknowledge(pending, resource.validator)
+            return None
+        return LookedUp(resource)
+
+    async def _make_parents(self, node: Node) -> None:
+        """Somebody removed the folder under an unsent file: an edit wins over a deletion."""
+        missing: list[Node] = []
+        folder = node.parent
+        while folder is not None and folder.parent is not None:
+            try:
+                await self._tree.client.stat(folder.path)
+                break
+            except NotFound:
+                missing.append(folder)
+                folder = folder.parent
+        if not missing:
+            raise ParentMissing(
+                f"PUT {shown(node.path)}: the server answered 404 or 409 although the folder exists"
+            )
+        for folder in reversed(missing):
+            try:
+                await self._tree.client.mkcol(folder.path)
+            except AlreadyExists:
+                continue
+
+    async def is_ours(self, node: Node, content: Content, resource: Resource) -> bool:
+        """Whether the server's bytes are ours: what we hold now, or what the unanswered PUT sent.
+
+        If so that is noted: it is the version that ours is based on.
+        """
+        life, version = content.life, resource.validator
+        at, summed, same_as_now = 0, new_digest(), content.complete
+        async with self._tree.client.get(node.path) as download:
+            async for chunk in download:
+                summed.update(chunk)
+                same_as_now = same_as_now and await content.read(at, len(chunk)) == chunk
+                at += len(chunk)
+            if not version.same_version(download.validator):
+                return False
+        if same_as_now and at == content.size_bytes and content.life == life:
+            content.life = Life(life.written, life.written, life.written)
+            content.unanswered = Unanswered()
+        elif content.unanswered.has(summed.digest()):
+            content.life = content.life.found_unapplied()  # an older one of ours: the newest is to be sent
+        else:
+            return False
+        content.base, content.base_size = version, at
+        content.save()
+        self._tree.uploaded(node, content, version.etag, version.mtime_s)
+        return True
