@@ -340,9 +340,17 @@ def unmount() -> None:
 
 
 async def _deliver_invalidations(filesystem: Filesystem) -> None:
-    async for inode in filesystem.invalidations:
+    async for what in filesystem.invalidations:
         with suppress(OSError):  # ENOENT: the kernel has forgotten it
-            await trio.to_thread.run_sync(pyfuse3.invalidate_inode, InodeT(inode), abandon_on_cancel=True)
+            await trio.to_thread.run_sync(_invalidate, what, abandon_on_cancel=True)
+
+
+def _invalidate(what: int | tuple[int, str]) -> None:
+    """The pages and attributes of an inode, or which inode a name of a folder is."""
+    if isinstance(what, int):
+        pyfuse3.invalidate_inode(InodeT(what))
+    else:
+        pyfuse3.invalidate_entry(InodeT(what[0]), FileNameT(os.fsencode(what[1])))
 
 
 def _widen_read_ahead(mountpoint: str) -> None:

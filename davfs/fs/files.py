@@ -18,6 +18,7 @@ from davfs.errors import DavfsError, PosixError, StaleVersion
 from davfs.fs.attributes import Opened
 from davfs.fs.content import FILE_SIZE_MAX, Content, ContentStore
 from davfs.fs.download import Downloads
+from davfs.fs.failures import Failures
 from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
 from davfs.fs.metadata import Entry
@@ -39,6 +40,7 @@ class Files:
         downloads: Downloads,
         uploads: Uploads,
         handles: Handles,
+        failures: Failures,
         settings: Settings,
     ) -> None:
         self._tree = tree
@@ -46,6 +48,7 @@ class Files:
         self._downloads = downloads
         self._uploads = uploads
         self._handles = handles
+        self._failures = failures
         self._settings = settings
 
     # --- opening
@@ -58,11 +61,12 @@ class Files:
             raise PosixError(errno.EROFS)
         self._tree.nodes.pin(node)
         try:
-            content = await self._current(node)
+            content = await self._current_for(node, writing=writing)
         except DavfsError:
             self._tree.nodes.unpin(node)
             raise
         file = self._handles.open_file(node, content, flags)
+        self._failures.opened(file)
         keep = node.kernel_content == content.id
         node.kernel_content = content.id
         if writing and flags & os.O_TRUNC:
@@ -72,6 +76,17 @@ class Files:
                 self.release(file.number)
                 raise
         return Opened(file.number, keep)
+
+    async def _current_for(self, node: Node, *, writing: bool) -> Content:
+        """The version to open. Whoever will write is told first what became of the last change."""
+        content = await self._current(node)
+        if writing:
+            try:
+                self._failures.tell_at_open(content)
+            except DavfsError:
+                self._tree.let_go(node, content)
+                raise
+        return content
 
     async def _empty(self, node: Node, content: Content) -> None:
         """O_TRUNC. A file that is empty already is not sent again; only its mtime moves."""
@@ -251,8 +266,10 @@ class Files:
         return written
 
     def _still_current(self, file: OpenFile) -> None:
-        """A handle of a version that was replaced by somebody else must not write into the new one."""
-        if file.node.content is not file.content and not file.content.orphan:
+        """A handle of a version that was replaced or given up must not write: nobody would ever read it."""
+        if file.discarded:
+            raise StaleVersion(f"{file.node.name}: its unsent changes were discarded")
+        if file.node.content is not file.content and not file.node.unlinked:
             raise StaleVersion(f"{file.node.name}: changed on the server while it was open")
 
     def _noted(self, node: Node, content: Content, *, was_dirty: bool) -> None:
@@ -310,15 +327,24 @@ class Files:
     # --- durability
 
     async def flush(self, handle: int) -> None:
-        """close(2): with close=sync it waits until the server has the file."""
+        """close(2): with close=sync it waits until the server has the file; else it tells what is known."""
         file = self._handles.file(handle)
         if self._settings.close_sync and file.wrote:
             await self.fsync(handle)
+        elif file.writable:
+            self._failures.tell_at_close(file)
 
     async def fsync(self, handle: int) -> None:
+        """0 means that the server has it. A file in error is tried again: the answer is never an old one."""
         file = self._handles.file(handle)
+        if file.discarded:
+            raise StaleVersion(f"{file.node.name}: its unsent changes were discarded")
         if file.content.dirty:
-            await self._uploads.flush(file.node, file.content)
+            try:
+                await self._uploads.flush(file.node, file.content)
+            except DavfsError:
+                self._failures.told(file)
+                raise
 
     async def keep_readable(self, node: Node) -> bool:
         """Before an open file is removed or replaced: its handles must go on reading.

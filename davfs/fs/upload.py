@@ -9,6 +9,7 @@ A file waits `write_back_s` after it was closed, so that write-temporary-and-ren
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -51,6 +52,7 @@ class Uploads:
         self.delivery = Delivery(
             tree, downloads, self._conflicts, Verification(tree, self._queue), self._free_slot
         )
+        self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
         tree.store.stop_upload = self._stop
 
     @property
@@ -208,6 +210,7 @@ class Uploads:
         content.attempts += 1
         content.error = str(error)
         content.save()
+        self.failed(content, error)
         if error.retry_helps:
             delay_s = min(RETRY_MAX_S, RETRY_MIN_S * 2 ** min(content.attempts - 1, 10))
         elif isinstance(error, Locked | NoSpace | Unauthorized):
