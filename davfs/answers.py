@@ -20,6 +20,7 @@ from davfs.dav.resource import ROOT
 from davfs.errors import DavfsError
 from davfs.exitcodes import CommandFailed
 from davfs.fs.filesystem import Filesystem
+from davfs.shutdown import Ending
 
 log = logging.getLogger("davfs.answers")
 
@@ -59,7 +60,59 @@ def handlers(
             await filesystem.sync(0)  # waits for nothing, and starts every upload
         return {"authentication": _authentication(auth)}
 
-    return {"status": status, "sync": sync, "credentials": credentials}
+    return {
+        "status": status,
+        "sync": sync,
+        "credentials": credentials,
+        **_unsent_answers(config, filesystem),
+    }
+
+
+def _unsent_answers(config: Config, filesystem: Filesystem) -> Mapping[str, control.Handler]:
+    """`davfs pending`."""
+
+    async def pending(request: Mapping[str, Any]) -> Mapping[str, object]:
+        rows = filesystem.unsent.rows()
+        most = request.get("most")
+        return {
+            "files": rows[:most] if isinstance(most, int) and most >= 0 else rows,
+            "count": len(rows),
+            "conflicts": filesystem.unsent.conflicts(),
+            "cache_dir": config.cache_dir,
+        }
+
+    async def retry(request: Mapping[str, Any]) -> Mapping[str, object]:
+        path = request.get("path")
+        return {"count": filesystem.unsent.retry(None if path is None else _path(request))}
+
+    async def discard(request: Mapping[str, Any]) -> Mapping[str, object]:
+        return {"files": await filesystem.unsent.discard(_path(request))}
+
+    async def unsent_bytes(request: Mapping[str, Any]) -> control.FileAnswer:
+        found = filesystem.unsent.unsent_bytes(_path(request))
+        told = {"size": found.size_bytes, "mtime_ns": found.mtime_ns, "missing": found.missing}
+        return control.FileAnswer(told, found.fd)
+
+    return {"pending": pending, "retry": retry, "discard": discard, "unsent_bytes": unsent_bytes}
+
+
+def last_answers(filesystem: Filesystem, ending: Ending) -> Mapping[str, control.Handler]:
+    """What is answered until the very end, also after the kernel let go."""
+
+    async def progress(_: Mapping[str, Any]) -> Mapping[str, object]:
+        return {**filesystem.unsent.progress(), "phase": ending.phase}
+
+    async def farewell(_: Mapping[str, Any]) -> Mapping[str, object]:
+        return await ending.outcome()
+
+    return {"progress": progress, "farewell": farewell}
+
+
+def _path(request: Mapping[str, Any]) -> str:
+    path = request.get("path")
+    if not isinstance(path, str) or not path.strip("/."):
+        raise CommandFailed("needs a path in the drive")
+    return path
 
 
 def _authentication(auth: Authenticator) -> str:

@@ -1,0 +1,58 @@
+"""Who has the cache folder of a share: told to the mount that cannot have it.
+
+A daemon signs the folder that it has locked; the lock itself (fs/index) is the truth, the signature only says
+whom to ask. So a mount right after `umount` is told that the old daemon is still sending, and what.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from davfs import control
+from davfs.errors import ConfigError
+from davfs.exitcodes import CommandFailed, NoDaemon
+
+_FILE: Final = "holder.json"
+_ANSWER_S: Final = 3.0
+
+
+def sign(cache_dir: str, mountpoint: str) -> None:
+    """Say who has locked this folder."""
+    signature = {"pid": os.getpid(), "mountpoint": mountpoint}
+    Path(cache_dir, _FILE).write_text(json.dumps(signature), encoding="ascii")
+
+
+def explained(error: ConfigError, cache_dir: str) -> ConfigError:
+    """The refusal of a folder that is locked, with who has it and what he does."""
+    if not isinstance(error.__cause__, BlockingIOError):
+        return error
+    signature = _signature(cache_dir)
+    pid, mountpoint = signature.get("pid"), signature.get("mountpoint")
+    if not isinstance(pid, int) or not isinstance(mountpoint, str):
+        return error
+    return type(error)(f"{error} (pid {pid}) {_what_it_does(mountpoint)}")
+
+
+def _signature(cache_dir: str) -> dict[str, Any]:
+    try:
+        found = json.loads(Path(cache_dir, _FILE).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _what_it_does(mountpoint: str) -> str:
+    try:
+        with control.connect(mountpoint, os.geteuid(), os.environ, within_s=_ANSWER_S) as client:
+            now = client.ask("progress", within_s=_ANSWER_S)
+    except (NoDaemon, CommandFailed):
+        return f"for {mountpoint}; it is about to end, or hangs"
+    if now.get("phase") == "mounted":
+        return f"for {mountpoint}"
+    return (
+        f"that was on {mountpoint} and is still sending {now.get('files', '?')} files: "
+        f"`davfs unmount {mountpoint}` waits for it"
+    )
