@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from davfs import __version__
 from davfs.errors import ConfigError
-from davfs.exitcodes import DaemonFailed, Exit, exit_code_for, root_failure, table
+from davfs.exitcodes import DaemonFailed, Exit, Unsent, exit_code_for, root_failure, table
 
 _DEFAULT_TIMEOUT_S: Final = 300.0
 
@@ -61,7 +61,8 @@ def _told(error: BaseException, *, debug: bool) -> int:
         text = f"{cause.filename}: {cause.strerror}" if cause.filename else str(cause)
     else:
         text = one_line(error)
-    sys.stderr.write(printable(f"davfs: {text}") + "\n")
+    lines = [f"davfs: {text}", *(cause.details if isinstance(cause, Unsent) else ())]
+    sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
     return exit_code_for(error)
 
 
@@ -76,18 +77,18 @@ def _mount(arguments: argparse.Namespace) -> int:
 
 def _unmount(arguments: argparse.Namespace) -> int:
     from davfs.commands.drain import unmount
-    from davfs.commands.status import UploadBar
+    from davfs.commands.progress import UploadProgress
 
-    with UploadBar() as bar:
+    with UploadProgress() as bar:
         unmount(arguments.mountpoint, timeout_s=arguments.timeout, force=arguments.force, watch=bar.watch)
     return Exit.OK
 
 
 def _sync(arguments: argparse.Namespace) -> int:
     from davfs.commands.drain import sync
-    from davfs.commands.status import UploadBar
+    from davfs.commands.progress import UploadProgress
 
-    with UploadBar() as bar:
+    with UploadProgress() as bar:
         sync(arguments.mountpoint, timeout_s=arguments.timeout, watch=bar.watch)
     return Exit.OK
 

@@ -293,6 +293,9 @@ class ControlClient:
         while self._files:
             os.close(self._files.pop())
 
+    def close(self) -> None:
+        self.__exit__()
+
     @property
     def peer_pid(self) -> int:
         """The daemon's process; 0 when it lives in another PID namespace."""
