@@ -110,7 +110,7 @@ def last_answers(filesystem: Filesystem, ending: Ending) -> Mapping[str, control
 
 def _path(request: Mapping[str, Any]) -> str:
     path = request.get("path")
-    if not isinstance(path, str) or not path.strip("/."):
+    if not isinstance(path, str):
         raise CommandFailed("needs a path in the drive")
     return path
 

@@ -113,6 +113,8 @@ class Pendings:
     def _at(self, path: str) -> list[Pending]:
         """The unsent file of this path, or all that are below this folder. Raises PosixError(ENOENT)."""
         wanted = _parsed(path).parts
+        if not wanted:
+            raise PosixError(errno.EINVAL, "say which file or folder: not the whole drive")
         found = [item for item in self._named() if item.node.path.parts[: len(wanted)] == wanted]
         if not found:
             raise PosixError(errno.ENOENT, f"{path}: nothing there waits to be sent")

@@ -151,8 +151,8 @@ class Uploads:
         """
         with trio.move_on_after(timeout_s if timeout_s is not None else float("inf")):
             for pending in self._queue.all():
+                pending.failed = None  # of the attempt before, also where the next one runs already
                 if pending.running is None:
-                    pending.failed = None
                     self._queue.push(pending, trio.current_time())
             for pending in self._queue.all():
                 while self._queue.holds(pending):
