@@ -105,7 +105,11 @@ def last_answers(filesystem: Filesystem, ending: Ending) -> Mapping[str, control
     async def farewell(_: Mapping[str, Any]) -> Mapping[str, object]:
         return await ending.outcome()
 
-    return {"progress": progress, "farewell": farewell}
+    async def hand_over(_: Mapping[str, Any]) -> Mapping[str, object]:
+        ending.hand_over()
+        return {"phase": ending.phase}
+
+    return {"progress": progress, "farewell": farewell, "hand_over": hand_over}
 
 
 def _path(request: Mapping[str, Any]) -> str:

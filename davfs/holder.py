@@ -1,7 +1,7 @@
 """Who has the cache folder of a share: told to the mount that cannot have it.
 
 A daemon signs the folder that it has locked; the lock itself (fs/index) is the truth, the signature only says
-whom to ask. So a mount right after `umount` is told that the old daemon is still sending, and what.
+whom to ask. So a mount right after `umount`, while the old daemon still sends, takes the journal over from it; and one that must be refused is told by whom.
 """
 
 from __future__ import annotations
@@ -25,15 +25,25 @@ def sign(cache_dir: str, mountpoint: str) -> None:
     Path(cache_dir, _FILE).write_text(json.dumps(signature), encoding="ascii")
 
 
+def hands_over(cache_dir: str) -> bool:
+    """Whether the daemon that has the folder was unmounted: it is asked to stop sending, and will end."""
+    mountpoint = _signature(cache_dir).get("mountpoint")
+    if not isinstance(mountpoint, str):
+        return False
+    try:
+        with control.connect(mountpoint, os.geteuid(), os.environ, within_s=_ANSWER_S) as client:
+            return client.ask("hand_over", within_s=_ANSWER_S).get("phase") == "unmounted"
+    except (NoDaemon, CommandFailed):
+        return False
+
+
 def explained(error: ConfigError, cache_dir: str) -> ConfigError:
     """The refusal of a folder that is locked, with who has it and what he does."""
     if not isinstance(error.__cause__, BlockingIOError):
         return error
     signature = _signature(cache_dir)
     pid, mountpoint = signature.get("pid"), signature.get("mountpoint")
-    if not isinstance(pid, int) or not isinstance(mountpoint, str):
-        return error
-    return type(error)(f"{error} (pid {pid}) {_what_it_does(mountpoint)}")
+    return type(error)(f"{error} (pid {pid}) for {mountpoint}") if signature else error
 
 
 def _signature(cache_dir: str) -> dict[str, Any]:
@@ -42,17 +52,3 @@ def _signature(cache_dir: str) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _what_it_does(mountpoint: str) -> str:
-    try:
-        with control.connect(mountpoint, os.geteuid(), os.environ, within_s=_ANSWER_S) as client:
-            now = client.ask("progress", within_s=_ANSWER_S)
-    except (NoDaemon, CommandFailed):
-        return f"for {mountpoint}; it is about to end, or hangs"
-    if now.get("phase") == "mounted":
-        return f"for {mountpoint}"
-    return (
-        f"that was on {mountpoint} and is still sending {now.get('files', '?')} files: "
-        f"`davfs unmount {mountpoint}` waits for it"
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,7 @@ log = logging.getLogger("davfs.mount")
 
 METADATA_CONNECTIONS: Final = 8  # beyond those of the transfers, so that a listing never queues behind data
 ANSWER_S: Final = 20.0
+HAND_OVER_S: Final = 15.0
 
 
 async def serve(config: Config, login: Login | None, *, ready: Callable[[], None]) -> int:
@@ -60,12 +62,27 @@ async def serve(config: Config, login: Login | None, *, ready: Callable[[], None
 
 
 def _locked_index(config: Config) -> Index:
+    """The index, also from a daemon that was unmounted and is still sending: it hands the journal over."""
     try:
         index = Index(config.cache_dir)
     except CacheUnusable as error:
-        raise holder.explained(error, config.cache_dir) from error
+        if not holder.hands_over(config.cache_dir):
+            raise holder.explained(error, config.cache_dir) from error
+        index = _handed_over(config.cache_dir)
     holder.sign(config.cache_dir, config.mountpoint)
     return index
+
+
+def _handed_over(cache_dir: str) -> Index:
+    """Waits for the other daemon's end; nothing else runs in this process yet."""
+    deadline = time.monotonic() + HAND_OVER_S
+    while True:
+        try:
+            return Index(cache_dir)
+        except CacheUnusable as error:
+            if time.monotonic() > deadline:
+                raise holder.explained(error, cache_dir) from error
+            time.sleep(0.05)
 
 
 async def _connected(client: Client, url: str) -> Resource:

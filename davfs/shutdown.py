@@ -4,7 +4,8 @@ A signal (systemd stop, reboot, Ctrl-C) finds the drive mounted: it goes on answ
 finish, for at most `drain_timeout`, which must be less than the time after which systemd kills
 (TimeoutStopSec, 90 s). A second signal ends it at once. `umount` and `fusermount3 -u` let the kernel go
 first: the daemon, which nobody waits for then, goes on sending for up to five minutes, answers on its control
-socket, and says in the log what it does. What is left at the end stays in the journal: the next mount sends
+socket, says in the log what it does, and hands the journal over to the next mount of the share.
+What is left at the end stays in the journal: the next mount sends
 it, and the exit code is 9. SIGKILL costs nothing but the politeness.
 """
 
@@ -40,6 +41,8 @@ class Ending:
         self._deadline_s = float("inf")
         self._tried: frozenset[str] = frozenset()
         self._asked = 0
+        self._sent_unmounted = False
+        self._handed_over = False
         self._finished = trio.Event()
         self._left: list[str] = []
         self.told = trio.Event()  # a signal came
@@ -66,16 +69,24 @@ class Ending:
     async def send_while_mounted(self) -> None:
         """After a signal: the drive still answers meanwhile."""
         self.phase = "stopping"
-        await self._send()
+        await self._send(patient=False)
+
+    def hand_over(self) -> None:
+        """Another mount of the share wants the cache, and goes on with the journal itself."""
+        if self.phase == "unmounted":
+            log.warning("a new mount takes over what is not sent yet")
+            self._handed_over = True
+            self._limit(0)
 
     async def send_the_rest(self) -> int:
         """After the kernel let go; returns how many files are left, and has told which."""
         self.phase = "unmounted"
         self._limit(UNMOUNTED_LIMIT_S)
         if frozenset(self._filesystem.pending_paths()) - self._tried:
-            await self._send()
+            self._sent_unmounted = True
+            await self._send_until_told()
         self._left = self._filesystem.pending_paths()
-        if self._left:
+        if self._left and not self._handed_over:
             named = ", ".join(printable(path) for path in self._left[:NAMED_MAX])
             more = "" if len(self._left) <= NAMED_MAX else f" and {len(self._left) - NAMED_MAX} more"
             log.error(
@@ -88,12 +99,25 @@ class Ending:
         await self._say_goodbye()
         return len(self._left)
 
-    async def _send(self) -> None:
-        """Each file is tried once: what cannot be sent now is for the next mount."""
+    async def _send_until_told(self) -> None:
+        """Nobody waits, so what may pass is waited for; from a signal on somebody does."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_at_signal, nursery.cancel_scope)
+            await self._send(patient=True)
+            nursery.cancel_scope.cancel()
+        if self.told.is_set():
+            await self._send(patient=False)
+
+    async def _stop_at_signal(self, scope: trio.CancelScope) -> None:
+        await self.told.wait()
+        scope.cancel()
+
+    async def _send(self, *, patient: bool) -> None:
+        """Not patient: each file is tried once, because somebody waits for the end."""
         with trio.CancelScope(deadline=self._deadline_s) as self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._report)
-                await self._filesystem.sync(None, patient=False)
+                await self._filesystem.sync(None, patient=patient)
                 nursery.cancel_scope.cancel()
         self._tried = frozenset(self._filesystem.pending_paths())
 
@@ -115,5 +139,5 @@ class Ending:
 
     async def _say_goodbye(self) -> None:
         self._finished.set()
-        if self._asked:
+        if self._asked or self._sent_unmounted:
             await trio.sleep(ANSWERS_S)
