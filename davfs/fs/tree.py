@@ -281,6 +281,7 @@ class Tree:
         """What is known now, without asking."""
         entry = self._entry_of(node)
         size, mtime_ns = self._size_and_mtime(node, entry)
+        node.told_size = size
         kind = stat.S_IFDIR if node.is_folder else stat.S_IFREG
         return Attributes(
             ino=node.ino,

@@ -44,6 +44,7 @@ async def running(
                 nursery.cancel_scope.cancel()
     finally:
         store.close()
+        store.index.close()
 
 
 async def _ignore_invalidations(fs: Filesystem) -> None:
