@@ -2,7 +2,8 @@
 
 A `Content` is one version of one file: its bytes (a sparse file), which of them are present, the
 version of the server's copy they came from, and its life (what is written, sent, acknowledged). The
-`ContentStore` owns the folder and the index. It never talks to the server.
+`ContentStore` owns them, the index and what is evicted; `disk` knows where the files are. Nothing here
+talks to the server.
 
 Invariants:
 - A dirty content's row is committed before the call that made it dirty returns.
@@ -15,15 +16,11 @@ Invariants:
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
 import hashlib
 import logging
 import os
-import resource
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -33,6 +30,7 @@ import trio
 from davfs.dav.hrefs import shown
 from davfs.dav.resource import DavPath, Validator
 from davfs.errors import PosixError
+from davfs.fs.disk import CacheDisk, Descriptors, copy, punch
 from davfs.fs.index import ContentRow, Index
 from davfs.fs.lifecycle import DIGEST_BYTES, Life, Unanswered
 from davfs.fs.ranges import RangeSet
@@ -43,9 +41,6 @@ INLINE_READ_MAX: Final = 256 * 1024  # a page-cached pread of this size takes le
 FORK_MAX: Final = 32 << 20  # a file larger than this is not copied for a write during its upload
 FILE_SIZE_MAX: Final = 1 << 43  # 8 TiB: beyond it is EFBIG at once
 DROP_MIN: Final = 1 << 20  # less is not worth fetching again
-_FICLONE: Final = 0x40049409
-_PUNCH_HOLE: Final = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE; Python has no call for it
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Content:
@@ -160,7 +155,7 @@ class Content:
             self.present.remove(start, cut)
             gone += cut - start
         self.save()
-        return gone > 0 and _punch(self.fd, extents[0][0], self._first_present(extents[-1][1]))
+        return gone > 0 and punch(self.fd, extents[0][0], self._first_present(extents[-1][1]))
 
     def _first_present(self, end: int) -> int:
         return next((start for start, _ in self.present), end)
@@ -265,7 +260,7 @@ class Content:
         target = self._store.create_file(self.id, self.generation + 1)
         try:
             mtime_ns = os.fstat(source).st_mtime_ns
-            _copy(source, target, self.size_bytes)
+            copy(source, target, self.size_bytes)
             os.utime(target, ns=(mtime_ns, mtime_ns))
             self.generation += 1
             self.save()
@@ -324,25 +319,6 @@ class Content:
         )
 
 
-def _punch(fd: int, start: int, end: int) -> bool:
-    """Free the disk space of [start, end); False where the file system cannot."""
-    length = end - start
-    return length > 0 and _libc.fallocate(fd, _PUNCH_HOLE, ctypes.c_int64(start), ctypes.c_int64(length)) == 0
-
-
-def _copy(source: int, target: int, size: int) -> None:
-    with suppress(OSError):
-        fcntl.ioctl(target, _FICLONE, source)
-        return
-    done = 0
-    while done < size:
-        copied = os.copy_file_range(source, target, size - done, done, done)
-        if copied == 0:
-            break
-        done += copied
-    os.ftruncate(target, size)
-
-
 class ContentStore:
     """The cache folder: data files, the index, eviction."""
 
@@ -350,13 +326,13 @@ class ContentStore:
         self, index: Index, *, size_limit_bytes: int, now_s: Callable[[], float] = time.time
     ) -> None:
         self.index = index
-        self._data = os.path.join(index.folder, "data")
-        os.makedirs(self._data, mode=0o700, exist_ok=True)
+        self.disk = CacheDisk(index.folder)
+        self.file_name = self.disk.file_name
+        self.create_file = self.disk.create
         self._limit = size_limit_bytes
         self._now_s = now_s
         self._live: dict[int, Content] = {}
-        self._open: OrderedDict[int, Content] = OrderedDict()  # descriptors, least recently opened first
-        self._open_max = _descriptors()
+        self._descriptors = Descriptors()
         self.bytes_on_disk = 0
         self.stop_upload: Callable[[Content], None] = lambda _content: None
         if index.lost_power:
@@ -454,7 +430,7 @@ class ContentStore:
 
     def _close(self, content: Content) -> None:
         self._live.pop(content.id, None)
-        self._open.pop(content.id, None)
+        self._descriptors.forget(content.id)
         content.park()
         content.closed = True
 
@@ -479,17 +455,8 @@ class ContentStore:
                 self.save(content)
             self._close(content)
         with suppress(PosixError, OSError):
-            self._flush_disk()
+            self.disk.flush()
             self.index.note_closed()
-
-    def _flush_disk(self) -> None:
-        """fsync(2) of every file would take one call each: syncfs(2) takes one."""
-        fd = os.open(self._data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if _libc.syncfs(fd) != 0:
-                raise OSError(ctypes.get_errno(), "syncfs")
-        finally:
-            os.close(fd)
 
     # --- disk
 
@@ -544,62 +511,26 @@ class ContentStore:
         return removed
 
     def open_file(self, content: Content) -> int:
-        """A descriptor for a content that has none; the least recently opened ones are closed for it."""
-        while len(self._open) >= self._open_max:
-            oldest = next((other for other in self._open.values() if other.parkable), None)
-            if oldest is None:
-                break
-            del self._open[oldest.id]
-            oldest.park()
-        try:
-            fd = os.open(self.file_name(content.id, content.generation), os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            raise PosixError(errno.EIO, f"cache disk: {error.strerror}") from error
-        self._open[content.id] = content
-        return fd
+        """A descriptor for a content that has none."""
+        return self._descriptors.open(content, self.file_name(content.id, content.generation))
 
     def status(self, content: Content) -> os.stat_result:
         """stat(2) of its file, without taking a descriptor. Raises FileNotFoundError."""
         return os.stat(self.file_name(content.id, content.generation))
 
-    def file_name(self, content_id: int, generation: int) -> str:
-        return os.path.join(self._data, f"{content_id & 0xFF:02x}", f"{content_id}.{generation}")
-
-    def create_file(self, content_id: int, generation: int) -> int:
-        name = self.file_name(content_id, generation)
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        try:
-            if not os.path.isdir(os.path.dirname(name)):
-                os.makedirs(os.path.dirname(name), mode=0o700, exist_ok=True)
-            return os.open(name, flags, 0o600)
-        except OSError as error:
-            raise PosixError(error.errno or errno.EIO, f"cache disk: {error.strerror}") from error
-
     def _remove_strays(self) -> None:
         """Data files without a row: left by a crash between the two, never by acknowledged writes."""
         known = self.index.files_on_disk()
-        for folder, _, names in os.walk(self._data):
-            for name in names:
-                path = os.path.join(folder, name)
-                left, _, right = name.partition(".")
-                if left.isdigit() and right.isdigit() and (int(left), int(right)) in known:
-                    self.bytes_on_disk += os.stat(path).st_blocks * 512
-                else:
-                    os.unlink(path)
+        for path, file in self.disk.files():
+            if file is not None and file in known:
+                self.bytes_on_disk += os.stat(path).st_blocks * 512
+            else:
+                os.unlink(path)
 
 
 def new_digest(data: bytes = b"") -> hashlib.blake2b:
     """Tells whether two bodies are the same; never shown."""
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES)
-
-
-def _descriptors() -> int:
-    """How many cached files may be open at once: half of what this process may have at most."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return max(16, max(soft, wanted) // 2)
 
 
 def path_bytes(path: DavPath) -> bytes:
