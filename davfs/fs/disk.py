@@ -1,7 +1,9 @@
 """The files of the content cache on the disk: where they are, and how many of them are open.
 
 One file for each generation of each content: `data/xx/ID.GENERATION`. What is in them, and which of them are
-wanted, is known by `content` and `index`.
+wanted, is known by `content` and `index`. Beside its bytes a file can carry a `record`, as an extended
+attribute (4 us); where the file system has none, or too small ones (ext4: 4 KiB), in a file that ends in
+`.journal`.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final, Protocol
 
-from davfs.errors import PosixError
+from davfs.errors import CacheFull, PosixError
 
+RECORD: Final = "user.davfs.journal"
+SIDECAR: Final = ".journal"
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 _FICLONE: Final = 0x40049409
 _PUNCH_HOLE: Final = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE; Python has no call for it
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -28,6 +33,8 @@ class CacheDisk:
 
     def __init__(self, folder: str) -> None:
         self._data = os.path.join(folder, "data")
+        self._recovered = os.path.join(folder, "recovered")
+        self._complete = os.path.join(folder, "records")
         os.makedirs(self._data, mode=0o700, exist_ok=True)
 
     def file_name(self, content_id: int, generation: int) -> str:
@@ -42,12 +49,20 @@ class CacheDisk:
                 os.makedirs(os.path.dirname(name), mode=0o700, exist_ok=True)
             return os.open(name, flags, 0o600)
         except OSError as error:
-            raise PosixError(error.errno or errno.EIO, f"cache disk: {error.strerror}") from error
+            raise disk_error(error) from error
+
+    def remove(self, name: str) -> None:
+        """A data file, and what belongs to it."""
+        for path in (name, name + SIDECAR):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
     def files(self) -> Iterator[tuple[str, tuple[int, int] | None]]:
         """Every file in the folder with its (id, generation); None for one with a name that is not ours."""
         for folder, _, names in os.walk(self._data):
             for name in names:
+                if name.endswith(SIDECAR) and name.removesuffix(SIDECAR) in names:
+                    continue
                 left, _, right = name.partition(".")
                 ours = left.isdigit() and right.isdigit()
                 yield os.path.join(folder, name), (int(left), int(right)) if ours else None
@@ -60,6 +75,83 @@ class CacheDisk:
                 raise OSError(ctypes.get_errno(), "syncfs")
         finally:
             os.close(fd)
+
+    # --- records
+
+    @property
+    def records_complete(self) -> bool:
+        """Whether every unsent file has a record: then one without is known to be clean."""
+        return os.path.exists(self._complete)
+
+    def note_records_complete(self) -> None:
+        with suppress(OSError):  # a full disk: said at the next start
+            os.close(os.open(self._complete, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def write_record(self, content_id: int, generation: int, raw: bytes) -> None:
+        name = self.file_name(content_id, generation)
+        try:
+            os.setxattr(name, RECORD, raw)
+        except OSError:  # no attributes here, too large for one, or no room: a file of its own tells
+            self._write_sidecar(name, raw)
+
+    def _write_sidecar(self, name: str, raw: bytes) -> None:
+        """Written over in one piece: the length says where it ends, its sum whether all of it is there."""
+        try:
+            fd = os.open(name + SIDECAR, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                whole = len(raw).to_bytes(4, "little") + raw
+                if os.pwrite(fd, whole, 0) != len(whole):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise disk_error(error) from error
+
+    def remove_record(self, content_id: int, generation: int) -> None:
+        name = self.file_name(content_id, generation)
+        with suppress(OSError):
+            os.removexattr(name, RECORD)
+        with suppress(OSError):
+            os.unlink(name + SIDECAR)
+
+    def records(self, path: str) -> list[bytes]:
+        """What this file says of itself: nothing, one record, or an older and a newer one."""
+        found = []
+        with suppress(OSError):
+            found.append(os.getxattr(path, RECORD))
+        with suppress(OSError), open(path + SIDECAR, "rb") as file:
+            raw = file.read()
+            found.append(raw[4 : 4 + int.from_bytes(raw[:4], "little")])
+        return found
+
+    # --- what nobody knows
+
+    def recover(self, path: str) -> str:
+        """Put a file where nothing touches it any more: its new name."""
+        os.makedirs(self._recovered, mode=0o700, exist_ok=True)
+        name = os.path.join(self._recovered, os.path.basename(path))
+        count = 0
+        while os.path.exists(name):
+            count += 1
+            name = os.path.join(self._recovered, f"{os.path.basename(path)}-{count}")
+        os.rename(path, name)
+        with suppress(OSError):
+            os.rename(path + SIDECAR, name + SIDECAR)
+        return name
+
+    def recovered(self) -> list[str]:
+        try:
+            names = os.listdir(self._recovered)
+        except OSError:
+            return []
+        return sorted(os.path.join(self._recovered, name) for name in names if not name.endswith(SIDECAR))
+
+
+def disk_error(error: OSError) -> PosixError:
+    text = f"cache disk: {error.strerror}"
+    if error.errno in _NO_ROOM:
+        return CacheFull(error.errno, text)
+    return PosixError(error.errno or errno.EIO, text)
 
 
 class Parkable(Protocol):

@@ -16,12 +16,13 @@ from typing import Final
 from davfs.dav.resource import Resource
 from davfs.errors import DavfsError, PosixError, StaleVersion
 from davfs.fs.attributes import Opened
-from davfs.fs.content import FILE_SIZE_MAX, Content, ContentStore
+from davfs.fs.content import FILE_SIZE_MAX, Content
 from davfs.fs.download import Downloads
 from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
 from davfs.fs.metadata import Entry
 from davfs.fs.settings import Settings
+from davfs.fs.store import ContentStore
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 

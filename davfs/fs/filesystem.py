@@ -19,13 +19,13 @@ from davfs.dav.client import Client
 from davfs.dav.resource import Quota, Resource, checked_name
 from davfs.errors import DavfsError, PosixError
 from davfs.fs.attributes import Attributes, Changes, Opened
-from davfs.fs.content import ContentStore
 from davfs.fs.download import Downloads
 from davfs.fs.files import Files
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import ROOT_INO, Node
 from davfs.fs.namespace import Namespace
 from davfs.fs.settings import Settings
+from davfs.fs.store import ContentStore
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 

@@ -28,12 +28,13 @@ from davfs.errors import (
     ServerFailure,
     StaleVersion,
 )
-from davfs.fs.content import Content, ContentStore, path_bytes
+from davfs.fs.content import Content, path_bytes
 from davfs.fs.delivery import FileBody
 from davfs.fs.files import Files
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
 from davfs.fs.settings import Settings
+from davfs.fs.store import ContentStore
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.upload import Uploads
 

@@ -18,12 +18,13 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.dav.resource import DavPath, ETag, Validator
-from davfs.fs.content import Content, ContentStore
+from davfs.fs.content import Content
 from davfs.fs.download import Downloads
 from davfs.fs.handles import Handles
 from davfs.fs.index import Index
 from davfs.fs.inodes import Node
 from davfs.fs.settings import GIB, Settings
+from davfs.fs.store import ContentStore
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 
