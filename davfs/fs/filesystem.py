@@ -23,6 +23,7 @@ from davfs.fs.download import Downloads
 from davfs.fs.files import Files
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import ROOT_INO, Node
+from davfs.fs.leftovers import Leftovers
 from davfs.fs.namespace import Namespace
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
@@ -60,7 +61,10 @@ class Filesystem:
         )
         self._uploads = Uploads(self._tree, self._downloads, self._handles, settings)
         self._files = Files(self._tree, content, self._downloads, self._uploads, self._handles, settings)
-        self._namespace = Namespace(self._tree, content, self._files, self._uploads, self._handles, settings)
+        self._leftovers = Leftovers(content.index)
+        self._namespace = Namespace(
+            self._tree, content, self._files, self._uploads, self._handles, self._leftovers, settings
+        )
         self._quota: tuple[float, Quota] | None = None
         self._started = now_s()
         self._nursery: trio.Nursery | None = None
@@ -74,6 +78,7 @@ class Filesystem:
             self._downloads.start(nursery)
             left = self._uploads.recover()
             nursery.start_soon(self._uploads.run, nursery)
+            nursery.start_soon(self._leftovers.clean, self._client)
             task_status.started(left)
 
     def learn_root(self, resource: Resource) -> None:
@@ -308,6 +313,7 @@ class Filesystem:
             ],
             "failed": sum(1 for item in pending if item.failed is not None),
             "conflicts": list(self._uploads.conflicts),
+            "recovered": list(self._store.recovered),
             "sent_files": self._uploads.sent_files,
             "open_files": len(self._handles),
             "known_entries": self._tree.meta.entries_count(),

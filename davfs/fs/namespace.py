@@ -26,6 +26,7 @@ from davfs.errors import (
     PosixError,
     PreconditionFailed,
     ServerFailure,
+    ServerRefused,
     StaleVersion,
 )
 from davfs.fs.content import Content, path_bytes
@@ -33,6 +34,7 @@ from davfs.fs.delivery import FileBody
 from davfs.fs.files import Files
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
+from davfs.fs.leftovers import Leftovers
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
@@ -49,6 +51,7 @@ class Namespace:
         files: Files,
         uploads: Uploads,
         handles: Handles,
+        leftovers: Leftovers,
         settings: Settings,
     ) -> None:
         self._tree = tree
@@ -56,6 +59,7 @@ class Namespace:
         self._files = files
         self._uploads = uploads
         self._handles = handles
+        self._leftovers = leftovers
         self._settings = settings
 
     # --- folders
@@ -131,7 +135,13 @@ class Namespace:
             return False
         aside = ROOT.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         set_aside = self._tree.client.copy if by_copy else self._tree.client.move
-        await set_aside(node.path, aside, is_collection=False, overwrite=False)
+        self._leftovers.note(aside)
+        try:
+            await set_aside(node.path, aside, is_collection=False, overwrite=False)
+        except ServerRefused as error:
+            if not isinstance(error, ServerFailure):  # after those it may be there
+                self._leftovers.forget(aside)
+            raise
         node.aside = aside
         await self._rebase(content, aside)
         return not by_copy
@@ -348,7 +358,7 @@ class Namespace:
         """The last handle of a file that was set aside is closed."""
         aside, node.aside = node.aside, None
         if aside is not None:
-            await self._tree.client.delete(aside, is_collection=False)
+            await self._leftovers.remove(self._tree.client, aside)
 
     def _writable(self, parent: Node) -> None:
         if self._settings.read_only:
