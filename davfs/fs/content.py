@@ -27,6 +27,7 @@ import trio
 from davfs.dav.resource import DavPath, Validator
 from davfs.errors import PosixError
 from davfs.fs.disk import CacheDisk, copy, disk_error, punch
+from davfs.fs.growth import Counted
 from davfs.fs.index import ContentRow
 from davfs.fs.lifecycle import DIGEST_BYTES, Life, Unanswered
 from davfs.fs.ranges import RangeSet
@@ -48,6 +49,7 @@ class Store(Protocol):
     def status(self, content: Content) -> os.stat_result: ...
     def pwrite(self, content: Content, data: bytes | memoryview, offset: int) -> None: ...
     def count_filled(self, content: Content, size: int) -> None: ...
+    def count_growth(self, content: Content) -> None: ...
     def save(self, content: Content) -> None: ...
 
 
@@ -67,6 +69,7 @@ class Content:
         self._source = row.source
         self.revision = row.revision
         self.recorded = False  # its file carries a record (see record)
+        self.counted = Counted()  # what of it is in the sums of unsent growth
         self.mode: int | None = None  # as a program set it, for the record
         self.life = Life(row.written, row.sent, row.acked, row.unknown)
         self.attempts = row.attempts
@@ -209,10 +212,12 @@ class Content:
         if offset > self.size_bytes:
             self._claim(self.size_bytes, offset)  # a hole
         self._claim(offset, end)
-        self.size_bytes = max(self.size_bytes, end)
+        grown, self.size_bytes = end > self.size_bytes, max(self.size_bytes, end)
         if not first:
             self.life = self.life.wrote()
         self._save_extents()
+        if grown:
+            self._store.count_growth(self)
         return len(data)
 
     def truncate(self, size: int) -> None:
@@ -231,6 +236,7 @@ class Content:
             self._claim(self.size_bytes, size)
         self.size_bytes = size
         self._save_extents()
+        self._store.count_growth(self)
 
     def _claim(self, start: int, end: int) -> None:
         """These bytes are a program's: present, and never to be fetched, also not after a power loss."""

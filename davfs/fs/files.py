@@ -21,6 +21,7 @@ from davfs.fs.download import Downloads
 from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
 from davfs.fs.metadata import Entry
+from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
 from davfs.fs.tree import Tree
@@ -40,6 +41,7 @@ class Files:
         downloads: Downloads,
         uploads: Uploads,
         handles: Handles,
+        allowance: Allowance,
         settings: Settings,
     ) -> None:
         self._tree = tree
@@ -47,6 +49,7 @@ class Files:
         self._downloads = downloads
         self._uploads = uploads
         self._handles = handles
+        self._allowance = allowance
         self._settings = settings
 
     # --- opening
@@ -244,12 +247,18 @@ class Files:
         await file.content.prepare_write()
         self._still_current(file)
         content = file.content
+        self._check_room(content, offset + len(data))
         was_dirty = content.dirty
         written = content.write(offset, data)
         file.wrote = True
         if not content.orphan:
             self._noted(file.node, content, was_dirty=was_dirty)
         return written
+
+    def _check_room(self, content: Content, end: int) -> None:
+        """Before it is accepted: what grows must fit the server. What was unlinked is never sent."""
+        if end > content.size_bytes and not content.orphan:
+            self._allowance.check(content.size_bytes, end, content.base)
 
     def _still_current(self, file: OpenFile) -> None:
         """A handle of a version that was replaced by somebody else must not write into the new one."""
@@ -266,6 +275,7 @@ class Files:
         if size > FILE_SIZE_MAX:
             raise PosixError(errno.EFBIG)
         await content.prepare_write()
+        self._check_room(content, size)
         was_dirty = content.dirty
         content.truncate(size)
         for file in self._handles.of(content):

@@ -22,6 +22,7 @@ from davfs.dav.resource import DavPath, Validator
 from davfs.errors import PosixError
 from davfs.fs.content import FILE_SIZE_MAX, Content, path_bytes, path_from_bytes
 from davfs.fs.disk import CacheDisk, Descriptors, disk_error
+from davfs.fs.growth import Growth, growth
 from davfs.fs.index import ContentRow, Index
 from davfs.fs.ranges import RangeSet
 from davfs.fs.record import encode
@@ -44,6 +45,7 @@ class ContentStore:
         self._now_s = now_s
         self._live: dict[int, Content] = {}
         self._descriptors = Descriptors()
+        self.growth = Growth()
         self.stop_upload: Callable[[Content], None] = lambda _content: None
         self.bytes_on_disk = Salvage(index, self.disk, now_s=now_s()).run()
         self.recovered = self.disk.recovered()
@@ -94,6 +96,7 @@ class ContentStore:
                 # The counters of the row are those of the PUT; what was written after it is only in the file.
                 content.note_unanswered()
                 content.life = content.life.wrote()
+            self.count_growth(content)
             found.append(content)
         return found
 
@@ -144,6 +147,7 @@ class ContentStore:
         if not content.orphan:
             self._forget_record(content)  # first: a record without a row says that the row was lost
             content.orphan = True
+            self.count_growth(content)
             self.index.delete_content(content.id)
             self.bytes_on_disk -= content.disk_bytes
         content.progress.unpark_all()
@@ -178,6 +182,12 @@ class ContentStore:
             content.own = RangeSet()
         self.bytes_on_disk += on_disk - content.disk_bytes
         content.disk_bytes = on_disk
+        self.count_growth(content)
+
+    def count_growth(self, content: Content) -> None:
+        """How much larger the server's files become by what is unsent."""
+        grown = growth(content.size_bytes, content.base)
+        self.growth.note(content.counted, content.life, grown=grown, gone=content.orphan)
 
     def _commit(self, content: Content) -> None:
         """The record first: what the index does not say is then taken from it."""
