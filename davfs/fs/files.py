@@ -18,13 +18,15 @@ import trio
 from davfs.dav.resource import Resource
 from davfs.errors import DavfsError, PosixError, StaleVersion
 from davfs.fs.attributes import Opened
-from davfs.fs.content import FILE_SIZE_MAX, Content, ContentStore, path_bytes
+from davfs.fs.content import FILE_SIZE_MAX, Content, path_bytes
 from davfs.fs.download import WHOLE_MAX, Downloads
 from davfs.fs.failures import Failures
 from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
 from davfs.fs.metadata import Entry
+from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
+from davfs.fs.store import ContentStore
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 
@@ -43,6 +45,7 @@ class Files:
         uploads: Uploads,
         handles: Handles,
         failures: Failures,
+        allowance: Allowance,
         settings: Settings,
     ) -> None:
         self._tree = tree
@@ -51,6 +54,7 @@ class Files:
         self._uploads = uploads
         self._handles = handles
         self._failures = failures
+        self._allowance = allowance
         self._settings = settings
 
     # --- opening
@@ -290,6 +294,7 @@ class Files:
         self._still_current(file)
         content = file.content
         self._must_fit(content, max(content.size_bytes, offset + len(data)))
+        self._check_room(content, offset + len(data))
         was_dirty = content.dirty
         if not was_dirty:
             _journal_at(file.node, content)
@@ -299,6 +304,11 @@ class Files:
         if not content.orphan:
             self._noted(file.node, content, was_dirty=was_dirty)
         return written
+
+    def _check_room(self, content: Content, end: int) -> None:
+        """Before it is accepted: what grows must fit the server. What was unlinked is never sent."""
+        if end > content.size_bytes and not content.orphan:
+            self._allowance.check(content.size_bytes, end, content.base)
 
     def _still_current(self, file: OpenFile) -> None:
         """A handle of a version that was replaced or given up must not write: nobody would ever read it."""
@@ -326,6 +336,7 @@ class Files:
         if size > content.size_bytes:
             self._must_fit(content, size)
         await content.prepare_write()
+        self._check_room(content, size)
         was_dirty = content.dirty
         if not was_dirty:
             _journal_at(node, content)
