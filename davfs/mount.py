@@ -22,8 +22,8 @@ from davfs.credentials import Login, from_file
 from davfs.dav.auth import Authenticator, Credentials, Token, TokenSource, build_auth
 from davfs.dav.client import Client
 from davfs.dav.lanes import Lanes, LaneSettings, Proxies, tls_context
-from davfs.dav.resource import ROOT, Resource
-from davfs.errors import DavfsError
+from davfs.dav.resource import ROOT
+from davfs.errors import DavfsError, LinkError, TimedOut
 from davfs.exitcodes import CommandFailed, Exit
 from davfs.fs.content import ContentStore
 from davfs.fs.filesystem import Filesystem
@@ -34,6 +34,7 @@ log = logging.getLogger("davfs.mount")
 METADATA_CONNECTIONS: Final = 8  # beyond those of the transfers, so that a listing never queues behind data
 DRAIN_S: Final = 300.0  # at a signal: how long uploads may take before the journal keeps the rest
 ANSWER_S: Final = 20.0
+OFFLINE_START_S: Final = 5.0  # with offline=ok: how long the mount waits for the server before it goes on
 
 
 async def serve(config: Config, login: Login | None, *, ready: Callable[[], None]) -> int:
@@ -48,7 +49,7 @@ async def serve(config: Config, login: Login | None, *, ready: Callable[[], None
             client = Client(_lanes(config, auth), config.url, timeout_s=config.timeout_s)
             try:
                 filesystem = Filesystem(client, store, config.settings())
-                filesystem.learn_root(await _connected(client, config.url))
+                await _connect(config, client, filesystem)
                 handlers = _handlers(config, filesystem, client, auth)
                 return await _serve_share(config, filesystem, handlers, ready)
             finally:
@@ -60,12 +61,22 @@ async def serve(config: Config, login: Login | None, *, ready: Callable[[], None
         index.close()
 
 
-async def _connected(client: Client, url: str) -> Resource:
-    try:
-        return await client.connect()
-    except DavfsError as error:
-        error.args = (f"cannot mount {url}: {error}",)
-        raise
+async def _connect(config: Config, client: Client, filesystem: Filesystem) -> None:
+    """With offline=ok a server that cannot be reached is no obstacle: then it is looked for all the time."""
+    longest_s = min(config.timeout_s, OFFLINE_START_S) if config.offline_ok else float("inf")
+    error: LinkError = TimedOut(f"no answer within {longest_s:.0f} s")
+    with trio.move_on_after(longest_s):
+        try:
+            filesystem.learn_root(await client.connect())
+        except DavfsError as failure:
+            if not (config.offline_ok and isinstance(failure, LinkError)):
+                failure.args = (f"cannot mount {config.url}: {failure}",)
+                raise
+            error = failure
+        else:
+            return
+    log.warning("%s is mounted without its server (%s): what is kept here is served", config.url, error)
+    client.link.unproven(str(error), error.errno, trio.current_time())
 
 
 def _credentials(login: Login | None) -> Credentials | None:

@@ -125,6 +125,10 @@ def _close(text: str, around: Surroundings) -> bool:
     return _choice("async", "sync")(text, around) == "sync"
 
 
+def _offline(text: str, around: Surroundings) -> bool:
+    return _choice("ok", "no")(text, around) == "ok"
+
+
 def _account(kind: str) -> Reader:
     def read(text: str, around: Surroundings) -> int:
         if (
@@ -295,6 +299,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "30",
         "SECONDS",
         "how long the server may keep a program waiting",
+    ),
+    Option(
+        "offline",
+        "offline_ok",
+        _offline,
+        "no",
+        "WHEN",
+        "ok: mount although the server is away, with what the cache holds; no: fail",
     ),
     Option("connections", "connections", _integer(1, 64), "16", "COUNT", "transfers at the same time"),
     Option(

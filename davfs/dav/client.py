@@ -20,13 +20,12 @@ import errno
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Final, TypeVar
-from urllib.parse import urljoin
 
 import httpx
 import trio
@@ -34,6 +33,7 @@ import trio
 from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, decode_href, shown
 from davfs.dav.lanes import Preflight
+from davfs.dav.link import Link
 from davfs.dav.multistatus import (
     PROPFIND_PREFLIGHT,
     PROPFIND_QUOTA,
@@ -48,11 +48,14 @@ from davfs.dav.multistatus import (
 )
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
+from davfs.dav.redirects import NotWebDav, is_in_share, redirected
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
 from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
-from davfs.dav.wire import Body, Incoming, Octets, Outgoing, deadline, translated
+from davfs.dav.wire import Body, Incoming, NoLane, Octets, Outgoing, deadline, translated
 from davfs.errors import (
     DavfsError,
+    LinkDown,
+    LinkError,
     NotFound,
     ParentMissing,
     PosixError,
@@ -67,7 +70,6 @@ __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "T
 
 T = TypeVar("T")
 
-_HARMLESS: Final = frozenset({"PROPFIND", "OPTIONS"})  # may be sent to 'a/' where 'a' was meant
 _ABROAD: Final = frozenset({"Range", "Accept-Encoding"})  # the only headers that another host gets
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 _MOST_REDIRECTS: Final = 3
@@ -85,10 +87,6 @@ _PLAIN: Final = {"Accept-Encoding": "identity", **_TRANSLATE}
 
 
 _ASK_RESOURCE: Final = Octets(PROPFIND_RESOURCE)
-
-
-class NotWebDav(ProtocolError):
-    """Something answers at the address, but it does not speak WebDAV there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +114,7 @@ class _Request:
     is_collection: bool = False
     read_timeout_s: float | None = None
     preflight: Preflight | None = None
+    is_probe: bool = False  # sent although the link is down
 
     @property
     def label(self) -> str:
@@ -141,6 +140,8 @@ class Client:
         self._up_bytes = 0
         self._down_bytes = 0
         self.capabilities = Capabilities()
+        self.link = Link()
+        self.link_news = trio.Event()  # set, and replaced, when an outage begins or ends, or may
 
     # --- what callers ask of the wire ---------------------------------------------------------------
 
@@ -155,7 +156,19 @@ class Client:
             raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         with suppress(ServerRefused):  # proxies filter OPTIONS; PROPFIND has answered, which is enough
             self.capabilities = await self._repeat(ONCE, "OPTIONS", self._options)
+        if self.link.proven(self._clock()):
+            self.tell_link_news()
         return root
+
+    async def probe(self, longest_s: float) -> None:
+        """Asks for the root although the link is down. What it says does not matter: the link has noticed."""
+        request = replace(self._root_request(), is_probe=True)
+        with suppress(DavfsError):
+            await self._repeat(ONCE, request.label, lambda: self._describe(request), longest_s=longest_s)
+
+    def tell_link_news(self) -> None:
+        self.link_news.set()
+        self.link_news = trio.Event()
 
     async def stat(self, path: DavPath, *, is_collection: bool = False) -> Resource:
         """PROPFIND Depth 0. `is_collection` is a hint that saves Apache's redirect from 'a' to 'a/'."""
@@ -218,8 +231,9 @@ class Client:
             read_timeout_s=self._timeout_s + body.size_bytes / _SERVER_WORK_BYTES_PER_S,
         )
         request = replace(request, preflight=self._preflight(request, if_match, if_none_match=if_none_match))
-        async with self._answer(request) as answer:
-            await self._check_put(request, answer)
+        with self._watched():
+            async with self._answer(request) as answer:
+                await self._check_put(request, answer)
             return self._learn_put(answer, mtime_sent=mtime_s is not None)
 
     async def mkcol(self, path: DavPath) -> None:
@@ -256,8 +270,11 @@ class Client:
 
     # --- PROPFIND and OPTIONS -----------------------------------------------------------------------
 
+    def _root_request(self) -> _Request:
+        return self._propfind(ROOT, "0", PROPFIND_RESOURCE, is_collection=True)
+
     async def _describe_root(self) -> Resource:
-        request = self._propfind(ROOT, "0", PROPFIND_RESOURCE, is_collection=True)
+        request = replace(self._root_request(), is_probe=True)
         try:
             return (await self._describe(request)).resource
         except NotFound as error:
@@ -269,7 +286,7 @@ class Client:
             raise
 
     async def _options(self) -> Capabilities:
-        request = _Request("OPTIONS", ROOT, _PLAIN, is_collection=True)
+        request = _Request("OPTIONS", ROOT, _PLAIN, is_collection=True, is_probe=True)
         async with self._answer(request) as answer:
             if not 200 <= answer.status < 300:
                 raise self._refusal(request, answer)
@@ -336,7 +353,8 @@ class Client:
         opening = partial(self._open_get, request, wanted)
         incoming, answer = await self._repeat(PATIENT, request.label, opening)
         try:
-            yield Download(answer, incoming, wanted.expected, shown(path))
+            with self._watched():
+                yield Download(answer, incoming, wanted.expected, shown(path))
         finally:
             await incoming.close()
 
@@ -353,7 +371,7 @@ class Client:
             raise StaleVersion(f"{request.label}: changed on the server")
         if not 200 <= incoming.status < 300 and incoming.status != 416:
             raise self._refusal(request, incoming)
-        is_foreign = self._share_path(incoming.url) is None
+        is_foreign = not is_in_share(self._share, incoming.url)
         return checked_answer(incoming.status, incoming.headers, wanted, is_foreign=is_foreign)
 
     # --- verbs that change something ----------------------------------------------------------------
@@ -376,7 +394,7 @@ class Client:
     async def _change(self, request: _Request, *, is_long: bool = False) -> None:
         """Sends it once. `is_long`: the server may have to work on a whole tree before it answers."""
         longest_s = self._long_s if is_long else self._timeout_s
-        with deadline(longest_s, request.label):
+        with self._watched(), deadline(longest_s, request.label):
             async with self._answer(replace(request, read_timeout_s=longest_s)) as answer:
                 await self._check_change(request, answer)
 
@@ -439,9 +457,11 @@ class Client:
         while True:
             left_s = started + self._timeout_s - self._clock()
             try:
-                with deadline(longest_s or left_s, label):
+                with self._watched(), deadline(longest_s or left_s, label):
                     return await attempt()
             except DavfsError as error:
+                if failures == 0 and isinstance(error, LinkDown):
+                    raise  # known to be down; only who found that out tries again for a moment
                 failures += 1
                 left_s = started + self._timeout_s - self._clock()
                 dice = random.random()  # noqa: S311 - it spreads retries, it hides nothing
@@ -449,6 +469,17 @@ class Client:
                 if wait_s is None:
                     raise
             await trio.sleep(wait_s)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Tells the link when the server was not reached, or did not answer in time."""
+        asked_s = self._clock()
+        try:
+            yield
+        except LinkError as error:
+            if not isinstance(error, NoLane) and self.link.failed(error, self._clock(), asked_s=asked_s):
+                self.tell_link_news()
+            raise
 
     @asynccontextmanager
     async def _answer(self, request: _Request) -> AsyncIterator[Incoming]:
@@ -473,10 +504,20 @@ class Client:
                 return incoming
             location = incoming.headers.get("location", "")
             await incoming.finish()
-            url = self._redirected(request, str(incoming.url), location)
+            url = redirected(
+                self._share,
+                request.label,
+                request.method,
+                str(incoming.url),
+                location,
+                is_collection=request.is_collection,
+            )
         raise ProtocolError(f"{request.label}: more than {_MOST_REDIRECTS} redirects")
 
     async def _send_once(self, request: _Request, url: str) -> Incoming:
+        refusal = None if request.is_probe else self.link.refusal()
+        if refusal is not None:
+            raise refusal
         sent: Sequence[str] = [request.method]
         try:
             address = httpx.URL(url)
@@ -487,11 +528,13 @@ class Client:
             raise UriTooLong(f"{request.label}: the address is too long", status=414) from None
         finally:
             self._requests.update(sent)
+        if self.link.answered(self._clock()):
+            self.tell_link_news()
         return Incoming(response, address, request.label, self._count_down)
 
     async def _exchange(self, request: _Request, url: httpx.URL) -> httpx.Response:
         extensions = {"timeout": self._timeouts(request), "davfs_preflight": request.preflight}
-        if self._share_path(url) is None:
+        if not is_in_share(self._share, url):
             # Object storage behind a redirected GET: no credentials, no cookies, no validators of ours
             kept = {name: text for name, text in request.headers.items() if name in _ABROAD}
             bare = httpx.Request("GET", url, headers=kept, extensions=extensions)
@@ -523,45 +566,17 @@ class Client:
             partial(check_upload, self._share, wish), wish.is_conditional, PROPFIND_PREFLIGHT, folder
         )
 
-    def _redirected(self, request: _Request, here: str, location: str) -> str:
-        """Where to ask again. Raises for what must not be followed."""
-        try:
-            target = httpx.URL(urljoin(here, location)).copy_with(username="", password="", fragment=None)
-        except (httpx.InvalidURL, ValueError):
-            raise ProtocolError(f"{request.label}: redirected to an address that cannot be read") from None
-        if self._share_path(target) is None:
-            self._check_abroad(request, target)
-        elif request.method not in _HARMLESS and not request.is_collection and target.path.endswith("/"):
-            # 'a' -> 'a/': what we took for a file is a folder. DELETE would remove a tree, GET read a page
-            raise PosixError(errno.EISDIR, f"{request.label}: it is a folder on the server")
-        return str(target)
-
-    def _check_abroad(self, request: _Request, target: httpx.URL) -> None:
-        where = f"{target.scheme}://{target.netloc.decode('ascii')}{target.path}"[:300]
-        is_downgrade = self._share.scheme == "https" and target.scheme != "https"
-        if self._is_home(target):  # a login page of this server, not an object store
-            raise ProtocolError(f"{request.label}: redirected out of the share, to {where}")
-        if request.method != "GET" or is_downgrade or target.scheme not in ("http", "https"):
-            raise NotWebDav(f"{request.label}: the server redirects to {where}; use that address instead")
-
-    def _is_home(self, url: httpx.URL) -> bool:
-        home = httpx.URL(self._share.origin)  # httpx drops default ports, so ':443' and '' are equal
-        return (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)
-
-    def _share_path(self, url: httpx.URL) -> DavPath | None:
-        if not self._is_home(url):
-            return None
-        return self._share.path_of(url.raw_path.partition(b"?")[0].decode("ascii"))
-
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
         return refused(request.method, answer.status, shown(request.path), retry_after_s=wait_s)
 
     def _count_up(self, size_bytes: int) -> None:
         self._up_bytes += size_bytes
+        self.link.progressed(self._clock())
 
     def _count_down(self, size_bytes: int) -> None:
         self._down_bytes += size_bytes
+        self.link.progressed(self._clock())
 
 
 def _conditions(if_match: ETag | None, *, if_none_match: bool = False) -> dict[str, str]:

@@ -25,6 +25,7 @@ from davfs.fs.files import Files
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import ROOT_INO, Node
 from davfs.fs.namespace import Namespace
+from davfs.fs.probe import Probe
 from davfs.fs.settings import Settings
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
@@ -61,6 +62,7 @@ class Filesystem:
         self._uploads = Uploads(self._tree, self._downloads, self._handles, settings)
         self._files = Files(self._tree, content, self._downloads, self._uploads, self._handles, settings)
         self._namespace = Namespace(self._tree, content, self._files, self._uploads, self._handles, settings)
+        self._probe = Probe(client, self._tree, self._uploads, timeout_s=settings.timeout_s)
         self._quota: tuple[float, Quota] | None = None
         self._started = now_s()
         self._nursery: trio.Nursery | None = None
@@ -72,6 +74,9 @@ class Filesystem:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._downloads.start(nursery)
+            self._tree.questions.start(nursery)
+            await nursery.start(self._probe.run)
+            nursery.start_soon(self._tree.listings.run, self._tree.meta)
             left = self._uploads.recover()
             nursery.start_soon(self._uploads.run, nursery)
             task_status.started(left)
@@ -90,14 +95,10 @@ class Filesystem:
     # --- names and attributes
 
     async def lookup(self, parent: int, name: str) -> Attributes:
-        node = await self._named(parent, name)
+        node = await self._tree.find(self._tree.nodes.get(parent), checked_name(name), soon=True)
         if node is None:
             raise PosixError(errno.ENOENT)
         return self._referenced(node)
-
-    async def _named(self, parent: int, name: str) -> Node | None:
-        folder = self._tree.nodes.get(parent)
-        return await self._tree.find(folder, checked_name(name))
 
     def _referenced(self, node: Node) -> Attributes:
         node.lookups += 1
@@ -286,6 +287,7 @@ class Filesystem:
 
     async def sync(self, timeout_s: float | None = None, *, patient: bool = True) -> int:
         """Send everything now; returns how many files are left. Not patient: one attempt each."""
+        self._probe.hurry()
         return await self._uploads.drain(timeout_s, patient=patient)
 
     def pending_paths(self) -> list[str]:
@@ -296,6 +298,7 @@ class Filesystem:
         """What is going on, as JSON-able values."""
         pending = self._uploads.pending()
         return {
+            "link": self._probe.status(),
             "pending": [
                 {
                     "path": str(item.node.path) if not item.node.unlinked else "",

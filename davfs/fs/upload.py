@@ -29,6 +29,7 @@ from davfs.errors import (
     BadName,
     DavfsError,
     Forbidden,
+    LinkError,
     Locked,
     NoSpace,
     NotFound,
@@ -37,6 +38,7 @@ from davfs.errors import (
     ServerRefused,
     StaleVersion,
     Unauthorized,
+    Unreachable,
     as_davfs_error,
 )
 from davfs.fs.content import Content, new_digest, path_bytes, path_from_bytes
@@ -243,6 +245,12 @@ class Uploads:
                     await pending.attempted.wait()
         return len(self._pending)
 
+    def link_is_up(self) -> None:
+        """The server answers again: what failed for that is tried at once."""
+        for pending in self._pending.values():
+            if isinstance(pending.failed, LinkError) and pending.running is None:
+                self._push(pending, trio.current_time())
+
     def pending(self) -> list[Pending]:
         return list(self._pending.values())
 
@@ -391,7 +399,7 @@ class Uploads:
     def _unanswered(self, content: Content, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
         refused = isinstance(error, ServerRefused) and (error.status < 500 or error.status in {501, 503, 507})
-        if refused:
+        if refused or isinstance(error, Unreachable):  # nothing was sent
             content.life = content.life.put_refused()
         elif body.digest is not None:
             content.unanswered = content.unanswered.with_body(body.size_bytes, body.digest)
