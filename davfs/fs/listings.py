@@ -16,6 +16,7 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import trio
@@ -32,11 +33,13 @@ SAVE_EVERY_S: Final = 2.0
 REST_FACTOR: Final = 50  # a folder whose encoding took 0.2 s is not encoded again for 10 s
 BYTES_MAX: Final = 64 << 20  # some 3 million members
 CHUNK: Final = 2_000
+JOIN_MAX_BYTES: Final = 200_000  # some 10,000 members
 _VERSION: Final = 1
 _IS_FOLDER: Final = 1
 _EXECUTABLE: Final = 2
 _NOT_EXECUTABLE: Final = 4
 _WEAK: Final = 8
+_EXECUTABLE_KNOWN: Final = _EXECUTABLE | _NOT_EXECUTABLE
 
 _TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS listings ("
@@ -90,8 +93,7 @@ class Listings:
         for ino in list(meta.changed):
             if self._not_before.get(ino, 0.0) > trio.current_time():
                 continue
-            meta.changed.discard(ino)  # what changes from here on is saved the next time
-            folder = meta.known_folder(ino)
+            folder = self._to_save(meta, ino)
             if folder is None:
                 continue
             pieces, spent_s = [], 0.0
@@ -114,16 +116,33 @@ class Listings:
             self._not_before[ino] = trio.current_time() + REST_FACTOR * spent_s
 
     def _save_now(self, meta: Metadata, ino: int) -> None:
-        meta.changed.discard(ino)
-        folder = meta.known_folder(ino)
+        folder = self._to_save(meta, ino)
         if folder is not None:
             self._put(ino, b"".join(encoded(folder, self._wall_s())))
 
+    def _to_save(self, meta: Metadata, ino: int) -> Folder | None:
+        """What is known of a folder; what changes from here on is saved the next time.
+
+        Of a folder that this run has not listed the row may know more: then both are joined, unless
+        that is too much work for a few names.
+        """
+        meta.changed.discard(ino)
+        folder = meta.known_folder(ino)
+        if folder is not None and not (folder.was_listed or folder.recalled):
+            if self._size(ino) > JOIN_MAX_BYTES:
+                return None
+            meta.recall(ino)
+        return meta.known_folder(ino)
+
+    def _size(self, ino: int) -> int:
+        with suppress(PosixError):
+            row = self._index.run("SELECT bytes FROM listings WHERE ino=?", (ino,)).fetchone()
+            return 0 if row is None else int(row[0])
+        return 0
+
     def _put(self, ino: int, members: bytes) -> None:
         try:
-            (before,) = self._index.run(
-                "SELECT COALESCE(SUM(bytes), 0) FROM listings WHERE ino=?", (ino,)
-            ).fetchone()
+            before = self._size(ino)
             self._index.run(
                 "INSERT OR REPLACE INTO listings (ino, saved_s, bytes, members) VALUES (?,?,?,?)",
                 (ino, self._wall_s(), len(members), members),
@@ -208,7 +227,7 @@ def _folder(header: dict[str, Any], chunks: list[bytes]) -> Folder | None:
                 size_bytes=_number(size_bytes),
                 mtime_s=_number(mtime_s),
                 etag=ETag(str(tag[0]), bool(flags & _WEAK)) if tag else None,
-                executable=bool(flags & _EXECUTABLE) if flags & (_EXECUTABLE | _NOT_EXECUTABLE) else None,
+                executable=bool(flags & _EXECUTABLE) if flags & _EXECUTABLE_KNOWN else None,
             )
             folder.entries[checked_name(name)] = Entry(resource, NEVER)
     return folder

@@ -55,6 +55,11 @@ class Folder:
     cost_s: float = 0.0  # how long the listing took
     misses: int = 0  # single look-ups since the last listing
     misses_since_s: float = 0.0
+    recalled: bool = False  # there is nothing more of it on disk
+
+    @property
+    def was_listed(self) -> bool:
+        return self.listed_s is not None
 
 
 class Metadata:
@@ -82,7 +87,7 @@ class Metadata:
 
     def entry(self, folder_ino: int, name: str, now_s: float) -> Entry | None:
         """What is known and fresh; None: ask the server."""
-        folder = self.known_folder(folder_ino)
+        folder = self._folders.get(folder_ino)
         if folder is None:
             return None
         entry = folder.entries.get(name)
@@ -96,12 +101,12 @@ class Metadata:
 
     def stale_entry(self, folder_ino: int, name: str) -> Entry | None:
         """What was last known, however old."""
-        folder = self.known_folder(folder_ino)
+        folder = self._folders.get(folder_ino)
         return None if folder is None else folder.entries.get(name)
 
     def last_known(self, folder_ino: int, name: str) -> Entry | None:
         """The same; absent only by a look-up, or by a listing that named everything."""
-        folder = self.known_folder(folder_ino)
+        folder = self._folders.get(folder_ino)
         if folder is None:
             return None
         entry = folder.entries.get(name)
@@ -110,40 +115,54 @@ class Metadata:
         return entry
 
     def was_listed(self, folder_ino: int) -> bool:
-        folder = self.known_folder(folder_ino)
-        return folder is not None and folder.listed_s is not None
+        folder = self._folders.get(folder_ino)
+        return folder is not None and folder.was_listed
 
     def known_folder(self, folder_ino: int) -> Folder | None:
+        return self._folders.get(folder_ino)
+
+    def recall(self, folder_ino: int) -> None:
+        """Fill up, once, what is known of one that this run has not listed with what an earlier run knew.
+
+        100,000 members take 0.4 to 1 s, so only for who has nobody else to ask.
+        """
         folder = self._folders.get(folder_ino)
-        if folder is None and folder_ino not in self.forgotten:
-            folder = self._recall(folder_ino)
+        if folder_ino in self.forgotten or (folder is not None and (folder.recalled or folder.was_listed)):
+            return
+        found = self._recall(folder_ino)
+        if found is None:
             if folder is not None:
-                self._store(folder_ino, folder)
-        return folder
+                folder.recalled = True
+            return
+        if folder is not None:
+            found.entries.update(folder.entries)
+            found.changed_s = folder.changed_s
+        found.recalled = True
+        self._store(folder_ino, found)
 
     def remaining_s(self, folder_ino: int, name: str, now_s: float) -> float:
         """How long the answer may still be believed (for the kernel's own time-outs)."""
-        folder = self.known_folder(folder_ino)
+        folder = self._folders.get(folder_ino)
         entry = folder.entries.get(name) if folder is not None else None
         if folder is None or entry is None:
             return self._min_s
         return max(0.0, entry.learned_s + self._lifetime_s(entry.resource, folder, now_s) - now_s)
 
     def listing_is_fresh(self, folder_ino: int, now_s: float) -> bool:
-        folder = self.known_folder(folder_ino)
+        folder = self._folders.get(folder_ino)
         if folder is None or folder.listed_s is None:
             return False
         return now_s - folder.listed_s < self._folder_lifetime_s(folder, now_s)
 
     def names(self, folder_ino: int) -> list[str]:
         """The members as last known, in listing order."""
-        folder = self.known_folder(folder_ino)
+        folder = self._folders.get(folder_ino)
         if folder is None:
             return []
         return [name for name, entry in folder.entries.items() if entry.resource is not None]
 
     def folder(self, folder_ino: int) -> Folder:
-        folder = self.known_folder(folder_ino)
+        folder = self._folders.get(folder_ino)
         if folder is None:
             folder = Folder()
             self._folders[folder_ino] = folder
@@ -227,7 +246,7 @@ class Metadata:
 
     def expire(self, folder_ino: int, name: str | None = None) -> None:
         """Believe nothing of this name (or of the whole folder) without asking."""
-        folder = self.known_folder(folder_ino)
+        folder = self._folders.get(folder_ino)
         if folder is None:
             return
         if name is None:

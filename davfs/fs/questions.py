@@ -13,9 +13,9 @@ from typing import Final
 
 import trio
 
-from davfs.errors import DavfsError, as_davfs_error
+from davfs.errors import DavfsError, LinkError, as_davfs_error
 
-BACKGROUND_MAX: Final = 64
+BACKGROUND_MAX: Final = 256
 
 Key = tuple[int, str | None]
 Ask = Callable[[], Awaitable[None]]
@@ -32,6 +32,7 @@ class Questions:
     def __init__(self) -> None:
         self._running: dict[Key, _Question] = {}
         self._in_background = 0
+        self._answered_s = float("-inf")
         self._nursery: trio.Nursery | None = None
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -56,16 +57,21 @@ class Questions:
         return True
 
     async def answered_within(self, patience_s: float, key: Key, ask: Ask) -> bool | None:
-        """The same, but None when it takes longer: then the question goes on by itself."""
+        """The same, but None when it takes longer: then the question goes on by itself.
+
+        None at once when too many others go on by themselves already: a server that slow answers no sooner.
+        """
         question, asked = self._running.get(key), False
         if question is None:
-            if self._nursery is None or self._in_background >= BACKGROUND_MAX:
-                with trio.move_on_after(patience_s):
-                    return await self.answered(key, ask)
+            if self._nursery is None:
+                return await self.answered(key, ask)
+            if self._in_background >= BACKGROUND_MAX:
                 return None
             question, asked = self._begin(key), True
             self._in_background += 1
             self._nursery.start_soon(self._ask_in_background, key, question, ask)
+        if self._is_silent(patience_s):
+            patience_s = 0.0
         with trio.move_on_at(max(question.begun_s + patience_s, trio.current_time())):
             await question.done.wait()
         if not question.done.is_set():
@@ -73,6 +79,12 @@ class Questions:
         if question.error is not None:
             raise question.error
         return asked
+
+    def _is_silent(self, patience_s: float) -> bool:
+        """Whether somebody's patience has just ended: a path of ten names costs it once, not ten times."""
+        oldest = next(iter(self._running.values()))
+        overdue_s = trio.current_time() - patience_s
+        return oldest.begun_s <= overdue_s and self._answered_s <= overdue_s
 
     async def _ask_in_background(self, key: Key, question: _Question, ask: Ask) -> None:
         try:
@@ -90,3 +102,5 @@ class Questions:
     def _end(self, key: Key, question: _Question) -> None:
         del self._running[key]
         question.done.set()
+        if not isinstance(question.error, LinkError):
+            self._answered_s = trio.current_time()

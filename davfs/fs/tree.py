@@ -132,25 +132,31 @@ class Tree:
             refusal = self.refusal()
             if refusal is not None:
                 return self._last_known(parent, name, refusal)
-            seen = self._seen(parent, name) if soon else None
             try:
-                asked = await self._ask_for(parent, name, patiently=seen is None)
+                asked = await self._ask_for(parent, name, patiently=not soon)
             except LinkError as error:
-                return seen if seen is not None else self._last_known(parent, name, error)
-            if asked is None and seen is not None:
-                return seen
+                return (self._seen(parent, name) if soon else None) or self._last_known(parent, name, error)
+            if asked is None:
+                seen = self._seen(parent, name)
+                if seen is not None:
+                    return seen
+                soon = False
             known = self._just_learned(parent, name) if asked else None
             if known is not None:
                 return known
 
     def _seen(self, parent: Node, name: str) -> Entry | None:
         """What was there, however long ago."""
+        self.meta.recall(parent.ino)
         last = self.meta.last_known(parent.ino, name)
         return last if last is not None and last.resource is not None else None
 
     def _last_known(self, parent: Node, name: str, error: LinkError) -> Entry:
         """While the server is known to be away; else, or if nothing is known, `error` is the answer."""
-        last = self.meta.last_known(parent.ino, name) if self.refusal() is not None else None
+        if self.refusal() is None:
+            raise error
+        self.meta.recall(parent.ino)
+        last = self.meta.last_known(parent.ino, name)
         if last is None:
             raise error
         return last
@@ -187,25 +193,32 @@ class Tree:
 
         Otherwise what was last known is better than waiting for a slow server, or than none at all.
         """
-        asked: bool | None = False
+        asked, soon = False, not now
         while not (asked if now else self.meta.listing_is_fresh(node.ino, trio.current_time())):
-            listed = self.meta.was_listed(node.ino) and not now
-            refusal = self.refusal()
-            if refusal is not None and listed:
+            if soon and self.refusal() is not None and self._was_listed(node):
                 break
-            ask = functools.partial(self._fetch_listing, node, "")
             try:
-                if listed:
-                    asked = await self.questions.answered_within(PATIENCE_S, (node.ino, None), ask)
-                else:
-                    asked = await self.questions.answered((node.ino, None), ask)
+                answer = await self._ask_for_listing(node, patiently=not soon)
             except LinkError:
-                if not listed:
+                if now or not self._was_listed(node):
                     raise
                 break
-            if asked or asked is None:
+            if answer is None and self._was_listed(node):
+                break
+            asked, soon = bool(answer), soon and answer is not None
+            if asked:
                 break
         return self.known_names(node)
+
+    def _was_listed(self, node: Node) -> bool:
+        self.meta.recall(node.ino)
+        return self.meta.was_listed(node.ino)
+
+    async def _ask_for_listing(self, node: Node, *, patiently: bool) -> bool | None:
+        ask = functools.partial(self._fetch_listing, node, "")
+        if patiently:
+            return await self.questions.answered((node.ino, None), ask)
+        return await self.questions.answered_within(PATIENCE_S, (node.ino, None), ask)
 
     def known_names(self, node: Node) -> list[str]:
         names = [name for name in self.meta.names(node.ino) if not name.startswith(HIDDEN_PREFIX)]
@@ -315,6 +328,7 @@ class Tree:
                 raise
 
     def _recalled_root(self) -> Entry:
+        self.meta.recall(self.nodes.root.ino)
         folder = self.meta.known_folder(self.nodes.root.ino)
         resource = Resource(is_collection=True, mtime_s=folder.mtime_s if folder is not None else None)
         return Entry(resource, NEVER, self.store.index.locals_of(self.nodes.root.ino))
