@@ -76,7 +76,7 @@ async def _connect(config: Config, client: Client, filesystem: Filesystem) -> No
         else:
             return
     log.warning("%s is mounted without its server (%s): what is kept here is served", config.url, error)
-    client.link.unproven(str(error), error.errno, trio.current_time())
+    client.reach.link.unproven(str(error), error.errno, trio.current_time())
 
 
 def _credentials(login: Login | None) -> Credentials | None:

@@ -20,8 +20,8 @@ import errno
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -33,7 +33,6 @@ import trio
 from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, decode_href, shown
 from davfs.dav.lanes import Preflight
-from davfs.dav.link import Link
 from davfs.dav.multistatus import (
     PROPFIND_PREFLIGHT,
     PROPFIND_QUOTA,
@@ -48,14 +47,14 @@ from davfs.dav.multistatus import (
 )
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
+from davfs.dav.reach import Reach
 from davfs.dav.redirects import NotWebDav, is_in_share, redirected
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
 from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
-from davfs.dav.wire import Body, Incoming, NoLane, Octets, Outgoing, deadline, translated
+from davfs.dav.wire import Body, Incoming, Octets, Outgoing, deadline, translated
 from davfs.errors import (
     DavfsError,
     LinkDown,
-    LinkError,
     NotFound,
     ParentMissing,
     PosixError,
@@ -80,6 +79,7 @@ _LONG_FACTOR: Final = 10
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
 _SERVER_WORK_BYTES_PER_S: Final = 2 * 1024 * 1024
+_BUFFERED_BYTES: Final = 8 * 1024 * 1024  # beyond what the kernel takes for a peer that is gone (tcp_wmem)
 _CONNECT_TIMEOUT_S: Final = 15.0
 _TRANSLATE: Final = {"Translate": "f"}  # IIS would run scripts instead of reading them
 _XML: Final = {"Content-Type": "application/xml; charset=utf-8", "Accept-Encoding": "gzip", **_TRANSLATE}
@@ -140,8 +140,7 @@ class Client:
         self._up_bytes = 0
         self._down_bytes = 0
         self.capabilities = Capabilities()
-        self.link = Link()
-        self.link_news = trio.Event()  # set, and replaced, when an outage begins or ends, or may
+        self.reach = Reach(clock)
 
     # --- what callers ask of the wire ---------------------------------------------------------------
 
@@ -156,8 +155,7 @@ class Client:
             raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         with suppress(ServerRefused):  # proxies filter OPTIONS; PROPFIND has answered, which is enough
             self.capabilities = await self._repeat(ONCE, "OPTIONS", self._options)
-        if self.link.proven(self._clock()):
-            self.tell_link_news()
+        self.reach.proven()
         return root
 
     async def probe(self, longest_s: float) -> None:
@@ -165,10 +163,6 @@ class Client:
         request = replace(self._root_request(), is_probe=True)
         with suppress(DavfsError):
             await self._repeat(ONCE, request.label, lambda: self._describe(request), longest_s=longest_s)
-
-    def tell_link_news(self) -> None:
-        self.link_news.set()
-        self.link_news = trio.Event()
 
     async def stat(self, path: DavPath, *, is_collection: bool = False) -> Resource:
         """PROPFIND Depth 0. `is_collection` is a hint that saves Apache's redirect from 'a' to 'a/'."""
@@ -231,7 +225,7 @@ class Client:
             read_timeout_s=self._timeout_s + body.size_bytes / _SERVER_WORK_BYTES_PER_S,
         )
         request = replace(request, preflight=self._preflight(request, if_match, if_none_match=if_none_match))
-        with self._watched():
+        with self.reach.watched():
             async with self._answer(request) as answer:
                 await self._check_put(request, answer)
             return self._learn_put(answer, mtime_sent=mtime_s is not None)
@@ -353,7 +347,7 @@ class Client:
         opening = partial(self._open_get, request, wanted)
         incoming, answer = await self._repeat(PATIENT, request.label, opening)
         try:
-            with self._watched():
+            with self.reach.watched():
                 yield Download(answer, incoming, wanted.expected, shown(path))
         finally:
             await incoming.close()
@@ -394,7 +388,7 @@ class Client:
     async def _change(self, request: _Request, *, is_long: bool = False) -> None:
         """Sends it once. `is_long`: the server may have to work on a whole tree before it answers."""
         longest_s = self._long_s if is_long else self._timeout_s
-        with self._watched(), deadline(longest_s, request.label):
+        with self.reach.watched(), deadline(longest_s, request.label):
             async with self._answer(replace(request, read_timeout_s=longest_s)) as answer:
                 await self._check_change(request, answer)
 
@@ -457,7 +451,7 @@ class Client:
         while True:
             left_s = started + self._timeout_s - self._clock()
             try:
-                with self._watched(), deadline(longest_s or left_s, label):
+                with self.reach.watched(), self.reach.asking(), deadline(longest_s or left_s, label):
                     return await attempt()
             except DavfsError as error:
                 if failures == 0 and isinstance(error, LinkDown):
@@ -469,17 +463,6 @@ class Client:
                 if wait_s is None:
                     raise
             await trio.sleep(wait_s)
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Tells the link when the server was not reached, or did not answer in time."""
-        asked_s = self._clock()
-        try:
-            yield
-        except LinkError as error:
-            if not isinstance(error, NoLane) and self.link.failed(error, self._clock(), asked_s=asked_s):
-                self.tell_link_news()
-            raise
 
     @asynccontextmanager
     async def _answer(self, request: _Request) -> AsyncIterator[Incoming]:
@@ -515,9 +498,8 @@ class Client:
         raise ProtocolError(f"{request.label}: more than {_MOST_REDIRECTS} redirects")
 
     async def _send_once(self, request: _Request, url: str) -> Incoming:
-        refusal = None if request.is_probe else self.link.refusal()
-        if refusal is not None:
-            raise refusal
+        if not request.is_probe:
+            self.reach.check()
         sent: Sequence[str] = [request.method]
         try:
             address = httpx.URL(url)
@@ -528,8 +510,7 @@ class Client:
             raise UriTooLong(f"{request.label}: the address is too long", status=414) from None
         finally:
             self._requests.update(sent)
-        if self.link.answered(self._clock()):
-            self.tell_link_news()
+        self.reach.answered()
         return Incoming(response, address, request.label, self._count_down)
 
     async def _exchange(self, request: _Request, url: httpx.URL) -> httpx.Response:
@@ -542,7 +523,9 @@ class Client:
         built = httpx.Request(request.method, url, headers=request.headers, extensions=extensions)
         if request.content is None:
             return await self._wire.handle_async_request(built)
-        built.stream = outgoing = Outgoing(request.content, self._count_up)
+        is_large = request.content.size_bytes > _BUFFERED_BYTES
+        count = self._count_up_large if is_large else self._count_up
+        built.stream = outgoing = Outgoing(request.content, count)
         try:
             return await self._wire.handle_async_request(built)
         finally:
@@ -572,11 +555,15 @@ class Client:
 
     def _count_up(self, size_bytes: int) -> None:
         self._up_bytes += size_bytes
-        self.link.progressed(self._clock())
+
+    def _count_up_large(self, size_bytes: int) -> None:
+        """Somebody takes these bytes: more of them than fit into the buffers of a dead connection."""
+        self._up_bytes += size_bytes
+        self.reach.progressed()
 
     def _count_down(self, size_bytes: int) -> None:
         self._down_bytes += size_bytes
-        self.link.progressed(self._clock())
+        self.reach.progressed()
 
 
 def _conditions(if_match: ETag | None, *, if_none_match: bool = False) -> dict[str, str]:

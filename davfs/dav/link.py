@@ -23,6 +23,7 @@ from davfs.errors import LinkDown, LinkError, TimedOut, Unreachable
 FAILURES_MAX: Final = 3
 PROBE_FIRST_S: Final = 1.0
 PROBE_LONGEST_S: Final = 30.0
+DOUBT_S: Final = 0.5  # between two probes of a server that may only be slow
 PATIENCE_FIRST_S: Final = 5.0  # of the first probe; a slow server gets longer with each
 
 
@@ -87,11 +88,14 @@ class Link:
         self._failures += 1
         if self._failures >= FAILURES_MAX:
             return self._down(error, now_s)
-        if isinstance(error, TimedOut) and self.next_probe_s is None:
-            self._probes = 0
-            self.next_probe_s = now_s  # that took long: a shorter question tells whether it is the link
-            return True
-        return False
+        return isinstance(error, TimedOut) and self.doubted(now_s)
+
+    def doubted(self, now_s: float) -> bool:
+        """Something takes long: a small question tells whether it is the link. True if it is to be asked."""
+        if self.outage is not None or self.next_probe_s is not None:
+            return False
+        self.next_probe_s = now_s
+        return True
 
     # --- probing
 
@@ -102,8 +106,11 @@ class Link:
 
     def probed(self, now_s: float, *, dice: float) -> None:
         """A probe has ended. As long as there is doubt, the next one is due later than the last."""
-        if self.outage is None and self._failures == 0:
+        if self.outage is None and self._alive_s > self._counted_s:
             self.next_probe_s = None
+            return
+        if self.outage is None:
+            self.next_probe_s = now_s + DOUBT_S
             return
         wait_s = min(PROBE_FIRST_S * 2.0 ** min(self._probes, 10), PROBE_LONGEST_S)
         self._probes += 1

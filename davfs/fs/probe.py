@@ -32,11 +32,11 @@ class Probe:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. From now on requests may be refused while the server is away: somebody looks."""
-        self._client.link.guarded = True
+        self._client.reach.link.guarded = True
         task_status.started()
         try:
             while True:
-                news, due_s = self._client.link_news, self._client.link.next_probe_s
+                news, due_s = self._client.reach.news, self._client.reach.link.next_probe_s
                 self._tell()
                 if due_s is not None and due_s <= trio.current_time():
                     await self._ask()
@@ -44,15 +44,15 @@ class Probe:
                 with trio.move_on_at(float("inf") if due_s is None else due_s):
                     await news.wait()
         finally:
-            self._client.link.guarded = False
+            self._client.reach.link.guarded = False
 
     def hurry(self) -> None:
         """A person waits for the server: ask now."""
-        self._client.link.hurry(trio.current_time())
-        self._client.tell_link_news()
+        self._client.reach.link.hurry(trio.current_time())
+        self._client.reach.tell()
 
     async def _ask(self) -> None:
-        link = self._client.link
+        link = self._client.reach.link
         patience_s = link.patience_s(self._timeout_s)
         if link.is_unproven:
             await self._connect(patience_s)
@@ -71,14 +71,14 @@ class Probe:
                 error = failure
             else:
                 return
-        self._client.link.unproven(str(error), error.errno, trio.current_time())
+        self._client.reach.link.unproven(str(error), error.errno, trio.current_time())
         if not isinstance(error, LinkError) and str(error) != self._complaint:
             self._complaint = str(error)
             log.error("the server answers, but this share cannot be used: %s", error)
 
     def _tell(self) -> None:
         """Log that an outage began or ended, and wake what waits for its end."""
-        outage = self._client.link.outage
+        outage = self._client.reach.link.outage
         if outage is not None and self._told is None:
             log.warning("no answer: %s; what is kept here is served, changes wait", outage.reason)
         elif outage is None and self._told is not None:
@@ -89,7 +89,7 @@ class Probe:
 
     def status(self) -> dict[str, object]:
         """The link, as JSON-able values."""
-        link, now_s = self._client.link, trio.current_time()
+        link, now_s = self._client.reach.link, trio.current_time()
         if link.outage is None:
             return {"state": "up"}
         return {

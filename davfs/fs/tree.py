@@ -29,16 +29,17 @@ from davfs.fs.index import LocalAttributes
 from davfs.fs.inodes import InodeTable, Node
 from davfs.fs.listings import Listings
 from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
-from davfs.fs.questions import Questions
+from davfs.fs.questions import Ask, Key, Questions
 from davfs.fs.settings import Settings
 
 _NS: Final = 1_000_000_000
 OWN_CHANGE_S: Final = 2  # servers tell whole seconds, and a change shows when it is done
 HIDDEN_PREFIX: Final = ".davfs-"  # our own temporary names on the server
 
-PATIENCE_S: Final = 3.0  # how long a program waits for names and attributes while old ones are known
+PATIENCE_S: Final = 3.0  # how long a program waits for names and attributes while old ones are known,
+PATIENCE_SHARE: Final = 0.5  # but no longer than this part of the time-out
 OUTAGE_VALID_S: Final = 1.0  # how long the kernel may believe old ones while the server is away
-_ROOT_ITSELF: Final = (0, None)  # the key of the question about the root's own attributes
+_ROOT_ITSELF: Final[Key] = (0, None)  # the key of the question about the root's own attributes
 
 
 class Tree:
@@ -61,6 +62,7 @@ class Tree:
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
         self._root: Entry | None = None
         self.questions = Questions()
+        self.patience_s = min(PATIENCE_S, PATIENCE_SHARE * settings.timeout_s)
 
     def may_be_hidden(self, name: str) -> bool:
         """Whether a listing may leave out this name although it exists (nginx: names with a dot)."""
@@ -68,7 +70,7 @@ class Tree:
 
     def refusal(self) -> LinkDown | None:
         """While the server is known to be away: what a question would end with."""
-        return self.client.link.refusal()
+        return self.client.reach.link.refusal()
 
     # --- names
 
@@ -174,10 +176,15 @@ class Tree:
         listing = listing and self.meta.folder(parent.ino).complete
         fetch = self._fetch_listing if listing else self._fetch_entry
         key = (parent.ino, None if listing else name)
-        ask = functools.partial(fetch, parent, name)
+        return await self._ask(key, functools.partial(fetch, parent, name), patiently=patiently)
+
+    async def _ask(self, key: Key, ask: Ask, *, patiently: bool) -> bool | None:
         if patiently:
             return await self.questions.answered(key, ask)
-        return await self.questions.answered_within(PATIENCE_S, key, ask)
+        answer = await self.questions.answered_within(self.patience_s, key, ask)
+        if answer is None:
+            self.client.reach.doubt()
+        return answer
 
     async def refreshed(self, node: Node) -> Entry:
         """The server's word on this node, asked now."""
@@ -216,9 +223,7 @@ class Tree:
 
     async def _ask_for_listing(self, node: Node, *, patiently: bool) -> bool | None:
         ask = functools.partial(self._fetch_listing, node, "")
-        if patiently:
-            return await self.questions.answered((node.ino, None), ask)
-        return await self.questions.answered_within(PATIENCE_S, (node.ino, None), ask)
+        return await self._ask((node.ino, None), ask, patiently=patiently)
 
     def known_names(self, node: Node) -> list[str]:
         names = [name for name in self.meta.names(node.ino) if not name.startswith(HIDDEN_PREFIX)]
@@ -319,10 +324,7 @@ class Tree:
             self._root = known or self._recalled_root()
             return
         try:
-            if known is None:
-                await self.questions.answered(_ROOT_ITSELF, self._fetch_root)
-            else:
-                await self.questions.answered_within(PATIENCE_S, _ROOT_ITSELF, self._fetch_root)
+            await self._ask(_ROOT_ITSELF, self._fetch_root, patiently=known is None)
         except (LinkError, Unauthorized):  # the way to what is not sent yet leads through the root
             if known is None:
                 raise

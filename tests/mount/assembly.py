@@ -40,7 +40,7 @@ async def running(
     except LinkError as error:
         if not offline:
             raise
-        client.link.unproven(str(error), error.errno, trio.current_time())
+        client.reach.link.unproven(str(error), error.errno, trio.current_time())
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(fs.run)

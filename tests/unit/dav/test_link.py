@@ -136,7 +136,7 @@ async def test_requests_fail_at_once_while_it_is_down(autojump_clock: MockClock)
     root = multistatus(response("/dav/", FOLDER))
     script = Script(httpx.ConnectError("refused"), httpx.ConnectError("refused"), root)
     client = script.client()
-    client.link.guarded = True
+    client.reach.link.guarded = True
     with pytest.raises(Unreachable):
         await client.stat(ROOT)
     sent, begun_s = len(script.requests), trio.current_time()
@@ -153,11 +153,11 @@ async def test_a_503_is_an_answer(autojump_clock: MockClock) -> None:
         lambda _: httpx.Response(503, headers={"Retry-After": "100"}, stream=httpx.ByteStream(b""))
     )
     client = script.client()
-    client.link.guarded = True
+    client.reach.link.guarded = True
     for _ in range(5):
         with pytest.raises(Busy):
             await client.stat(ROOT)
-    assert not client.link.is_down
+    assert not client.reach.link.is_down
 
 
 async def test_a_restarting_server_is_waited_for(autojump_clock: MockClock) -> None:
@@ -165,7 +165,7 @@ async def test_a_restarting_server_is_waited_for(autojump_clock: MockClock) -> N
     refused = httpx.ConnectError("refused")
     script = Script(refused, lambda _: multistatus(response("/dav/", FOLDER)))
     client = script.client()
-    client.link.guarded = True
+    client.reach.link.guarded = True
 
     async def probe_soon() -> None:
         await trio.sleep(0.15)
