@@ -125,6 +125,10 @@ def _close(text: str, around: Surroundings) -> bool:
     return _choice("async", "sync")(text, around) == "sync"
 
 
+def _offline(text: str, around: Surroundings) -> bool:
+    return _choice("ok", "no")(text, around) == "ok"
+
+
 def _account(kind: str) -> Reader:
     def read(text: str, around: Surroundings) -> int:
         if (
@@ -303,6 +307,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "60",
         "SECONDS",
         "at SIGTERM or Ctrl-C, send for no longer than this; systemd kills after TimeoutStopSec=90",
+    ),
+    Option(
+        "offline",
+        "offline_ok",
+        _offline,
+        "no",
+        "WHEN",
+        "ok: mount although the server is away, with what the cache holds; no: fail",
     ),
     Option("connections", "connections", _integer(1, 64), "16", "COUNT", "transfers at the same time"),
     Option(

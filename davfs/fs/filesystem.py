@@ -32,6 +32,7 @@ from davfs.fs.leftovers import Leftovers
 from davfs.fs.locks import Locks
 from davfs.fs.namespace import Namespace
 from davfs.fs.pending import Pendings
+from davfs.fs.probe import Probe
 from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
 from davfs.fs.states import State
@@ -105,6 +106,7 @@ class Filesystem:
             conflicts=conflicts,
             leftovers=self._leftovers,
         )
+        self._probe = Probe(client, self._tree, self._uploads, timeout_s=settings.timeout_s)
         self._started = now_s()
         self._send_changes, self.invalidations = trio.open_memory_channel[Invalidation](CHANGES_MAX)
         self._tree.changed = self._report_change
@@ -117,6 +119,9 @@ class Filesystem:
         """The background work, until cancelled. Reports how many unsent files the last run left."""
         async with trio.open_nursery() as nursery:
             self._downloads.start(nursery)
+            self._tree.questions.start(nursery)
+            await nursery.start(self._probe.run)
+            nursery.start_soon(self._tree.listings.run, self._tree.meta)
             left = self._uploads.recover()
             nursery.start_soon(self._uploads.run, nursery)
             nursery.start_soon(self._leftovers.clean, self._client)
@@ -148,14 +153,10 @@ class Filesystem:
     # --- names and attributes
 
     async def lookup(self, parent: int, name: str) -> Attributes:
-        node = await self._named(parent, name)
+        node = await self._tree.find(self._tree.nodes.get(parent), checked_name(name), soon=True)
         if node is None:
             raise PosixError(errno.ENOENT)
         return self._referenced(node)
-
-    async def _named(self, parent: int, name: str) -> Node | None:
-        folder = self._tree.nodes.get(parent)
-        return await self._tree.find(folder, checked_name(name))
 
     def _referenced(self, node: Node) -> Attributes:
         node.lookups += 1
@@ -326,6 +327,7 @@ class Filesystem:
 
     async def sync(self, timeout_s: float | None = None, *, patient: bool = True) -> int:
         """Send everything now; returns how many files are left. Not patient: one attempt each."""
+        self._probe.hurry()
         return await self._uploads.drain(timeout_s, patient=patient)
 
     def pending_paths(self) -> list[str]:
@@ -336,6 +338,7 @@ class Filesystem:
         """What is going on, as JSON-able values."""
         pending = self.unsent.rows()
         return {
+            "link": self._probe.status(),
             "pending": pending,
             "failed": sum(1 for each in pending if each["state"] in {State.FAILED, State.REFUSED}),
             "conflicts": list(self._uploads.conflicts),
