@@ -38,7 +38,7 @@ from pyfuse3 import (
 from davfs.dav.resource import Quota
 from davfs.errors import DavfsError
 from davfs.fs.attributes import Attributes, Changes, Opened
-from davfs.fs.filesystem import Filesystem
+from davfs.fs.filesystem import Filesystem, Invalidation
 
 log = logging.getLogger("davfs.fuse")
 
@@ -340,17 +340,17 @@ def unmount() -> None:
 
 
 async def _deliver_invalidations(filesystem: Filesystem) -> None:
-    async for what in filesystem.invalidations:
+    async for told in filesystem.invalidations:
         with suppress(OSError):  # ENOENT: the kernel has forgotten it
-            await trio.to_thread.run_sync(_invalidate, what, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(_invalidate, told, abandon_on_cancel=True)
+        told.delivered.set()
 
 
-def _invalidate(what: int | tuple[int, str]) -> None:
-    """The pages and attributes of an inode, or which inode a name of a folder is."""
-    if isinstance(what, int):
-        pyfuse3.invalidate_inode(InodeT(what))
+def _invalidate(told: Invalidation) -> None:
+    if told.name is None:
+        pyfuse3.invalidate_inode(InodeT(told.ino))
     else:
-        pyfuse3.invalidate_entry(InodeT(what[0]), FileNameT(os.fsencode(what[1])))
+        pyfuse3.invalidate_entry(InodeT(told.ino), FileNameT(os.fsencode(told.name)))
 
 
 def _widen_read_ahead(mountpoint: str) -> None:
