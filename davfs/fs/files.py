@@ -289,6 +289,7 @@ class Files:
         await file.content.prepare_write()
         self._still_current(file)
         content = file.content
+        self._must_fit(content, max(content.size_bytes, offset + len(data)))
         was_dirty = content.dirty
         if not was_dirty:
             _journal_at(file.node, content)
@@ -305,6 +306,13 @@ class Files:
         if file.node.content is not file.content and not file.node.unlinked:
             raise StaleVersion(f"{file.node.name}: changed on the server while it was open")
 
+    def _must_fit(self, content: Content, size: int) -> None:
+        """EFBIG now, not after an upload that the server refuses as it did before."""
+        client = self._tree.client
+        if not content.orphan and not client.upload_limit.allows(size, trio.current_time()):
+            limit = client.upload_limit.limit_bytes(trio.current_time())
+            raise PosixError(errno.EFBIG, f"the server has refused a file of more than {limit} bytes")
+
     def _noted(self, node: Node, content: Content, *, was_dirty: bool) -> None:
         node.ctime_ns = time.time_ns()
         if not was_dirty:
@@ -314,6 +322,8 @@ class Files:
         """Cut or extend a version that the caller has acquired."""
         if size > FILE_SIZE_MAX:
             raise PosixError(errno.EFBIG)
+        if size > content.size_bytes:
+            self._must_fit(content, size)
         await content.prepare_write()
         was_dirty = content.dirty
         if not was_dirty:

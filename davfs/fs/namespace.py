@@ -21,11 +21,11 @@ from davfs.dav.resource import ROOT, DavPath, Validator
 from davfs.errors import (
     AlreadyExists,
     DavfsError,
-    LinkError,
+    Forbidden,
     NotFound,
     PosixError,
     PreconditionFailed,
-    ServerFailure,
+    ServerRefused,
     StaleVersion,
 )
 from davfs.fs.conflict import Conflicts
@@ -40,6 +40,7 @@ from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.upload import Uploads
 
 SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
+_MAY_MEAN_TAKEN: Final = frozenset({405, 406, 409, 423})  # MKCOL of a name that is there (peers.md, rule 5)
 
 
 class Namespace:
@@ -72,15 +73,25 @@ class Namespace:
         path = parent.path.child(name)
         try:
             await self._tree.client.mkcol(path)
-        except (LinkError, ServerFailure) as error:
-            await self._really_failed(error, path, made=True)
-        except AlreadyExists:
-            self._tree.meta.expire(parent.ino, name)
-            raise
+        except DavfsError as error:
+            if error.outcome_unknown:
+                await self._really_failed(error, path, made=True)
+            else:
+                await self._raise_for_mkcol(error, parent, name)
         node = self._tree.made_folder(parent, name)
         if mode & 0o777 != self._settings.dir_mode:
             self._tree.keep_mode(node, mode & 0o7777)
         return node
+
+    async def _raise_for_mkcol(self, error: DavfsError, parent: Node, name: str) -> None:
+        """Servers say several things to a name that is taken, and 405 when they make no folders at all."""
+        if isinstance(error, ServerRefused) and error.status in _MAY_MEAN_TAKEN:
+            self._tree.meta.expire(parent.ino, name)
+            if (await self._tree.entry(parent, name)).resource is not None:
+                raise PosixError(errno.EEXIST) from None
+            if isinstance(error, AlreadyExists):
+                raise Forbidden(str(error), status=error.status) from None
+        raise error
 
     async def rmdir(self, parent: Node, name: str) -> None:
         self._writable(parent)
@@ -136,7 +147,10 @@ class Namespace:
             return False
         aside = ROOT.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         set_aside = self._tree.client.copy if by_copy else self._tree.client.move
-        await set_aside(node.path, aside, is_collection=False, overwrite=False)
+        try:
+            await set_aside(node.path, aside, is_collection=False, overwrite=False)
+        except DavfsError as error:
+            await self._really_failed(error, aside, made=True)
         node.aside = aside
         await self._rebase(content, aside)
         return not by_copy
@@ -147,7 +161,7 @@ class Namespace:
             await self._delete_seen(node, path)
         except NotFound:
             return
-        except (LinkError, ServerFailure) as error:
+        except DavfsError as error:
             await self._really_failed(error, path, made=False)
 
     async def _delete_seen(self, node: Node, path: DavPath) -> None:
@@ -170,6 +184,8 @@ class Namespace:
 
     async def _really_failed(self, error: DavfsError, path: DavPath, *, made: bool) -> None:
         """The answer got lost: ask the server what happened before anybody is told (peers.md, rule 8)."""
+        if not error.outcome_unknown:
+            raise error
         try:
             await self._tree.client.stat(path)
             exists = True
@@ -361,7 +377,7 @@ class Namespace:
             raise PosixError(errno.EINVAL, f"this server cannot rename to {destination.name!r}")
         try:
             await self._guard.move(source, destination, over, is_collection=node.is_folder)
-        except (LinkError, ServerFailure) as error:
+        except DavfsError as error:
             await self._really_failed(error, destination, made=True)
             await self._really_failed(error, source, made=False)
 
