@@ -68,7 +68,7 @@ async def in_thread(function: Any, *arguments: Any, **named: Any) -> Any:
 
 
 def _open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
+    return len(os.listdir("/proc/self/fd"))
 
 
 async def test_a_file_comes_with_its_answer(path: Path, nursery: trio.Nursery) -> None:
