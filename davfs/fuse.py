@@ -346,11 +346,11 @@ async def _deliver_invalidations(filesystem: Filesystem) -> None:
         told.delivered.set()
 
 
-def _invalidate(told: Invalidation) -> None:
-    if told.name is None:
-        pyfuse3.invalidate_inode(InodeT(told.ino))
+def _invalidate(what: Invalidation) -> None:
+    if what.name is None:
+        pyfuse3.invalidate_inode(InodeT(what.ino))
     else:
-        pyfuse3.invalidate_entry(InodeT(told.ino), FileNameT(os.fsencode(told.name)))
+        pyfuse3.invalidate_entry(InodeT(what.ino), FileNameT(os.fsencode(what.name)))
 
 
 def _widen_read_ahead(mountpoint: str) -> None:

@@ -1,8 +1,8 @@
 """Who has the cache folder of a share: told to the mount that cannot have it.
 
-A daemon signs the folder that it has locked; the lock itself (fs/index) is the truth, the signature only says
-whom to ask. So a mount right after `umount`, while the old daemon still sends, takes the journal over from
-it; and one that must be refused is told by whom.
+A daemon signs the folder that it has locked; the lock itself (fs/index) is the truth, the signature says
+only whom to ask. So a mount right after `umount`, while the old daemon still sends, takes the journal over;
+and one that must be refused is told by whom.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ from davfs.dav.lanes import Lanes, LaneSettings, Proxies, tls_context
 from davfs.dav.resource import Resource
 from davfs.errors import DavfsError
 from davfs.exitcodes import Exit
-from davfs.fs.content import ContentStore
 from davfs.fs.filesystem import Filesystem
 from davfs.fs.index import CacheUnusable, Index
+from davfs.fs.store import ContentStore
 from davfs.shutdown import Ending
 
 log = logging.getLogger("davfs.mount")

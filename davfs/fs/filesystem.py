@@ -19,10 +19,9 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.dav.resource import Quota, Resource, checked_name
-from davfs.errors import DavfsError, PosixError
+from davfs.errors import PosixError
 from davfs.fs.attributes import Attributes, Changes, Opened
 from davfs.fs.conflict import Conflicts
-from davfs.fs.content import ContentStore
 from davfs.fs.download import Downloads
 from davfs.fs.failures import Failures
 from davfs.fs.files import Files
@@ -33,14 +32,15 @@ from davfs.fs.leftovers import Leftovers
 from davfs.fs.locks import Locks
 from davfs.fs.namespace import Namespace
 from davfs.fs.pending import Pendings
+from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
 from davfs.fs.states import State
+from davfs.fs.store import ContentStore
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 
 __all__ = ["ROOT_INO", "Attributes", "Changes", "Filesystem", "Invalidation", "Opened"]
 
-QUOTA_LIFETIME_S: Final = 30.0
 XATTR_PREFIX: Final = "user.davfs."
 TOLD_WITHIN_S: Final = 1.0
 CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
@@ -48,7 +48,7 @@ CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Invalidation:
-    """The kernel must forget the attributes and pages of this inode, or which inode this name in it is."""
+    """The kernel must forget the attributes and pages of this inode; with a name, what that name in it is."""
 
     ino: int
     name: str | None = None
@@ -77,21 +77,35 @@ class Filesystem:
             timeout_s=settings.timeout_s,
             cache_bytes=settings.cache_size_bytes,
         )
-        leftovers = Leftovers(content.index)
+        self._leftovers = Leftovers(content.index)
         conflicts = Conflicts(self._tree, self._downloads, self._handles)
         guard = Guard(client, Locks())
-        self._uploads = Uploads(self._tree, self._downloads, conflicts, guard, leftovers, settings)
+        self._uploads = Uploads(self._tree, self._downloads, conflicts, guard, self._leftovers, settings)
         self._failures = Failures(content.index)
         self._uploads.failed = self._failures.noted
+        self._allowance = Allowance(client, content.growth)
         self._files = Files(
-            self._tree, content, self._downloads, self._uploads, self._handles, self._failures, settings
+            self._tree,
+            content,
+            self._downloads,
+            self._uploads,
+            self._handles,
+            self._failures,
+            self._allowance,
+            settings,
         )
         self._namespace = Namespace(
-            self._tree, content, self._files, self._uploads, self._handles, guard, conflicts, settings
+            self._tree,
+            content,
+            self._files,
+            self._uploads,
+            self._handles,
+            settings,
+            guard=guard,
+            conflicts=conflicts,
+            leftovers=self._leftovers,
         )
-        self._quota: tuple[float, Quota] | None = None
         self._started = now_s()
-        self._nursery: trio.Nursery | None = None
         self._send_changes, self.invalidations = trio.open_memory_channel[Invalidation](CHANGES_MAX)
         self._tree.changed = self._report_change
         self._tree.kernel_knows = self._report_and_wait
@@ -102,10 +116,11 @@ class Filesystem:
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """The background work, until cancelled. Reports how many unsent files the last run left."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             self._downloads.start(nursery)
             left = self._uploads.recover()
             nursery.start_soon(self._uploads.run, nursery)
+            nursery.start_soon(self._leftovers.clean, self._client)
+            nursery.start_soon(self._allowance.run)
             task_status.started(left)
 
     def learn_root(self, resource: Resource) -> None:
@@ -277,19 +292,7 @@ class Filesystem:
 
     async def statfs(self) -> Quota:
         """From the last answer; a new one is fetched in the background, so this never waits (promise 6)."""
-        now_s = trio.current_time()
-        if self._quota is None or now_s - self._quota[0] > QUOTA_LIFETIME_S:
-            known = self._quota[1] if self._quota is not None else Quota()
-            self._quota = (now_s, known)
-            if self._nursery is not None:
-                self._nursery.start_soon(self._refresh_quota)
-        return self._quota[1]
-
-    async def _refresh_quota(self) -> None:
-        try:
-            self._quota = (trio.current_time(), await self._client.quota())
-        except DavfsError:
-            return  # statfs goes on with what was known
+        return self._allowance.quota()
 
     async def getxattr(self, ino: int, name: str) -> bytes:
         if not name.startswith(XATTR_PREFIX):
@@ -336,6 +339,7 @@ class Filesystem:
             "pending": pending,
             "failed": sum(1 for each in pending if each["state"] in {State.FAILED, State.REFUSED}),
             "conflicts": list(self._uploads.conflicts),
+            "recovered": list(self._store.recovered),
             "sent_files": self._uploads.sent_files,
             "open_files": len(self._handles),
             "known_entries": self._tree.meta.entries_count(),

@@ -58,10 +58,10 @@ class Uploads:
         self._slots = trio.Semaphore(settings.connections)
         self._conflicts = conflicts
         self._paused: list[Node] = []
-        self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
         self.delivery = Delivery(
             tree, downloads, conflicts, Verification(tree, self._queue), guard, leftovers, self._free_slot
         )
+        self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
         tree.store.stop_upload = self._stop
 
     @property

@@ -302,7 +302,7 @@ async def test_the_unsent_bytes_say_what_is_missing(tmp_path: Path, autojump_clo
     server.put("/big", bytes(4 << 20), mtime_s=1_700_000_000)
     server.inject(Fault("PUT", times=1000, status=507))
     async with mounted(server, tmp_path) as vfs:
-        fd = await vfs.open("big", os.O_RDWR)
+        fd = await vfs.open("big", os.O_WRONLY)
         await vfs.pwrite(fd, b"mine", 1 << 20)
         before = len(server.log)
         found = vfs.fs.unsent.unsent_bytes("big")
