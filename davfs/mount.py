@@ -164,6 +164,7 @@ async def _serve_share(
         finally:
             fuse.unmount()
         left = await ending.send_the_rest()
+        await filesystem.release_locks()
         background.cancel_scope.cancel()
     return Exit.UNSENT if left else Exit.OK
 

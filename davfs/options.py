@@ -285,6 +285,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "WHEN",
         "async: close returns at once; sync: when the server has the file",
     ),
+    Option(
+        "lock",
+        "lock",
+        _choice("auto", "always", "never"),
+        "auto",
+        "WHEN",
+        "auto: lock on the server what stays open for writing; always: at open, which fails while"
+        " somebody else holds the lock; never",
+    ),
     Option("uid", "uid", _account("user"), None, "USER", "the owner of all files", "who mounts"),
     Option("gid", "gid", _account("group"), None, "GROUP", "the group of all files", "of who mounts"),
     Option("umask", "umask", _octal, "022", "OCTAL", "the permissions that files and folders do not have"),
