@@ -9,7 +9,9 @@ A file waits `write_back_s` after it was closed, so that write-temporary-and-ren
 from __future__ import annotations
 
 import logging
-from typing import Final
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import trio
 
@@ -19,6 +21,7 @@ from davfs.errors import (
     LinkError,
     Locked,
     NoSpace,
+    PosixError,
     ServerRefused,
     Unauthorized,
     as_davfs_error,
@@ -27,30 +30,38 @@ from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, path_from_bytes
 from davfs.fs.delivery import Delivery
 from davfs.fs.download import Downloads
-from davfs.fs.handles import Handles
+from davfs.fs.guard import Guard
 from davfs.fs.inodes import Node
+from davfs.fs.leftovers import Leftovers
 from davfs.fs.queue import Pending, Queue
+from davfs.fs.retrying import next_try_s
 from davfs.fs.settings import Settings
 from davfs.fs.tree import Tree
 from davfs.fs.verification import Verification
 
 log = logging.getLogger("davfs.upload")
 
-RETRY_MIN_S: Final = 1.0
-RETRY_MAX_S: Final = 60.0
-REFUSED_RETRY_S: Final = 60.0  # locked, full, unauthorised: may pass, but is not hammered
-
 
 class Uploads:
-    def __init__(self, tree: Tree, downloads: Downloads, handles: Handles, settings: Settings) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        downloads: Downloads,
+        conflicts: Conflicts,
+        guard: Guard,
+        leftovers: Leftovers,
+        settings: Settings,
+    ) -> None:
         self._tree = tree
         self._settings = settings
         self._queue = Queue(tree)
         self._slots = trio.Semaphore(settings.connections)
-        self._conflicts = Conflicts(tree, downloads, handles)
+        self._conflicts = conflicts
+        self._paused: list[Node] = []
         self.delivery = Delivery(
-            tree, downloads, self._conflicts, Verification(tree, self._queue), self._free_slot
+            tree, downloads, conflicts, Verification(tree, self._queue), guard, leftovers, self._free_slot
         )
+        self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
         tree.store.stop_upload = self._stop
 
     @property
@@ -73,11 +84,28 @@ class Uploads:
         while True:
             pending = await self._queue.next_due()
             await self._slots.acquire()
-            if not self._queue.holds(pending) or pending.running is not None:
+            if not self._queue.holds(pending) or pending.running is not None or self._is_paused(pending):
                 self._slots.release()
                 continue
             pending.running = trio.CancelScope()
             nursery.start_soon(self._work, pending)
+
+    @contextmanager
+    def paused(self, *nodes: Node | None) -> Iterator[None]:
+        """While a name changes on the server, nothing of what it names begins to be sent."""
+        held = [node for node in nodes if node is not None]
+        self._paused += held
+        try:
+            yield
+        finally:
+            for node in held:
+                self._paused.remove(node)
+                for pending in self._queue.below(node):
+                    if pending.running is None:  # it may have come up, and been passed over
+                        self._queue.push(pending, max(pending.due_s, trio.current_time()))
+
+    def _is_paused(self, pending: Pending) -> bool:
+        return any(pending.node.is_within(node) for node in self._paused)
 
     def retry(self, pending: Pending) -> None:
         """Try this one now, whatever became of it before."""
@@ -105,6 +133,8 @@ class Uploads:
             pending = self.schedule(self._owner(content, node), content, 0)
             attempted = pending.attempted
             if pending.failed is not None:
+                if pending.refused_at == content.life.written and pending.due_s > trio.current_time():
+                    raise pending.failed  # the same bytes would get the same answer
                 self.retry(pending)
             await attempted.wait()
             if pending.failed is not None and (content.life.acked < target or content.life.unknown):
@@ -149,8 +179,8 @@ class Uploads:
         """
         with trio.move_on_after(timeout_s if timeout_s is not None else float("inf")):
             for pending in self._queue.all():
+                pending.failed = None  # of the attempt before, also where the next one runs already
                 if pending.running is None:
-                    pending.failed = None
                     self._queue.push(pending, trio.current_time())
             for pending in self._queue.all():
                 while self._queue.holds(pending):
@@ -207,16 +237,13 @@ class Uploads:
         content = pending.content
         content.attempts += 1
         content.error = str(error)
-        content.save()
-        if error.retry_helps:
-            delay_s = min(RETRY_MAX_S, RETRY_MIN_S * 2 ** min(content.attempts - 1, 10))
-        elif isinstance(error, Locked | NoSpace | Unauthorized):
-            delay_s = REFUSED_RETRY_S
-        else:
-            delay_s = 3600.0
-        if isinstance(error, ServerRefused) and error.retry_after_s is not None:
-            delay_s = max(delay_s, error.retry_after_s)
-        level = error.log_level if content.attempts == 1 else min(error.log_level, logging.INFO)
+        with suppress(PosixError):  # a full disk: told as the error of whoever writes next
+            content.save()
+        self.failed(content, error)
+        pending.refused_at = content.life.written if _is_final(error) else None
+        dice = random.random()  # noqa: S311 - it spreads retries, it hides nothing
+        delay_s = next_try_s(error, content.attempts, dice=dice)
+        level = logging.WARNING if content.attempts == 1 else logging.INFO
         log.log(
             level,
             "not sent: %s: %s; next try in %.0f s",
@@ -244,3 +271,12 @@ class Uploads:
             content.save()
             self.schedule(node, content, 0)
         return len(found)
+
+
+def _is_final(error: DavfsError) -> bool:
+    """Whether the server said no to this file, or when to come back: not asked again before it is due."""
+    if not isinstance(error, ServerRefused):
+        return False
+    if error.retry_after_s is not None:
+        return True
+    return not (error.retry_helps or isinstance(error, Locked | NoSpace | Unauthorized))

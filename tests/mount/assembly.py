@@ -44,8 +44,9 @@ async def running(
                 nursery.cancel_scope.cancel()
     finally:
         store.close()
+        store.index.close()
 
 
 async def _ignore_invalidations(fs: Filesystem) -> None:
-    async for _ in fs.invalidations:
-        pass
+    async for told in fs.invalidations:
+        told.delivered.set()

@@ -33,6 +33,7 @@ class Watched(httpx.AsyncBaseTransport):
     def __init__(self, server: FakeDav) -> None:
         self._server = server
         self.conditions: list[tuple[str | None, str | None]] = []
+        self.announced = server.announced
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if request.method == "PUT":
@@ -421,6 +422,22 @@ async def test_what_the_server_refuses_stays_pending(
         fault.times = 0
         assert await fs.sync(20) == 0
     assert server.tree() == {"f": b"precious"}
+
+
+@warns("not sent")
+async def test_a_drain_waits_for_the_attempt_that_runs(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The refusal of the attempt before is not the answer of the one that is on its way."""
+    server = FakeDav()
+    server.inject(Fault("PUT", status=413))
+    async with rig(server, tmp_path / "c") as it:
+        content = it.new_file("/f", b"refused")
+        assert await it.uploads.drain(5) == 1
+        server.inject(Fault("PUT", delay_s=3))
+        content.truncate(3)
+        it.uploads.schedule(it.node("/f"), content, 0)
+        await trio.sleep(1)
+        assert await it.uploads.drain(30) == 0
+    assert server.content("/f") == b"ref"
 
 
 @warns("not sent")
