@@ -18,11 +18,15 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.dav.resource import DavPath, ETag, Validator
+from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, ContentStore
 from davfs.fs.download import Downloads
+from davfs.fs.guard import Guard
 from davfs.fs.handles import Handles
 from davfs.fs.index import Index
 from davfs.fs.inodes import Node
+from davfs.fs.leftovers import Leftovers
+from davfs.fs.locks import Locks
 from davfs.fs.settings import GIB, Settings
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
@@ -149,7 +153,10 @@ async def rig(
         client = Client(server, URL)
         tree = Tree(client, store, settings, wall_s=time.time)
         downloads = Downloads(client, store, connections=connections)
-        uploads = Uploads(tree, downloads, Handles(), settings)
+        conflicts = Conflicts(tree, downloads, Handles())
+        uploads = Uploads(
+            tree, downloads, conflicts, Guard(client, Locks()), Leftovers(store.index), settings
+        )
         async with trio.open_nursery() as nursery:
             downloads.start(nursery)
             if recover:
