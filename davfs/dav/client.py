@@ -163,18 +163,21 @@ class Client:
         mtime_s: int | None = None,
         lock_token: locks.LockToken | None = None,
     ) -> PutResult:
-        """Stores `body` at `path`. `if_match` must be strong (RFC 9110 13.1.1), else ValueError.
+        """Stores `body` at `path`, while the server holds `if_match`.
 
+        A weak tag never holds in If-Match (RFC 9110 13.1.1): it goes out as `If: <url> (["tag"])`, for
+        servers of which `capabilities.weak_tag_in_if` is known.
         A 404 can also mean "larger than IIS allows" (peers.md 19): ParentMissing with the parent
         present is that. Disconnected, TimedOut: the outcome is unknown.
         """
+        weak_tag = if_match if if_match is not None and if_match.weak else None
         headers = {
             **_PLAIN,
             "Content-Length": str(
                 body.size_bytes
             ),  # always: chunked uploads end as empty files (peers.md 14)
-            **_conditions(if_match, if_none_match=if_none_match),
-            **if_header((self.url(path), lock_token, None)),
+            **_conditions(None if weak_tag else if_match, if_none_match=if_none_match),
+            **if_header((self.url(path), lock_token, weak_tag)),
         }
         if mtime_s is not None:
             headers["X-OC-Mtime"] = str(mtime_s)  # Nextcloud, copyparty; ignored elsewhere

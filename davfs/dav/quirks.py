@@ -156,7 +156,7 @@ class Capabilities:
     def may_stage(self) -> bool:
         """Whether an upload may go to a temporary name and be moved over the old file.
 
-        Not on Nextcloud and ownCloud: there the file's shares, versions and comments would go with the old one.
+        Not on Nextcloud and ownCloud: there its shares, versions and comments would go with the old one.
         """
         return not any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
 

@@ -55,7 +55,7 @@ def needs_staging(server: Capabilities, *, size: int, new: bool) -> bool:
         return False
     if new:
         long = size >= LONG_BODY
-        return long or server.conditions == "ignored" or (server.writes_in_place and size > SMALL_NEW)
+        return long or server.conditions != "honoured" or (server.writes_in_place and size > SMALL_NEW)
     return server.writes_in_place and size > 0
 
 
@@ -64,7 +64,7 @@ def needs_look(server: Capabilities, over: Known, *, size: int) -> bool:
     tag = over.version.etag
     if tag is None or over.digest is not None or over.contended:
         return True
-    if server.conditions == "ignored" or size >= LONG_BODY:
+    if server.conditions != "honoured" or size >= LONG_BODY:
         return True
     return tag.weak and not server.weak_tag_in_if
 
@@ -76,7 +76,9 @@ class Guard:
 
     async def put_new(self, path: DavPath, body: Body, *, mtime_s: int) -> PutResult:
         """Raises PreconditionFailed when the name is taken, where the server can tell."""
-        return await self._client.put(path, body, if_none_match=True, mtime_s=mtime_s)
+        return await self._client.put(
+            path, body, if_none_match=True, mtime_s=mtime_s, lock_token=self._locks.token_for(path)
+        )
 
     async def put_over(
         self, path: DavPath, body: Body, over: Known, *, mtime_s: int, trust_tags: bool = True
@@ -84,10 +86,11 @@ class Guard:
         """Raises PreconditionFailed when the server's version is not `over`, Locked when it is locked."""
         tag = _condition(self._client.capabilities, over.version) if trust_tags else None
         if trust_tags and not needs_look(self._client.capabilities, over, size=body.size_bytes):
-            return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s)
-        async with self._locks.around(path):
+            token = self._locks.token_for(path)
+            return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s, lock_token=token)
+        async with self._locks.around(path) as token:
             await self._check(path, over)
-            return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s)
+            return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s, lock_token=token)
 
     async def move(
         self, source: DavPath, destination: DavPath, over: Known | None, *, is_collection: bool = False
@@ -102,11 +105,15 @@ class Guard:
         sure = over.digest is None and not over.contended
         proved = tag is not None and sure and (not tag.weak or server.weak_tag_in_if)
         if proved and server.move_condition_honoured:
-            await self._client.move(source, destination, is_collection=is_collection, overwrite=True)
+            await self._client.move(
+                source, destination, is_collection=is_collection, overwrite=True, dest_if_match=tag
+            )
             return
-        async with self._locks.around(destination):
+        async with self._locks.around(destination) as token:
             await self._check(destination, over)
-            await self._client.move(source, destination, is_collection=is_collection, overwrite=True)
+            await self._client.move(
+                source, destination, is_collection=is_collection, overwrite=True, dest_lock_token=token
+            )
 
     async def _check(self, path: DavPath, over: Known) -> None:
         try:
@@ -133,6 +140,6 @@ class Guard:
 def _condition(server: Capabilities, version: Validator) -> ETag | None:
     """The tag that goes out with a PUT: never one that the server would not match."""
     tag = version.etag
-    if tag is None or server.conditions == "ignored" or (tag.weak and not server.weak_tag_in_if):
+    if tag is None or server.conditions != "honoured" or (tag.weak and not server.weak_tag_in_if):
         return None
     return tag

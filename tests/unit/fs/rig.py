@@ -17,6 +17,7 @@ import httpx
 import trio
 
 from davfs.dav.client import Client
+from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import DavPath, ETag, Validator
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, ContentStore
@@ -151,6 +152,9 @@ async def rig(
     settings = Settings(str(folder), connections=connections, write_back_s=write_back_s)
     with opened(folder) as store:
         client = Client(server, URL)
+        announced = getattr(server, "announced", None)
+        if announced is not None:  # what connecting would have learned
+            client.capabilities = Capabilities.from_options(httpx.Headers(announced()))
         tree = Tree(client, store, settings, wall_s=time.time)
         downloads = Downloads(client, store, connections=connections)
         conflicts = Conflicts(tree, downloads, Handles())
