@@ -40,9 +40,8 @@ LARGE: Final = 17 << 20  # more than is fetched before an open file is removed: 
 LONGEST_ATTRIBUTES_S: Final = 61.0
 TIMEOUT_S: Final = 30.0
 HOUR_S: Final = 3600.0
-# How many PUTs of one file within the hour after the first one was refused. "minutes" becomes range(5, 9)
-# when upload.py asks next_try_s.
-PUTS_IN_AN_HOUR: Final = {"seconds": range(40, 70), "minutes": range(62), "hours": range(1)}
+# How many PUTs of one file within the hour after the first one was refused.
+PUTS_IN_AN_HOUR: Final = {"seconds": range(40, 70), "minutes": range(5, 9), "hours": range(1)}
 
 pytestmark = pytest.mark.expects_warning("")  # trouble is logged
 
@@ -199,12 +198,6 @@ async def state_of(vfs: Vfs, path: str) -> tuple[str, str]:
 OTHERWISE: Final[dict[tuple[str, int | str], int]] = {
     ("unlink of a large open file", 412): errno.ESTALE,
 }
-# Until delivery.py tells a folder that is there from one that is gone, and a file from a folder.
-NOT_YET: Final[dict[tuple[str, int | str], int]] = {
-    ("fsync of an old file", 405): errno.EIO,
-    **{("fsync of an old file", status): errno.ENOENT for status in (404, 409, 410)},
-    **{("fsync of a new file", status): errno.ENOENT for status in (404, 409, 410)},
-}
 
 
 # --- within the call ---------------------------------------------------------------------------------
@@ -235,8 +228,7 @@ async def refuse(call: Call, row: Row, wire: Scripted, vfs: Vfs) -> None:
     begun_s = trio.current_time()
     number = await errno_of(call.run(vfs))
     took_s = trio.current_time() - begun_s
-    key = (call.name, row.answer)
-    assert number in (OTHERWISE.get(key, row.errnos[call.column]), NOT_YET.get(key))
+    assert number == OTHERWISE.get((call.name, row.answer), row.errnos[call.column])
     sent = [one for one in wire.requests(call.verb) if one.path.startswith(call.path)]
     assert len(sent) in most_requests(call, row), sent
     assert not foreign_changes(wire.asked, call)
@@ -328,7 +320,7 @@ async def test_an_hour_of_refusals(row: Row, tmp_path: Path, autojump_clock: Moc
         assert await state_of(vfs, "f/new") == ("clean", "")
 
 
-@pytest.mark.parametrize("status", [423, 425, 429, 500, 503, 507])
+@pytest.mark.parametrize("status", [403, 413, 423, 425, 429, 500, 503, 507])
 @pytest.mark.parametrize("asked_s", [5, 700, 86_400])
 async def test_an_upload_keeps_to_retry_after(
     status: int, asked_s: int, tmp_path: Path, autojump_clock: MockClock
