@@ -46,9 +46,12 @@ class Trouble:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     times: int = 1 << 30
+    least_bytes: int = 0  # of the body, else it is no trouble
 
-    def concerns(self, method: str, path: str) -> bool:
-        return self.times > 0 and method == self.method and path.startswith(self.path)
+    def concerns(self, request: httpx.Request, path: str) -> bool:
+        size = int(request.headers.get("content-length", "0"))
+        here = request.method == self.method and path.startswith(self.path)
+        return here and self.times > 0 and size >= self.least_bytes
 
 
 class Scripted(httpx.AsyncBaseTransport):
@@ -73,7 +76,7 @@ class Scripted(httpx.AsyncBaseTransport):
             Asked(self._clock(), request.method, path, unquote(urlsplit(target).path) if target else None)
         )
         trouble = self.trouble
-        if trouble is None or not trouble.concerns(request.method, path):
+        if trouble is None or not trouble.concerns(request, path):
             return await self.server.handle_async_request(request)
         trouble.times -= 1
         return await self._in_trouble(request, trouble)

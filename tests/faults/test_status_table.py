@@ -40,6 +40,7 @@ LARGE: Final = 17 << 20  # more than is fetched before an open file is removed: 
 LONGEST_ATTRIBUTES_S: Final = 61.0
 TIMEOUT_S: Final = 30.0
 HOUR_S: Final = 3600.0
+MIB: Final = 1 << 20
 # How many PUTs of one file within the hour after the first one was refused.
 PUTS_IN_AN_HOUR: Final = {"seconds": range(40, 70), "minutes": range(5, 9), "hours": range(1)}
 
@@ -355,6 +356,36 @@ async def test_a_call_keeps_to_retry_after(
             wire.begin(Trouble(call.verb, call.path, "answer", status, {"Retry-After": "3600"}))
             assert await errno_of(call.run(vfs)) == row_of(status).errnos[call.verb]
             assert len([one for one in wire.requests(call.verb) if one.path.startswith(call.path)]) == 1
+
+
+# --- more than the server takes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [413, 404])
+async def test_a_size_that_was_refused_is_refused_at_write(
+    status: int, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """413, and IIS's 404: EFBIG at fsync, for the next large file at write, and smaller ones still arrive."""
+    wire = Scripted(served())
+    data = bytes(MIB)
+    async with mounted(wire, tmp_path / "c") as (fs, vfs):
+        wire.begin(Trouble("PUT", "/f/", "answer", status, least_bytes=2 * MIB))
+        assert await errno_of(save(vfs, "f/film", data * 3)) == errno.EFBIG
+        wire.asked.clear()
+        fd = await vfs.open("f/other", os.O_WRONLY | os.O_CREAT)
+        for number in range(2):
+            await vfs.pwrite(fd, data, number * MIB)
+        assert await errno_of(vfs.pwrite(fd, data, 2 * MIB)) == errno.EFBIG
+        assert await errno_of(vfs.ftruncate(fd, 3 * MIB)) == errno.EFBIG
+        assert not wire.requests("PUT")
+        await vfs.ftruncate(fd, MIB)
+        await vfs.fsync(fd)
+        await vfs.close(fd)
+        assert wire.server.content("/f/other") == data
+        wire.begin(None)  # the limit is raised: the one that waits finds that out
+        assert await fs.sync(HOUR_S) == 0
+        assert wire.server.content("/f/film") == data * 3
+        await save(vfs, "f/film", data * 4)
 
 
 # --- answers that look like success -------------------------------------------------------------------
