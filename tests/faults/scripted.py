@@ -58,6 +58,7 @@ class Scripted(httpx.AsyncBaseTransport):
     def __init__(self, server: FakeDav, clock: Callable[[], float] = trio.current_time) -> None:
         self.server = server
         self.trouble: Trouble | None = None
+        self.delay_s: Callable[[], float] = lambda: 0.0  # before each request takes effect
         self.asked: list[Asked] = []
         self._clock = clock
 
@@ -75,6 +76,8 @@ class Scripted(httpx.AsyncBaseTransport):
         self.asked.append(
             Asked(self._clock(), request.method, path, unquote(urlsplit(target).path) if target else None)
         )
+        if (delay_s := self.delay_s()) > 0:
+            await trio.sleep(delay_s)
         trouble = self.trouble
         if trouble is None or not trouble.concerns(request, path):
             return await self.server.handle_async_request(request)
