@@ -141,6 +141,12 @@ class ProtocolError(DavfsError):
         return True
 
 
+class Garbled(ProtocolError):
+    """Bytes that are not HTTP in place of an answer: a broken line or a proxy's hiccup passes."""
+
+    retry_helps = True
+
+
 class StaleVersion(DavfsError):
     """The resource changed on the server under an open handle (promise 4: never mix versions)."""
 

@@ -197,7 +197,13 @@ class KernelOperations(pyfuse3.Operations):
 
     @_answering
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        return _info(await self._fs.open(inode, flags))
+        try:
+            return _info(await self._fs.open(inode, flags))
+        except DavfsError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            # Gone since the kernel looked: at ESTALE it looks again, and makes the file if it was to be made.
+            raise FUSEError(errno.ESTALE) from None
 
     @_answering
     async def create(

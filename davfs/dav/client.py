@@ -554,10 +554,6 @@ class Client:
                 return incoming
             location = incoming.headers.get("location", "")
             await incoming.finish()
-            if not location:  # it would be sent to the same address again
-                raise ProtocolError(
-                    f"{request.label}: the server answered {incoming.status} without Location"
-                )
             url = redirected(
                 self._share,
                 request.label,

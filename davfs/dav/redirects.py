@@ -26,6 +26,8 @@ def redirected(
     share: Share, label: str, method: str, here: str, location: str, *, is_collection: bool
 ) -> str:
     """Where to ask again. Raises for what must not be followed."""
+    if not location:  # it would be sent to the same address again, with its body
+        raise ProtocolError(f"{label}: redirected to nowhere: there is no Location")
     try:
         target = httpx.URL(urljoin(here, location)).copy_with(username="", password="", fragment=None)
     except (httpx.InvalidURL, ValueError):

@@ -22,6 +22,7 @@ import trio
 from davfs.errors import (
     DavfsError,
     Disconnected,
+    Garbled,
     LinkError,
     ProtocolError,
     StaleVersion,
@@ -104,7 +105,7 @@ def _protocol_error(error: httpx.HTTPError, label: str) -> DavfsError:
     text = str(error)
     if isinstance(error, httpx.LocalProtocolError):  # a header we may not send, or a body of the wrong length
         return ProtocolError(f"{label}: the request cannot be sent ({type(error).__name__})")
-    return ProtocolError(f"{label}: the answer is not HTTP ({text[:200]})")
+    return Garbled(f"{label}: the answer is not HTTP ({text[:200]})")
 
 
 @contextmanager

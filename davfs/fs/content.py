@@ -76,6 +76,7 @@ class Content:
         self.attempts = row.attempts
         self.error = row.error
         self.unanswered = Unanswered.from_bytes(row.unanswered)
+        self.unanswered_s = 0.0  # when the last of them was given up (trio's clock)
         self.present = RangeSet.whole(row.size) if row.present is None else RangeSet.from_bytes(row.present)
         self.own = RangeSet() if row.own is None else RangeSet.from_bytes(row.own)  # see `claim`
         self.closed = False

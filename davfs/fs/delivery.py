@@ -7,11 +7,12 @@ server may hold. DELETE goes to our own temporary names only.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Final, NoReturn
+from typing import Final, Literal, NoReturn
 
 import trio
 
@@ -41,11 +42,14 @@ from davfs.fs.queue import Pending
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.verification import Verification
 
+log = logging.getLogger("davfs.upload")
+
 BODY_PIECE: Final = 256 * 1024
 STEPS_MAX: Final = 12  # a file that needs more steps than this has a server that contradicts itself
 PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server that will not have them
 HTTP_METHOD_NOT_ALLOWED: Final = 405
 CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
+LATE_S: Final = 600.0  # how long a PUT that was given up may still land
 DIGEST_MAX: Final = (
     1 << 20
 )  # bytes that are fetched to prove that a tag of whole seconds means the same version
@@ -112,6 +116,7 @@ class Delivery:
         for _ in range(STEPS_MAX):
             if content.orphan or pending.node.content is not content:
                 return
+            _forget_what_cannot_land_any_more(content)
             todo = next_step(
                 content.life, content.base, found, our_sizes={content.size_bytes, *content.unanswered.sizes}
             )
@@ -231,12 +236,13 @@ class Delivery:
         node, content = pending.node, pending.content
         staged = node.path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         self._leftovers.note(staged)
-        life = content.life.put_begins()
+        life, moving = content.life.put_begins(), False
         try:
             await self._tree.client.put(staged, body, mtime_s=content.mtime_ns // 1_000_000_000)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
             content.life = replace(content.life, sent=life.sent, unknown=True)
             content.save()
+            moving = True
             try:
                 await self._guard.move(staged, node.path, over)
             except BaseException as error:
@@ -245,7 +251,7 @@ class Delivery:
         except DavfsError as error:
             if not isinstance(error, LinkError):
                 await self._leftovers.remove(self._tree.client, staged)
-            if isinstance(error, NotFound | ParentMissing) and content.life.unknown:
+            if isinstance(error, NotFound | ParentMissing) and moving:
                 raise Disconnected(f"{shown(staged)} is gone: it is sent again") from error
             raise
         self._leftovers.forget(staged)
@@ -254,8 +260,9 @@ class Delivery:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
         if isinstance(error, DavfsError) and not error.outcome_unknown:
             content.life = content.life.put_refused()
-        elif body.digest is not None:
+        if body.digest is not None:  # also of a refusal: a proxy may have given up on a server that had not
             content.unanswered = content.unanswered.with_body(body.size_bytes, body.digest)
+            content.unanswered_s = trio.current_time()
         content.save()
 
     def _acknowledge(self, pending: Pending, version: Validator, body: FileBody) -> None:
@@ -266,7 +273,6 @@ class Delivery:
         content.base_digest = body.digest if coarse else None
         content.base_size = version.size_bytes or 0
         content.attempts, content.error = 0, None
-        content.unanswered = Unanswered()
         content.save()
         self.sent_files += 1
         self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
@@ -307,12 +313,37 @@ class Delivery:
             except AlreadyExists:
                 continue
 
+    async def check_late(self, node: Node, content: Content) -> bool:
+        """Whether a PUT that was given up has landed after all, over a newer one of ours: then that is dirty.
+
+        Apache checks If-Match when the headers come, and stores when the body is complete: a body that was
+        held up on the line may arrive long after its time-out.
+        """
+        found = (await self._look_up(node)).resource
+        if found is None or found.is_collection or content.dirty or content.base is None:
+            return False
+        if content.base.same_version(found.validator):
+            return False
+        if found.size_bytes not in content.unanswered.sizes:
+            return False
+        if await self._recognised(node, content, found) != "older" or not content.complete:
+            return False
+        log.info("%s: an older upload of ours arrived late: the newest is sent again", shown(node.path))
+        content.mark_written()
+        return True
+
     async def is_ours(self, node: Node, content: Content, resource: Resource) -> bool:
-        """Whether the server's bytes are ours: what we hold now, or what the unanswered PUT sent.
+        """Whether the server's bytes are ours: what we hold now, or what an unanswered PUT sent.
 
         If so that is noted: it is the version that ours is based on.
         """
+        return await self._recognised(node, content, resource) is not None
+
+    async def _recognised(
+        self, node: Node, content: Content, resource: Resource
+    ) -> Literal["newest", "older"] | None:
         life, version = content.life, resource.validator
+        which: Literal["newest", "older"] = "newest"
         at, summed, same_as_now = 0, new_digest(), content.complete
         async with self._tree.client.get(node.path) as download:
             async for chunk in download:
@@ -320,15 +351,21 @@ class Delivery:
                 same_as_now = same_as_now and await content.read(at, len(chunk)) == chunk
                 at += len(chunk)
             if not version.same_version(download.validator):
-                return False
+                return None
         if same_as_now and at == content.size_bytes and content.life == life:
             content.life = Life(life.written, life.written, life.written)
-            content.unanswered = Unanswered()
         elif content.unanswered.has(summed.digest()):
-            content.life = content.life.found_unapplied()  # an older one of ours: the newest is to be sent
+            content.life = content.life.found_unapplied()  # the newest is to be sent
+            which = "older"
         else:
-            return False
+            return None
         content.base, content.base_size = version, at
         content.save()
         self._tree.uploaded(node, content, version.etag, version.mtime_s)
-        return True
+        return which
+
+
+def _forget_what_cannot_land_any_more(content: Content) -> None:
+    """Whoever writes the same bytes to the server after that means it."""
+    if not content.life.unknown and trio.current_time() - content.unanswered_s > LATE_S:
+        content.unanswered = Unanswered()

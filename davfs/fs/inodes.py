@@ -41,6 +41,7 @@ class Node:
     __slots__ = (
         "aside",
         "atime_ns",
+        "busy",
         "children",
         "content",
         "ctime_ns",
@@ -64,6 +65,7 @@ class Node:
         self.name = name
         self.is_folder = is_folder
         self.lookups = 0
+        self.busy = 0  # operations that are changing its name: what a listing says of it is old
         self.pins = 0  # open handles, running operations, unsent content
         self.children: dict[str, Node] = {}
         self.content: Content | None = None
@@ -211,11 +213,13 @@ class InodeTable:
         for node in nodes:
             if node is not None:
                 self.pin(node)
+                node.busy += 1
         try:
             yield
         finally:
             for node in nodes:
                 if node is not None:
+                    node.busy -= 1
                     self.unpin(node)
 
     def release(self, node: Node | None) -> None:

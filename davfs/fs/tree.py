@@ -112,7 +112,7 @@ class Tree:
         """Somebody else removed it: open handles keep what is on disk, unsent files keep their path."""
         for child in list(node.children.values()):
             self.gone(child)
-        if node.children or is_unsent(node):
+        if node.children or is_unsent(node) or node.busy:
             return
         self.remember_last(node)
         self.changed(node)

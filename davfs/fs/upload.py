@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 
 import trio
 
@@ -41,6 +42,9 @@ from davfs.fs.verification import Verification
 
 log = logging.getLogger("davfs.upload")
 
+# After an upload that needed more than one PUT: when to look whether the first one landed late, in time-outs.
+LATE_LOOKS: Final = (1, 3, 10)
+
 
 class Uploads:
     def __init__(
@@ -58,6 +62,8 @@ class Uploads:
         self._slots = trio.Semaphore(settings.connections)
         self._conflicts = conflicts
         self._paused: list[Node] = []
+        self._looking: set[int] = set()  # contents of which a PUT may still land
+        self._nursery: trio.Nursery | None = None
         self.delivery = Delivery(
             tree, downloads, conflicts, Verification(tree, self._queue), guard, leftovers, self._free_slot
         )
@@ -81,6 +87,7 @@ class Uploads:
 
     async def run(self, nursery: trio.Nursery) -> None:
         """The scheduler: one task; starts at most `connections` senders."""
+        self._nursery = nursery
         while True:
             pending = await self._queue.next_due()
             await self._slots.acquire()
@@ -230,7 +237,32 @@ class Uploads:
                 pending, trio.current_time() + self._settings.write_back_s * (10 if cancelled else 1)
             )
         else:
+            if content.unanswered.bodies and not content.orphan:
+                self._look_for_late_ones(pending.node, content)
             self._queue.remove(pending)
+
+    def _look_for_late_ones(self, node: Node, content: Content) -> None:
+        """The server has it, but an older PUT of ours that nobody answered may still land over it."""
+        if self._nursery is not None and content.id not in self._looking:
+            self._looking.add(content.id)
+            self._tree.nodes.pin(node)
+            self._tree.store.acquire(content)
+            self._nursery.start_soon(self._look_later, node, content)
+
+    async def _look_later(self, node: Node, content: Content) -> None:
+        try:
+            for patience in LATE_LOOKS:
+                await trio.sleep(patience * self._settings.timeout_s)
+                if node.unlinked or content.orphan or node.content is not content:
+                    return
+                with suppress(DavfsError):
+                    if await self.delivery.check_late(node, content):
+                        self.schedule(node, content, 0)
+                        return
+        finally:
+            self._looking.discard(content.id)
+            self._tree.let_go(node, content)
+            self._tree.nodes.unpin(node)
 
     def _free_slot(self, pending: Pending) -> None:
         if pending.sending:

@@ -46,15 +46,19 @@ class Trouble:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     times: int = 1 << 30
+    least_bytes: int = 0  # of the body, else it is no trouble
 
-    def concerns(self, method: str, path: str) -> bool:
-        return self.times > 0 and method == self.method and path.startswith(self.path)
+    def concerns(self, request: httpx.Request, path: str) -> bool:
+        size = int(request.headers.get("content-length", "0"))
+        here = request.method == self.method and path.startswith(self.path)
+        return here and self.times > 0 and size >= self.least_bytes
 
 
 class Scripted(httpx.AsyncBaseTransport):
     def __init__(self, server: FakeDav, clock: Callable[[], float] = trio.current_time) -> None:
         self.server = server
         self.trouble: Trouble | None = None
+        self.delay_s: Callable[[], float] = lambda: 0.0  # before each request takes effect
         self.asked: list[Asked] = []
         self._clock = clock
 
@@ -72,8 +76,10 @@ class Scripted(httpx.AsyncBaseTransport):
         self.asked.append(
             Asked(self._clock(), request.method, path, unquote(urlsplit(target).path) if target else None)
         )
+        if (delay_s := self.delay_s()) > 0:
+            await trio.sleep(delay_s)
         trouble = self.trouble
-        if trouble is None or not trouble.concerns(request.method, path):
+        if trouble is None or not trouble.concerns(request, path):
             return await self.server.handle_async_request(request)
         trouble.times -= 1
         return await self._in_trouble(request, trouble)
