@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Final, TypeVar
@@ -30,9 +30,11 @@ from typing import Final, TypeVar
 import httpx
 import trio
 
+from davfs.dav import locks
 from davfs.dav.foresight import UploadWish, check_upload
-from davfs.dav.hrefs import Share, decode_href, shown
+from davfs.dav.hrefs import Share, shown
 from davfs.dav.lanes import Preflight
+from davfs.dav.limits import UploadLimit
 from davfs.dav.multistatus import (
     PROPFIND_PREFLIGHT,
     PROPFIND_QUOTA,
@@ -41,14 +43,18 @@ from davfs.dav.multistatus import (
     Listing,
     ListingBuilder,
     Multistatus,
-    parse_failures,
-    root_cause,
     sole_entry,
 )
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
 from davfs.dav.reach import Reach
 from davfs.dav.redirects import NotWebDav, is_in_share, redirected
+from davfs.dav.refusals import check_location, raise_failures
+from davfs.dav.request import PLAIN as _PLAIN
+from davfs.dav.request import XML as _XML
+from davfs.dav.request import PutResult, Traffic, if_header
+from davfs.dav.request import Request as _Request
+from davfs.dav.request import conditions as _conditions
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
 from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
 from davfs.dav.wire import Body, Incoming, Octets, Outgoing, deadline, translated
@@ -81,44 +87,7 @@ _LONG_FACTOR: Final = 10
 _SERVER_WORK_BYTES_PER_S: Final = 2 * 1024 * 1024
 _BUFFERED_BYTES: Final = 8 * 1024 * 1024  # beyond what the kernel takes for a peer that is gone (tcp_wmem)
 _CONNECT_TIMEOUT_S: Final = 15.0
-_TRANSLATE: Final = {"Translate": "f"}  # IIS would run scripts instead of reading them
-_XML: Final = {"Content-Type": "application/xml; charset=utf-8", "Accept-Encoding": "gzip", **_TRANSLATE}
-_PLAIN: Final = {"Accept-Encoding": "identity", **_TRANSLATE}
-
-
 _ASK_RESOURCE: Final = Octets(PROPFIND_RESOURCE)
-
-
-@dataclass(frozen=True, slots=True)
-class PutResult:
-    created: bool  # 201
-    etag: ETag | None  # from the answer
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Bytes of bodies, both ways, since the client was made."""
-
-    up_bytes: int = 0
-    down_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """Everything about one request that survives a redirect and a repetition."""
-
-    method: str
-    path: DavPath
-    headers: Mapping[str, str]
-    content: Body | None = None
-    is_collection: bool = False
-    read_timeout_s: float | None = None
-    preflight: Preflight | None = None
-    is_probe: bool = False  # sent although the link is down
-
-    @property
-    def label(self) -> str:
-        return f"{self.method} {shown(self.path)}"
 
 
 class Client:
@@ -141,6 +110,7 @@ class Client:
         self._down_bytes = 0
         self.capabilities = Capabilities()
         self.reach = Reach(clock)
+        self.upload_limit = UploadLimit()
 
     # --- what callers ask of the wire ---------------------------------------------------------------
 
@@ -202,18 +172,23 @@ class Client:
         if_match: ETag | None = None,
         if_none_match: bool = False,
         mtime_s: int | None = None,
+        lock_token: locks.LockToken | None = None,
     ) -> PutResult:
-        """Stores `body` at `path`. `if_match` must be strong (RFC 9110 13.1.1), else ValueError.
+        """Stores `body` at `path`, while the server holds `if_match`.
 
+        A weak tag never holds in If-Match (RFC 9110 13.1.1): it goes out as `If: <url> (["tag"])`, for
+        servers of which `capabilities.weak_tag_in_if` is known.
         A 404 can also mean "larger than IIS allows" (peers.md 19): ParentMissing with the parent
         present is that. Disconnected, TimedOut: the outcome is unknown.
         """
+        weak_tag = if_match if if_match is not None and if_match.weak else None
         headers = {
             **_PLAIN,
             "Content-Length": str(
                 body.size_bytes
             ),  # always: chunked uploads end as empty files (peers.md 14)
-            **_conditions(if_match, if_none_match=if_none_match),
+            **_conditions(None if weak_tag else if_match, if_none_match=if_none_match),
+            **if_header((self.url(path), lock_token, weak_tag)),
         }
         if mtime_s is not None:
             headers["X-OC-Mtime"] = str(mtime_s)  # Nextcloud, copyparty; ignored elsewhere
@@ -224,27 +199,113 @@ class Client:
             content=body,
             read_timeout_s=self._timeout_s + body.size_bytes / _SERVER_WORK_BYTES_PER_S,
         )
-        request = replace(request, preflight=self._preflight(request, if_match, if_none_match=if_none_match))
+        wish = UploadWish(path, body.size_bytes, if_match, if_none_match, lock_token)
+        request = replace(request, preflight=self._preflight(wish))
         with self.reach.watched():
             async with self._answer(request) as answer:
+                self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
                 await self._check_put(request, answer)
+            self.upload_limit = self.upload_limit.stored(body.size_bytes)
             return self._learn_put(answer, mtime_sent=mtime_s is not None)
 
     async def mkcol(self, path: DavPath) -> None:
         """Raises AlreadyExists on 405; some servers say 403, 409 or 423, and rclone 201 (peers.md rule 5)."""
         await self._change(_Request("MKCOL", path, _PLAIN, is_collection=True))
 
-    async def delete(self, path: DavPath, *, is_collection: bool, if_match: ETag | None = None) -> None:
-        headers = {**_PLAIN, **_conditions(if_match)}
+    async def delete(
+        self,
+        path: DavPath,
+        *,
+        is_collection: bool,
+        if_match: ETag | None = None,
+        lock_token: locks.LockToken | None = None,
+    ) -> None:
+        claim = if_header((self.url(path, is_collection=is_collection), lock_token, None))
+        headers = {**_PLAIN, **_conditions(if_match), **claim}
         request = _Request("DELETE", path, headers, is_collection=is_collection)
-        await self._change(request, is_long=is_collection)
+        await self._change(request)  # of a folder only when it is empty, so it takes no longer than any other
 
-    async def move(self, src: DavPath, dst: DavPath, *, is_collection: bool, overwrite: bool) -> None:
-        """Raises PreconditionFailed when `dst` exists and `overwrite` is False."""
-        await self._transfer("MOVE", src, dst, is_collection=is_collection, overwrite=overwrite)
+    async def move(
+        self,
+        src: DavPath,
+        dst: DavPath,
+        *,
+        is_collection: bool,
+        overwrite: bool,
+        lock_token: locks.LockToken | None = None,
+        dest_lock_token: locks.LockToken | None = None,
+        dest_if_match: ETag | None = None,
+    ) -> None:
+        """Raises PreconditionFailed when `dst` exists and `overwrite` is False, or it has another tag.
 
-    async def copy(self, src: DavPath, dst: DavPath, *, is_collection: bool, overwrite: bool) -> None:
-        await self._transfer("COPY", src, dst, is_collection=is_collection, overwrite=overwrite)
+        The tag is sent only where `capabilities.move_condition_honoured`: elsewhere the caller looks first.
+        A lock never moves along, and rclone cannot MOVE a locked file at all: UNLOCK before.
+        """
+        sent_tag = dest_if_match if self.capabilities.move_condition_honoured else None
+        claims = if_header(
+            (self.url(src, is_collection=is_collection), lock_token, None),
+            (self.url(dst, is_collection=is_collection), dest_lock_token, sent_tag),
+        )
+        await self._transfer("MOVE", src, dst, claims, is_collection=is_collection, overwrite=overwrite)
+
+    async def copy(
+        self,
+        src: DavPath,
+        dst: DavPath,
+        *,
+        is_collection: bool,
+        overwrite: bool,
+        dest_lock_token: locks.LockToken | None = None,
+    ) -> None:
+        claims = if_header((self.url(dst, is_collection=is_collection), dest_lock_token, None))
+        await self._transfer("COPY", src, dst, claims, is_collection=is_collection, overwrite=overwrite)
+
+    # --- locks: davfs.dav.locks has what the answers mean -------------------------------------------
+
+    async def lock(self, path: DavPath, owner: str, timeout_s: float) -> locks.GrantedLock:
+        """A lock on a file, or on a free name: then the server makes the file. Raises Locked."""
+        body = locks.lock_body(owner)
+        headers = {**_XML, "Depth": "0", "Content-Length": str(len(body))}
+        return await self._lock(_Request("LOCK", path, headers, Octets(body)), timeout_s)
+
+    async def refresh_lock(
+        self, path: DavPath, token: locks.LockToken, timeout_s: float
+    ) -> locks.GrantedLock:
+        """Another `timeout_s`. PreconditionFailed, NotFound, Locked: it is lost.
+
+        nginx gives a new lock instead, and makes the file if it is gone: compare token and `created`.
+        """
+        url = None if self.capabilities.refreshes_untagged else self.url(path)
+        request = _Request("LOCK", path, {**_XML, **if_header((url, token, None))})
+        return await self._lock(request, timeout_s, held=token)
+
+    async def _lock(
+        self, request: _Request, timeout_s: float, *, held: locks.LockToken | None = None
+    ) -> locks.GrantedLock:
+        headers = {**request.headers, "Timeout": locks.timeout_header(timeout_s)}
+        try:
+            answer = await self._ask(ONCE, replace(request, headers=headers))
+        except ServerRefused as error:
+            if error.status in (405, 501):
+                self.capabilities = self.capabilities.learned_lock(refused=True)
+            raise
+        return locks.granted(*answer, asked_s=timeout_s, held=held)
+
+    async def unlock(self, path: DavPath, token: locks.LockToken) -> None:
+        """400, 404, 409 and 412 say that it is gone already (peers.md, rule 7)."""
+        request = _Request("UNLOCK", path, {**_PLAIN, "Lock-Token": token.coded})
+        await self._ask(ONCE, request, fine=(400, 404, 409, 412))
+
+    async def active_locks(self, path: DavPath) -> Sequence[locks.ActiveLock]:
+        """What the server tells of the locks on a file; nothing on rclone. Raises NotFound."""
+        request = self._propfind(path, "0", locks.PROPFIND_LOCKS, is_collection=False)
+        _, _, body = await self._ask(PATIENT, request, fine=(207,))
+        return tuple(locks.active_locks(body))
+
+    async def lock_holder(self, path: DavPath) -> str | None:
+        """The owner of the lock on `path`; "" where the server does not tell whose, None for no lock."""
+        held = await self.active_locks(path)
+        return held[0].owner if held else None
 
     def url(self, path: DavPath, *, is_collection: bool = False) -> str:
         """The address of `path`, without credentials."""
@@ -371,7 +432,14 @@ class Client:
     # --- verbs that change something ----------------------------------------------------------------
 
     async def _transfer(
-        self, method: str, src: DavPath, dst: DavPath, *, is_collection: bool, overwrite: bool
+        self,
+        method: str,
+        src: DavPath,
+        dst: DavPath,
+        claims: Mapping[str, str],
+        *,
+        is_collection: bool,
+        overwrite: bool,
     ) -> None:
         if src == dst:  # deletes the file on copyparty and ASGIWebDAV (servers.md 2)
             return
@@ -381,6 +449,7 @@ class Client:
             **_PLAIN,
             "Destination": self.url(dst, is_collection=is_collection),
             "Overwrite": "T" if overwrite else "F",
+            **claims,
         }
         request = _Request(method, src, headers, is_collection=is_collection)
         await self._change(request, is_long=is_collection or method == "COPY")
@@ -392,38 +461,36 @@ class Client:
             async with self._answer(replace(request, read_timeout_s=longest_s)) as answer:
                 await self._check_change(request, answer)
 
+    async def _ask(
+        self, policy: RetryPolicy, request: _Request, *, fine: tuple[int, ...] = ()
+    ) -> tuple[int, httpx.Headers, bytes]:
+        """A short answer, read whole: status, headers, body. A status in `fine` is no refusal."""
+
+        async def attempt() -> tuple[int, httpx.Headers, bytes]:
+            async with self._answer(request) as answer:
+                if answer.status not in fine:
+                    await self._check_change(request, answer)
+                return answer.status, answer.headers, await answer.receive_small(_SMALL_BODY_BYTES)
+
+        return await self._repeat(policy, request.label, attempt)
+
     async def _check_change(self, request: _Request, answer: Incoming) -> None:
         if answer.status == 207:
-            await self._raise_failures(request, answer)
+            raise_failures(request, await answer.receive_small(_SMALL_BODY_BYTES))
         elif not 200 <= answer.status < 300:
             raise self._refusal(request, answer)
 
-    async def _raise_failures(self, request: _Request, answer: Incoming) -> None:
-        """207 is how many servers refuse a change (servers.md 8)."""
-        document = bytearray()
-        while len(document) < _SMALL_BODY_BYTES and (piece := await answer.receive_decoded()) is not None:
-            document += piece
-        failures = parse_failures(bytes(document))
-        if not failures:
-            return
-        status, href = root_cause(failures).status, root_cause(failures).href
-        where = shown(DavPath(decode_href(href) or request.path.parts))
-        kind = type(refused(request.method, status, where))
-        raise kind(f"{request.label}: {len(failures)} failed, {where} with {status}", status=status)
-
     async def _check_put(self, request: _Request, answer: Incoming) -> None:
+        if answer.status == 413 and request.content is not None:
+            self.upload_limit = self.upload_limit.refused(request.content.size_bytes, self._clock())
         if answer.status in (404, 409):
             raise ParentMissing(
                 f"{request.label}: the server answered {answer.status}, the folder may be missing",
                 status=answer.status,
             )
         await self._check_change(request, answer)
-        location = decode_href(answer.headers.get("location", ""))
-        own = (*self._share.base, *request.path.parts)
-        if answer.status == 201 and location is not None and location != own:
-            # copyparty without --daw never overwrites: it invents another name (servers.md 6)
-            other = shown(DavPath(location))
-            raise ProtocolError(f"{request.label}: the server stored it as {other} instead")
+        if answer.status == 201:
+            check_location(self._share, request, answer.headers.get("location", ""))
 
     def _learn_put(self, answer: Incoming, *, mtime_sent: bool) -> PutResult:
         etag = ETag.parse(answer.headers.get("etag"))
@@ -487,6 +554,10 @@ class Client:
                 return incoming
             location = incoming.headers.get("location", "")
             await incoming.finish()
+            if not location:  # it would be sent to the same address again
+                raise ProtocolError(
+                    f"{request.label}: the server answered {incoming.status} without Location"
+                )
             url = redirected(
                 self._share,
                 request.label,
@@ -539,12 +610,9 @@ class Client:
             "pool": self._timeout_s,
         }
 
-    def _preflight(self, request: _Request, if_match: ETag | None, *, if_none_match: bool) -> Preflight:
+    def _preflight(self, wish: UploadWish) -> Preflight:
         """What is checked before the body, when the wire finds that a look is worth it."""
-        wish = UploadWish(
-            request.path, request.content.size_bytes if request.content else 0, if_match, if_none_match
-        )
-        folder = httpx.URL(self.url(request.path.parent, is_collection=True))
+        folder = httpx.URL(self.url(wish.path.parent, is_collection=True))
         return Preflight(
             partial(check_upload, self._share, wish), wish.is_conditional, PROPFIND_PREFLIGHT, folder
         )
@@ -564,18 +632,6 @@ class Client:
     def _count_down(self, size_bytes: int) -> None:
         self._down_bytes += size_bytes
         self.reach.progressed()
-
-
-def _conditions(if_match: ETag | None, *, if_none_match: bool = False) -> dict[str, str]:
-    """The precondition headers of a change. A weak tag never matches, so sending one is a mistake."""
-    if if_match is not None and if_match.weak:
-        raise ValueError("a weak ETag cannot stand in If-Match")
-    headers = {}
-    if if_match is not None:
-        headers["If-Match"] = if_match.header()
-    if if_none_match:
-        headers["If-None-Match"] = "*"
-    return headers
 
 
 def _not_webdav_text(url: str, status: int) -> str:

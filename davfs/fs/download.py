@@ -18,7 +18,7 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.dav.resource import DavPath, Validator
-from davfs.errors import DavfsError, Disconnected, LinkDown, ProtocolError, as_davfs_error
+from davfs.errors import DavfsError, Disconnected, LinkDown, ProtocolError, ServerRefused, as_davfs_error
 from davfs.fs.content import Content, ContentStore
 
 WHOLE_MAX: Final = 512 * 1024  # up to here a file is fetched whole: one request, no ranges
@@ -107,12 +107,9 @@ class Downloads:
                 if content.present.total_bytes > before:
                     failures, progressed_s = 0, trio.current_time()
                 waited_s = trio.current_time() - progressed_s
-                if (
-                    isinstance(error, LinkDown)
-                    or not error.retry_helps
-                    or failures >= ATTEMPTS_MAX
-                    or waited_s >= self._timeout_s
-                ):
+                # A refusal was repeated by the client already, as often as it helps and Retry-After allows.
+                final = isinstance(error, ServerRefused | LinkDown) or not error.retry_helps
+                if final or failures >= ATTEMPTS_MAX or waited_s >= self._timeout_s:
                     raise
                 await trio.sleep(0.1 * 2**failures)
 

@@ -5,13 +5,15 @@ If-None-Match, If-Range), PUT, MKCOL, DELETE, MOVE, COPY, PROPPATCH, OPTIONS, LO
 and RFC 9110 ask. `tests/fakes/test_davserver.py` puts the same requests to it and to the real servers and
 compares the answers: that is what makes it a verified fake.
 
-What a test can turn: how ETags come (`etags`), the clock (`now_s`), the password, the quota, and faults
-(`inject`): a delay, a status, a connection that breaks before or after the request took effect, an answer
-that breaks off. `put`, `delete`, `mkdir`, `move` are the other client: they change the tree at once and
-leave no line in the log.
+What a test can turn: how ETags come (`etags`), whether conditions are honoured, whether it has locks, which
+names are one name (`same_name`), the clock (`now_s`), the password, the quota, and faults (`inject`): a
+delay, a status, a connection that breaks before or after the request took effect, one that takes effect late,
+or twice, an answer that breaks off. `put`, `delete`, `mkdir`, `move` are the other client: they change the
+tree at once and leave no line in the log.
 
 Invariants: a request takes effect whole or not at all, in one step without a checkpoint; bodies are read as
-httpx streams them and must have the length that Content-Length announced; every request is in `log`.
+httpx streams them and must have the length that Content-Length announced; every request is in `log`, every
+change of the tree in `changes`, with the client that sent it (header X-Client).
 """
 
 from __future__ import annotations
@@ -32,11 +34,13 @@ import httpx
 import trio
 from lxml import etree
 
-ETags: TypeAlias = Literal["strong", "coarse", "hidden", "none"]
-"""strong: new for each write. coarse: of size and second, as nginx makes them. hidden: coarse, and in GET
-only (nginx shows none in PROPFIND). none: no ETag anywhere."""
+ETags: TypeAlias = Literal["strong", "young", "coarse", "hidden", "none"]
+"""strong: new for each write. young: the same, and weak for two seconds (Apache). coarse: of size and
+second, as nginx makes them. hidden: coarse, and in GET only (nginx shows none in PROPFIND). none: no ETag
+anywhere."""
 
 PIECE_BYTES = 64 * 1024
+YOUNG_S = 2.0
 _DAV = "{DAV:}"
 
 
@@ -50,12 +54,32 @@ class Logged(NamedTuple):
     body_bytes: int
 
 
+class Change(NamedTuple):
+    """One change of the tree. `client` is "" for the test itself.
+
+    `stored` is the content that a PUT brought, `gone` what this change overwrote or removed. `late`: others
+    may have come between what its client looked at and this.
+    """
+
+    at_s: float
+    client: str
+    method: str
+    path: str
+    destination: str = ""
+    stored: bytes | None = None
+    gone: tuple[bytes, ...] = ()
+    late: bool = False
+
+
 @dataclass(slots=True)
 class Fault:
     """What shall go wrong with the next `times` requests of this method (and path, where given).
 
     `lost`: "before" breaks the connection with nothing done; "after" does it and loses the answer.
-    `cut_after_bytes` breaks the body of a GET's answer. `delay_s` is slept before anything else.
+    `late_s`: the request takes effect that much later, by itself, its conditions checked then: instead of now
+    with lost="before", once more otherwise (a proxy that repeats it).
+    `cut_after_bytes` breaks the body of a GET's answer. `delay_s` is slept before anything else,
+    `answer_delay_s` when it has taken effect.
     """
 
     method: str
@@ -66,9 +90,37 @@ class Fault:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     cut_after_bytes: int | None = None
+    late_s: float | None = None
+    answer_delay_s: float = 0.0
 
     def concerns(self, method: str, path: str) -> bool:
         return self.times > 0 and self.method == method and self.path in {None, path}
+
+
+class Members(dict[str, "File | Folder"]):
+    """A folder's members; names that `same_name` maps to one are one name, kept as first written."""
+
+    def __init__(self, same_name: Callable[[str], str] | None = None) -> None:
+        super().__init__()
+        self._same_name = same_name
+
+    def _stored(self, name: str) -> str:
+        if self._same_name is None or super().__contains__(name):
+            return name
+        wanted = self._same_name(name)
+        return next((one for one in self if self._same_name(one) == wanted), name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(self._stored(name))
+
+    def __getitem__(self, name: str) -> File | Folder:
+        return super().__getitem__(self._stored(name))
+
+    def __setitem__(self, name: str, node: File | Folder) -> None:
+        super().__setitem__(self._stored(name), node)
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(self._stored(name))
 
 
 @dataclass(slots=True)
@@ -84,7 +136,7 @@ class File:
 class Folder:
     mtime_s: float
     created_s: float
-    members: dict[str, File | Folder] = field(default_factory=dict)
+    members: Members = field(default_factory=Members)
     dead: dict[str, str] = field(default_factory=dict)
 
 
@@ -135,19 +187,31 @@ class FakeDav(httpx.AsyncBaseTransport):
         *,
         root: str = "/",
         etags: ETags = "strong",
+        conditions: bool = True,
+        locks: bool = True,
+        anonymous: bool = False,
+        same_name: Callable[[str], str] | None = None,
         now_s: Callable[[], float] = time.time,
         account: tuple[str, str] | None = None,
         capacity_bytes: int | None = None,
     ) -> None:
         self.etags = etags
+        self.conditions = conditions
         self.now_s = now_s
         self.account = account
         self.capacity_bytes = capacity_bytes
         self.log: list[Logged] = []
+        self.changes: list[Change] = []
         self.faults: list[Fault] = []
+        self._same_name = same_name
+        self._has_locks = locks
+        self._anonymous = anonymous
+        self._late: list[tuple[float, _Asked]] = []
+        self._client = ""
+        self._is_late = False
         self._root = _decoded(root)
         self._serials = itertools.count(1)
-        self._top = Folder(now_s(), now_s())
+        self._top = self._new_folder()
         self._locks: list[Lock] = []
         self._methods = {
             "OPTIONS": self._options,
@@ -163,33 +227,44 @@ class FakeDav(httpx.AsyncBaseTransport):
             "LOCK": self._lock,
             "UNLOCK": self._unlock,
         }
+        if not locks:
+            del self._methods["LOCK"], self._methods["UNLOCK"]
+
+    def _new_folder(self) -> Folder:
+        return Folder(self.now_s(), self.now_s(), Members(self._same_name))
 
     # The other client, and what tests look at.
 
     def put(self, path: str, content: bytes, *, mtime_s: float | None = None) -> None:
         """Create or replace a file at once; the folder must exist."""
+        self._catch_up()
         self._store(_decoded(path, plain=True), content)
         if mtime_s is not None:
             self._at(_decoded(path, plain=True)).mtime_s = mtime_s
 
     def delete(self, path: str) -> None:
+        self._catch_up()
+        self._note("DELETE", _decoded(path, plain=True))
         self._remove(_decoded(path, plain=True))
 
     def mkdir(self, path: str) -> None:
-        parts = _decoded(path, plain=True)
-        self._folder_of(parts).members[parts[-1]] = Folder(self.now_s(), self.now_s())
-        self._touch_folder_of(parts)
+        self._catch_up()
+        self._make_folder(_decoded(path, plain=True))
 
     def move(self, source: str, target: str) -> None:
+        self._catch_up()
+        self._note("MOVE", _decoded(source, plain=True), _decoded(target, plain=True))
         self._rename(_decoded(source, plain=True), _decoded(target, plain=True))
 
     def content(self, path: str) -> bytes:
+        self._catch_up()
         node = self._at(_decoded(path, plain=True))
         assert isinstance(node, File), path
         return node.content
 
     def tree(self) -> dict[str, bytes | None]:
         """Every path below the root: a file's content, None for a folder."""
+        self._catch_up()
         return {
             "/".join(parts): node.content if isinstance(node, File) else None
             for parts, node in _walk((), self._top)
@@ -205,6 +280,35 @@ class FakeDav(httpx.AsyncBaseTransport):
         return [entry for entry in self.log if not methods or entry.method in methods]
 
     @property
+    def late_s(self) -> float:
+        """Until the last request that is under way takes effect."""
+        return max((due_s - self.now_s() for due_s, _ in self._late), default=0.0)
+
+    def _catch_up(self) -> None:
+        """What takes effect late does so between two requests."""
+        now_s = self.now_s()
+        due = sorted((late for late in self._late if late[0] <= now_s), key=lambda late: late[0])
+        self._late = [late for late in self._late if late[0] > now_s]
+        for _, asked in due:
+            self._client, self._is_late = asked.headers.get("x-client", ""), True
+            try:
+                self._methods[asked.method](asked)
+            except Answer as answer:
+                shown = "/" + "/".join(asked.parts)
+                depth = asked.headers.get("depth")
+                self.log.append(Logged(asked.method, shown, depth, answer.status, len(asked.body)))
+        self._client, self._is_late = "", False
+
+    def _note(self, method: str, parts: Parts, target: Parts = (), stored: bytes | None = None) -> None:
+        """Before the change is made."""
+        node = self._find(target or parts)
+        gone = [one.content for _, one in _walk((), node) if isinstance(one, File)] if node else []
+        where = ("/".join(parts), "/".join(target))
+        self.changes.append(
+            Change(self.now_s(), self._client, method, *where, stored, tuple(gone), self._is_late)
+        )
+
+    @property
     def locks(self) -> tuple[Lock, ...]:
         return tuple(self._locks)
 
@@ -217,24 +321,37 @@ class FakeDav(httpx.AsyncBaseTransport):
         if fault is not None and fault.delay_s:
             await trio.sleep(fault.delay_s)
         if fault is not None and fault.lost == "before":
+            await self._repeat_late(request, fault)
             self.log.append(Logged(request.method, shown, request.headers.get("depth"), 0, 0))
             raise httpx.ReadError("the connection broke before the request took effect")
         body = b""
         try:
+            self._catch_up()
             early = self._early_answer(request, fault)
             if early is None or "100-continue" not in request.headers.get("expect", ""):
                 body = await _whole_body(request)
+                self._catch_up()
             if early is not None:
                 raise early
+            self._is_late = fault is not None and fault.delay_s > 0
             self._answer(request, body)
         except Answer as answer:
+            self._client, self._is_late = "", False
             self.log.append(
                 Logged(request.method, shown, request.headers.get("depth"), answer.status, len(body))
             )
+            if fault is not None:
+                await self._repeat_late(request, fault)
+                await trio.sleep(fault.answer_delay_s)
             if fault is not None and fault.lost == "after":
                 raise httpx.ReadError("the connection broke before the answer came") from None
             return self._response(request, answer, fault)
         raise AssertionError("every method ends with an Answer")
+
+    async def _repeat_late(self, request: httpx.Request, fault: Fault) -> None:
+        if fault.late_s is not None:
+            asked = _Asked(request, await _whole_body(request), self._root)
+            self._late.append((self.now_s() + fault.late_s, asked))
 
     def _fault_for(self, method: str, path: str) -> Fault | None:
         for fault in self.faults:
@@ -260,6 +377,7 @@ class FakeDav(httpx.AsyncBaseTransport):
         method = self._methods.get(request.method)
         if method is None:
             raise Answer(405, headers={"Allow": ", ".join(self._methods)})
+        self._client = request.headers.get("x-client", "")
         method(_Asked(request, body, self._root))
 
     def _response(self, request: httpx.Request, answer: Answer, fault: Fault | None) -> httpx.Response:
@@ -302,6 +420,7 @@ class FakeDav(httpx.AsyncBaseTransport):
     def _store(self, parts: Parts, content: bytes) -> bool:
         """True when the file is new."""
         folder = self._folder_of(parts)
+        self._note("PUT", parts, stored=content)
         old = folder.members.get(parts[-1])
         if isinstance(old, File):
             old.content, old.mtime_s, old.serial = content, self.now_s(), next(self._serials)
@@ -318,6 +437,11 @@ class FakeDav(httpx.AsyncBaseTransport):
         self._touch_folder_of(parts)
         self._locks = [lock for lock in self._locks if lock.parts[: len(parts)] != parts]
 
+    def _make_folder(self, parts: Parts) -> None:
+        self._note("MKCOL", parts)
+        self._folder_of(parts).members[parts[-1]] = self._new_folder()
+        self._touch_folder_of(parts)
+
     def _rename(self, source: Parts, target: Parts) -> None:
         node = self._at(source)
         folder = self._folder_of(target)
@@ -328,14 +452,17 @@ class FakeDav(httpx.AsyncBaseTransport):
     def _etag(self, node: Node) -> str | None:
         if self.etags == "none" or isinstance(node, Folder):
             return None
-        if self.etags == "strong":
+        if self.etags in {"strong", "young"}:
             digest = hashlib.sha256(node.content[:1024]).hexdigest()[:8]
-            return f'"{node.serial:x}-{len(node.content):x}-{digest}"'
+            weak = "W/" if self.etags == "young" and self.now_s() - node.mtime_s < YOUNG_S else ""
+            return f'{weak}"{node.serial:x}-{len(node.content):x}-{digest}"'
         return f'"{int(node.mtime_s):x}-{len(node.content):x}"'
 
     # Conditions (RFC 9110 13, RFC 4918 10.4).
 
     def _check_conditions(self, asked: _Asked) -> None:
+        if not self.conditions and asked.method not in {"GET", "HEAD"}:
+            return
         node = self._find(asked.parts)
         tag = self._etag(node) if node is not None else None
         wanted = asked.headers.get("if-match")
@@ -351,10 +478,33 @@ class FakeDav(httpx.AsyncBaseTransport):
     def _check_locks(self, asked: _Asked, parts: Parts) -> None:
         """423 when a lock of another covers `parts`; the token in If opens it."""
         submitted = asked.headers.get("if", "")
+        self._check_if(asked, parts)
         for lock in self._locks:
             below = lock.deep and parts[: len(lock.parts)] == lock.parts
             if (parts == lock.parts or below) and lock.token not in submitted:
                 raise Answer(423)
+
+    def _check_if(self, asked: _Asked, parts: Parts) -> None:
+        """Of the lists of If about `parts` one must hold (RFC 4918 10.4); tags compare weakly, as mod_dav's.
+
+        Each resource is asked about its own lists only (servers.md, table 5: MOVE and the destination's tag).
+        """
+        lists = [claim.split() for about, claim in asked.claims() if about == parts]
+        if lists and not any(all(self._claim_holds(one, parts) for one in claim) for claim in lists):
+            raise Answer(412)
+
+    def _claim_holds(self, claim: str, parts: Parts) -> bool:
+        if claim.startswith("<"):
+            return any(
+                lock.token == claim.strip("<>") and parts[: len(lock.parts)] == lock.parts
+                for lock in self._locks
+            )
+        node = self._find(parts)
+        tag = self._etag(node) if node is not None else None
+        wanted = claim.strip("[]")
+        return not self.conditions or (
+            tag is not None and tag.removeprefix("W/") == wanted.removeprefix("W/")
+        )
 
     def _check_put(self, asked: _Asked) -> None:
         if "content-range" in asked.headers:
@@ -381,7 +531,19 @@ class FakeDav(httpx.AsyncBaseTransport):
     # The methods. Each ends by raising its Answer.
 
     def _options(self, _asked: _Asked) -> None:
-        raise Answer(200, headers={"DAV": "1, 2", "Allow": ", ".join(self._methods), "MS-Author-Via": "DAV"})
+        raise Answer(200, headers=self.announced())
+
+    def announced(self) -> dict[str, str]:
+        """The headers of the OPTIONS answer: by them davfs takes it for a server of the same behaviour."""
+        headers = {"Allow": ", ".join(self._methods), "MS-Author-Via": "DAV"}
+        headers["DAV"] = "1, 2" if self._has_locks else "1"
+        if self._anonymous:
+            return headers
+        if self.conditions and self.etags in {"strong", "young"}:
+            headers["DAV"] += ", <http://apache.org/dav/propset/fs/1>"
+        elif self.conditions:  # as sabre/dav behind nginx: conditions hold, tags are coarse
+            headers |= {"DAV": headers["DAV"] + ", extended-mkcol", "Server": "nginx"}
+        return headers
 
     def _propfind(self, asked: _Asked) -> None:
         node = self._at(asked.parts)
@@ -514,16 +676,16 @@ class FakeDav(httpx.AsyncBaseTransport):
             raise Answer(415)
         if not asked.parts or self._find(asked.parts) is not None:
             raise Answer(405)
-        folder = self._folder_of(asked.parts)
+        self._folder_of(asked.parts)
         self._check_locks(asked, asked.parts)
-        folder.members[asked.parts[-1]] = Folder(self.now_s(), self.now_s())
-        self._touch_folder_of(asked.parts)
+        self._make_folder(asked.parts)
         raise Answer(201)
 
     def _delete(self, asked: _Asked) -> None:
         self._at(asked.parts)
         self._check_conditions(asked)
         self._check_locks_below(asked, asked.parts)
+        self._note("DELETE", asked.parts)
         self._remove(asked.parts)
         raise Answer(204)
 
@@ -537,6 +699,7 @@ class FakeDav(httpx.AsyncBaseTransport):
         self._check_conditions(asked)
         self._check_locks_below(asked, asked.parts)
         target, created = self._checked_target(asked)
+        self._note("MOVE", asked.parts, target)
         if not created:
             self._remove(target)
         self._rename(asked.parts, target)
@@ -546,6 +709,7 @@ class FakeDav(httpx.AsyncBaseTransport):
         self._check_conditions(asked)
         target, created = self._checked_target(asked)
         copied = self._copied(self._at(asked.parts), deep=asked.headers.get("depth") != "0")
+        self._note("COPY", asked.parts, target)
         if not created:
             self._remove(target)
         self._folder_of(target).members[target[-1]] = copied
@@ -556,7 +720,9 @@ class FakeDav(httpx.AsyncBaseTransport):
         now_s = self.now_s()
         if isinstance(node, File):
             return File(node.content, now_s, now_s, next(self._serials), dict(node.dead))
-        members = {name: self._copied(one, deep=True) for name, one in node.members.items()} if deep else {}
+        members = Members(self._same_name)
+        for name, one in node.members.items() if deep else ():
+            members[name] = self._copied(one, deep=True)
         return Folder(now_s, now_s, members, dict(node.dead))
 
     def _checked_target(self, asked: _Asked) -> tuple[Parts, bool]:
@@ -565,6 +731,8 @@ class FakeDav(httpx.AsyncBaseTransport):
         target = asked.destination()
         if target[: len(asked.parts)] == asked.parts or asked.parts[: len(target)] == target:
             raise Answer(403)
+        if self._find(target) is self._at(asked.parts):
+            raise Answer(403)  # names that differ in case only (RFC 4918 9.9.4: the same resource)
         self._folder_of(target)
         free = self._find(target) is None
         if not free and asked.headers.get("overwrite", "T") == "F":
@@ -618,6 +786,11 @@ class _Asked:
         target = urlsplit(self.headers["destination"])
         return self._below_root(target.path)
 
+    def claims(self) -> Iterator[tuple[Parts, str]]:
+        """The lists of the If header, each with the resource that it is about."""
+        for url, claim in re.findall(r"(?:<([^>]*)>\s*)?\(([^)]*)\)", self.headers.get("if", "")):
+            yield self._below_root(urlsplit(url).path) if url else self.parts, claim
+
     def _below_root(self, raw_path: str) -> Parts:
         parts = _decoded(raw_path)
         if parts[: len(self._root)] != self._root:
@@ -664,9 +837,9 @@ def _matches(condition: str, tag: str | None, *, exists: bool, weak: bool = Fals
     if condition.strip() == "*":
         return exists
     listed = {one.strip() for one in condition.split(",")}
-    if weak:
-        listed = {one.removeprefix("W/") for one in listed}
-    return tag is not None and tag in listed
+    if weak and tag is not None:
+        listed, tag = {one.removeprefix("W/") for one in listed}, tag.removeprefix("W/")
+    return tag is not None and tag in listed and not tag.startswith("W/")
 
 
 def _seconds(date: str) -> int:

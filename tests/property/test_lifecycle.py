@@ -21,8 +21,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from davfs.dav.resource import ETag, Resource, Validator
+from davfs.fs.delivery import STEPS_MAX
 from davfs.fs.lifecycle import Life, LookedUp, Next, Step, next_step
-from davfs.fs.upload import STEPS_MAX
 
 Luck: TypeAlias = Literal["answered", "lost", "applied", "delayed", "killed"]
 Move: TypeAlias = (

@@ -16,8 +16,8 @@ import trio
 from trio.testing import MockClock
 
 from davfs.errors import DavfsError
+from davfs.fs.conflict import conflict_name
 from davfs.fs.settings import Settings
-from davfs.fs.upload import conflict_name
 from tests.fakes.davserver import ETags, FakeDav, Fault, Logged
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
@@ -33,6 +33,7 @@ class Watched(httpx.AsyncBaseTransport):
     def __init__(self, server: FakeDav) -> None:
         self._server = server
         self.conditions: list[tuple[str | None, str | None]] = []
+        self.announced = server.announced
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if request.method == "PUT":

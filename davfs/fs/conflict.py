@@ -1,0 +1,99 @@
+"""Conflicts: the server's version keeps the name, ours goes beside it, and log, status and xattr say so."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from typing import Final
+
+from davfs.dav.hrefs import shown
+from davfs.dav.resource import NAME_MAX_BYTES, DavPath
+from davfs.errors import BadName, NotFound, StaleVersion
+from davfs.fs.content import Content, path_bytes
+from davfs.fs.download import Downloads
+from davfs.fs.handles import Handles
+from davfs.fs.inodes import Node
+from davfs.fs.lifecycle import Life
+from davfs.fs.queue import Pending
+from davfs.fs.tree import Tree
+
+log = logging.getLogger("davfs.upload")
+
+SUFFIX_MAX: Final = 32  # bytes; a longer one is no suffix
+
+
+class Conflicts:
+    def __init__(self, tree: Tree, downloads: Downloads, handles: Handles) -> None:
+        self._tree = tree
+        self._downloads = downloads
+        self._handles = handles
+        self.names: list[str] = []  # of the copies made since the start
+
+    async def keep_both(self, pending: Pending) -> None:
+        """The server's version keeps the name; ours goes beside it."""
+        node, content = pending.node, pending.content
+        await self._complete(node, content)
+        parent = node.parent
+        if parent is None:
+            return
+        name = await self.free_name(parent, node.name)
+        if node.parent is not parent or node.content is not content or content.orphan:
+            return  # renamed, replaced or removed meanwhile: whoever sends it next sees that
+        twin = self._tree.nodes.child(parent, name, is_folder=False)
+        twin.mode = node.mode
+        content.ino, content.path = twin.ino, path_bytes(twin.path)
+        content.base, content.base_size = None, 0
+        content.life = Life(content.life.written + 1)
+        content.save()
+        twin.content, node.content = content, None
+        for file in self._handles.of(content):
+            self._tree.nodes.pin(twin)
+            file.node = twin
+            self._tree.nodes.unpin(node)
+        self._tree.nodes.pin(twin)
+        pending.node = twin
+        self._tree.meta.expire(parent.ino, node.name)
+        self._tree.touched(parent)
+        self._tree.changed(node)
+        self.note(node.path, twin)
+        self._tree.nodes.unpin(node)
+
+    async def _complete(self, node: Node, content: Content) -> None:
+        """What was never read of a large file is fetched while it can be. Raises LinkError: then later."""
+        try:
+            await self._downloads.ensure_whole(content, lambda: node.path)
+        except (StaleVersion, NotFound) as error:
+            log.error(
+                "%s: parts that were never read are lost from the conflict copy: %s", shown(node.path), error
+            )
+            content.present.add(0, content.size_bytes)
+
+    def note(self, name: DavPath, kept: Node) -> None:
+        """Our version of `name` is now `kept`: said in log, status and xattr."""
+        self.names.append(str(kept.path))
+        log.warning(
+            "conflict: %s was changed by somebody else; our version is %s", shown(name), shown(kept.path)
+        )
+
+    async def free_name(self, parent: Node, name: str) -> str:
+        for count in range(1, 1000):
+            candidate = conflict_name(name, socket.gethostname(), time.localtime(self._tree.wall_s()), count)
+            if await self._tree.find(parent, candidate) is None:
+                return candidate
+        raise BadName(f"no free name for a conflict copy of {name!r}")
+
+
+def conflict_name(name: str, host: str, when: time.struct_time, count: int) -> str:
+    """`report (conflict HOST 2026-01-31 120000).odt`, shortened to 255 bytes at its stem."""
+    stem, dot, suffix = name.rpartition(".")
+    if not stem or len(os.fsencode(suffix)) > SUFFIX_MAX:
+        stem, dot, suffix = name, "", ""
+    mark = (
+        f" (conflict {host[:64]} {time.strftime('%Y-%m-%d %H%M%S', when)}{f' {count}' if count > 1 else ''})"
+    )
+    room = NAME_MAX_BYTES - len(os.fsencode(mark + dot + suffix))
+    while len(os.fsencode(stem)) > room:
+        stem = stem[:-1]
+    return f"{stem}{mark}{dot}{suffix}"

@@ -1,0 +1,327 @@
+"""One file to the server: look up, send with a precondition, verify, compare.
+
+What to do is decided by `lifecycle.next_step`, how an overwrite is made conditional by `guard`; this module
+performs it. Raises what stands in the way; the file is then as dirty as before, and its life tells what the
+server may hold. DELETE goes to our own temporary names only.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Final, NoReturn
+
+import trio
+
+from davfs.dav.hrefs import shown
+from davfs.dav.resource import ETag, Resource, Validator
+from davfs.errors import (
+    AlreadyExists,
+    DavfsError,
+    Disconnected,
+    Forbidden,
+    LinkError,
+    NotFound,
+    ParentMissing,
+    PreconditionFailed,
+    ServerRefused,
+    StaleVersion,
+    TooLarge,
+)
+from davfs.fs.conflict import Conflicts
+from davfs.fs.content import Content, new_digest
+from davfs.fs.download import Downloads
+from davfs.fs.guard import Guard, Known, Superseded, needs_staging
+from davfs.fs.inodes import Node
+from davfs.fs.leftovers import Leftovers
+from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
+from davfs.fs.queue import Pending
+from davfs.fs.tree import HIDDEN_PREFIX, Tree
+from davfs.fs.verification import Verification
+
+BODY_PIECE: Final = 256 * 1024
+STEPS_MAX: Final = 12  # a file that needs more steps than this has a server that contradicts itself
+PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server that will not have them
+HTTP_METHOD_NOT_ALLOWED: Final = 405
+CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
+DIGEST_MAX: Final = (
+    1 << 20
+)  # bytes that are fetched to prove that a tag of whole seconds means the same version
+
+
+class FileBody:
+    """A request body: the file as it was when the PUT began. Iterable again from the start."""
+
+    def __init__(self, fd: int, size_bytes: int) -> None:
+        self._fd = fd
+        self._size = size_bytes
+        self.digest = None if size_bytes else new_digest().digest()  # known when all of it was read
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        at, summed = 0, new_digest()
+        while at < self._size:
+            piece = os.pread(self._fd, min(BODY_PIECE, self._size - at), at)
+            if not piece:
+                raise DavfsError("the cached file is shorter than it was")
+            at += len(piece)
+            summed.update(piece)
+            if at == self._size:
+                self.digest = summed.digest()
+            yield piece
+
+
+class Delivery:
+    """`free_slot` is called when the body is sent and only the answer's meaning is left to find out."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        downloads: Downloads,
+        conflicts: Conflicts,
+        verification: Verification,
+        guard: Guard,
+        leftovers: Leftovers,
+        free_slot: Callable[[Pending], None],
+    ) -> None:
+        self._tree = tree
+        self._downloads = downloads
+        self._conflicts = conflicts
+        self._verification = verification
+        self._guard = guard
+        self._leftovers = leftovers
+        self._free_slot = free_slot
+        self.sent_files = 0
+
+    async def settle(self, pending: Pending) -> None:
+        """Step by step until the server has the file. Raises what stands in the way."""
+        content = pending.content
+        found: LookedUp | None = None
+        trust_tags, puts = True, 0
+        for _ in range(STEPS_MAX):
+            if content.orphan or pending.node.content is not content:
+                return
+            todo = next_step(
+                content.life, content.base, found, our_sizes={content.size_bytes, *content.unanswered.sizes}
+            )
+            match todo.step:
+                case Step.NOTHING:
+                    return
+                case Step.LOOK_UP:
+                    found = await self._look_up(pending.node)
+                case Step.PUT_NEW | Step.PUT_OVER if puts >= PUTS_MAX:
+                    break
+                case Step.PUT_NEW | Step.PUT_OVER:
+                    puts += 1
+                    found, refused = await self._try_put(pending, todo, trust_tags=trust_tags)
+                    # lighttpd says 412 to the right tag of an aged file (servers.md, table 5): after one
+                    # refusal it is the look-up right before the PUT that protects.
+                    trust_tags = trust_tags and not refused
+                    if found is None and not content.life.unknown and not refused:
+                        return
+                case Step.COMPARE if await self._compared(pending, found):
+                    found = None
+                case Step.COMPARE | Step.CONFLICT:
+                    await self._conflicts.keep_both(pending)
+                    return
+        raise ServerRefused(f"{shown(pending.node.path)}: the server's answers contradict each other")
+
+    async def _try_put(
+        self, pending: Pending, todo: Next, *, trust_tags: bool
+    ) -> tuple[LookedUp | None, bool]:
+        """One PUT: (what the server holds, as far as it was asked; whether a precondition was refused)."""
+        try:
+            return await self._put(pending, todo, trust_tags=trust_tags), False
+        except Superseded:
+            pending.node.foreign_s = trio.current_time()
+            pending.content.base = None  # whatever its tag says: it is not the version ours is based on
+            return await self._look_up(pending.node), True
+        except (PreconditionFailed, StaleVersion):
+            pending.node.foreign_s = trio.current_time()
+            return await self._look_up(pending.node), True
+        except (ParentMissing, NotFound) as error:
+            await self._make_parents(pending.node, pending.content.size_bytes, error.status)
+            return await self._look_up(pending.node), False
+        except Forbidden as error:
+            found = await self._look_up(pending.node)
+            blocked = found.resource is not None and found.resource.is_collection
+            if error.status == HTTP_METHOD_NOT_ALLOWED and blocked:
+                return found, True  # a folder has the name (lighttpd, WsgiDAV)
+            raise
+
+    async def _compared(self, pending: Pending, found: LookedUp | None) -> bool:
+        resource = found.resource if found is not None else None
+        return resource is not None and await self.is_ours(pending.node, pending.content, resource)
+
+    async def _look_up(self, node: Node) -> LookedUp:
+        try:
+            return LookedUp(await self._tree.client.stat(node.path))
+        except NotFound:
+            return LookedUp(None)
+
+    async def _put(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
+        """One PUT. Returns what verification found when that is not what we sent."""
+        node, content = pending.node, pending.content
+        await self._downloads.ensure_whole(content, lambda: node.path)
+        over = self._replaced(node, content, todo)
+        with content.steady() as fd:
+            size = content.size_bytes
+            body = FileBody(fd, size)
+            etag = None
+            if self._must_stage(node, size, new=over is None):
+                await self._put_staged(pending, body, over)
+            else:
+                etag = await self._put_directly(pending, body, over, trust_tags=trust_tags)
+        if etag is not None:
+            self._acknowledge(pending, Validator(etag, None, size), body)
+            return None
+        self._free_slot(pending)
+        return await self._verify(pending, body)
+
+    def _replaced(self, node: Node, content: Content, todo: Next) -> Known | None:
+        """The version that this PUT is to replace: the base, by the newest words for it."""
+        if todo.step is Step.PUT_NEW or content.base is None:
+            return None
+        version = content.base
+        if todo.if_match is not None:
+            version = replace(version, etag=todo.if_match)
+        contended = trio.current_time() - node.foreign_s < CONTENDED_S
+        return Known(version, content.base_digest, contended)
+
+    def _must_stage(self, node: Node, size: int, *, new: bool) -> bool:
+        server = self._tree.client.capabilities
+        return needs_staging(server, size=size, new=new) and not server.move_unsafe(node.name)
+
+    async def _put_directly(
+        self, pending: Pending, body: FileBody, over: Known | None, *, trust_tags: bool
+    ) -> ETag | None:
+        node, content = pending.node, pending.content
+        mtime_s = content.mtime_ns // 1_000_000_000
+        content.life = content.life.put_begins()
+        content.save()
+        try:
+            if over is None:
+                result = await self._guard.put_new(node.path, body, mtime_s=mtime_s)
+            else:
+                result = await self._guard.put_over(
+                    node.path, body, over, mtime_s=mtime_s, trust_tags=trust_tags
+                )
+        except BaseException as error:
+            self._unanswered(content, body, error)
+            raise
+        return result.etag
+
+    async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None) -> None:
+        """To a temporary name beside it, then MOVE. Until the MOVE nothing of the file can be on the server.
+
+        Returns nothing: a server may give the file another tag at its new name (Tomcat).
+        """
+        node, content = pending.node, pending.content
+        staged = node.path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
+        self._leftovers.note(staged)
+        life = content.life.put_begins()
+        try:
+            await self._tree.client.put(staged, body, mtime_s=content.mtime_ns // 1_000_000_000)
+            # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
+            content.life = replace(content.life, sent=life.sent, unknown=True)
+            content.save()
+            try:
+                await self._guard.move(staged, node.path, over)
+            except BaseException as error:
+                self._unanswered(content, body, error)
+                raise
+        except DavfsError as error:
+            if not isinstance(error, LinkError):
+                await self._leftovers.remove(self._tree.client, staged)
+            if isinstance(error, NotFound | ParentMissing) and content.life.unknown:
+                raise Disconnected(f"{shown(staged)} is gone: it is sent again") from error
+            raise
+        self._leftovers.forget(staged)
+
+    def _unanswered(self, content: Content, body: FileBody, error: BaseException) -> None:
+        """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
+        if isinstance(error, DavfsError) and not error.outcome_unknown:
+            content.life = content.life.put_refused()
+        elif body.digest is not None:
+            content.unanswered = content.unanswered.with_body(body.size_bytes, body.digest)
+        content.save()
+
+    def _acknowledge(self, pending: Pending, version: Validator, body: FileBody) -> None:
+        content = pending.content
+        content.life = content.life.put_succeeded()
+        content.base = version
+        coarse = self._tree.client.capabilities.coarse_tags and body.size_bytes <= DIGEST_MAX
+        content.base_digest = body.digest if coarse else None
+        content.base_size = version.size_bytes or 0
+        content.attempts, content.error = 0, None
+        content.unanswered = Unanswered()
+        content.save()
+        self.sent_files += 1
+        self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
+
+    async def _verify(self, pending: Pending, body: FileBody) -> LookedUp | None:
+        """No ETag came back: ask what the server holds, one question for a whole folder."""
+        resource = await self._verification.held(pending.node)
+        size = resource.size_bytes if resource is not None and not resource.is_collection else None
+        if resource is not None and size == body.size_bytes:
+            self._acknowledge(pending, resource.validator, body)
+            return None
+        return LookedUp(resource)
+
+    def _refused_in_place(self, node: Node, size: int, status: int) -> NoReturn:
+        """404, 409, and the folder is there: more than IIS allows (peers.md 19), or a bad name."""
+        client, text = self._tree.client, f"PUT {shown(node.path)}: the server answered {status}"
+        if client.upload_limit.is_too_large(status, size):
+            client.upload_limit = client.upload_limit.refused(size, trio.current_time())
+            raise TooLarge(f"{text} to {size} bytes: too large", status=status)
+        raise Forbidden(f"{text} although the folder exists", status=status)
+
+    async def _make_parents(self, node: Node, size: int, status: int) -> None:
+        """Somebody removed the folder under an unsent file: an edit wins over a deletion."""
+        missing: list[Node] = []
+        folder = node.parent
+        while folder is not None and folder.parent is not None:
+            try:
+                await self._tree.client.stat(folder.path)
+                break
+            except NotFound:
+                missing.append(folder)
+                folder = folder.parent
+        if not missing:
+            self._refused_in_place(node, size, status)
+        for folder in reversed(missing):
+            try:
+                await self._tree.client.mkcol(folder.path)
+            except AlreadyExists:
+                continue
+
+    async def is_ours(self, node: Node, content: Content, resource: Resource) -> bool:
+        """Whether the server's bytes are ours: what we hold now, or what the unanswered PUT sent.
+
+        If so that is noted: it is the version that ours is based on.
+        """
+        life, version = content.life, resource.validator
+        at, summed, same_as_now = 0, new_digest(), content.complete
+        async with self._tree.client.get(node.path) as download:
+            async for chunk in download:
+                summed.update(chunk)
+                same_as_now = same_as_now and await content.read(at, len(chunk)) == chunk
+                at += len(chunk)
+            if not version.same_version(download.validator):
+                return False
+        if same_as_now and at == content.size_bytes and content.life == life:
+            content.life = Life(life.written, life.written, life.written)
+            content.unanswered = Unanswered()
+        elif content.unanswered.has(summed.digest()):
+            content.life = content.life.found_unapplied()  # an older one of ours: the newest is to be sent
+        else:
+            return False
+        content.base, content.base_size = version, at
+        content.save()
+        self._tree.uploaded(node, content, version.etag, version.mtime_s)
+        return True

@@ -1,0 +1,104 @@
+"""The queue of unsent files: which, since when due, and what became of the last attempt.
+
+Owns the references that keep a queued file alive (a pin on its node, a user of its content). One entry
+for each content; a heap by due time, with lazy deletion. Synchronous, but for waiting until something is due.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from davfs.errors import DavfsError
+from davfs.fs.content import Content
+from davfs.fs.inodes import Node
+from davfs.fs.tree import Tree
+
+IDLE_S: Final = 3600.0
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """One file that is not on the server yet."""
+
+    node: Node
+    content: Content
+    due_s: float
+    running: trio.CancelScope | None = None
+    sending: bool = False  # holds one of the slots for transfers
+    failed: DavfsError | None = None
+    refused_at: int | None = None  # the change (`Life.written`) that the server refused for good
+    attempted: trio.Event = field(default_factory=trio.Event)
+
+
+class Queue:
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._pending: dict[int, Pending] = {}  # by content id
+        self._heap: list[tuple[float, int, int]] = []  # (due, serial, content id)
+        self._serial = 0
+        self._wake = trio.Event()
+
+    def add(self, node: Node, content: Content, due_s: float) -> Pending:
+        """Queue this file, or make it due earlier if it is queued for later."""
+        pending = self._pending.get(content.id)
+        if pending is None:
+            pending = Pending(node, content, due_s)
+            self._pending[content.id] = pending
+            self._tree.nodes.pin(node)
+            self._tree.store.acquire(content)
+            self.push(pending, due_s)
+        elif due_s < pending.due_s:
+            self.push(pending, due_s)
+        return pending
+
+    def push(self, pending: Pending, due_s: float) -> None:
+        pending.due_s = due_s
+        self._serial += 1
+        heapq.heappush(self._heap, (due_s, self._serial, pending.content.id))
+        self._wake.set()
+
+    def remove(self, pending: Pending) -> None:
+        if self._pending.pop(pending.content.id, None) is not None:
+            self._tree.let_go(pending.node, pending.content)
+            self._tree.nodes.unpin(pending.node)
+
+    def of(self, content: Content) -> Pending | None:
+        return self._pending.get(content.id)
+
+    def holds(self, pending: Pending) -> bool:
+        return self._pending.get(pending.content.id) is pending
+
+    def all(self) -> list[Pending]:
+        return list(self._pending.values())
+
+    def below(self, folder: Node) -> list[Pending]:
+        return [pending for pending in self._pending.values() if pending.node.is_within(folder)]
+
+    def beside(self, folder: Node) -> list[Pending]:
+        """The queued files of one folder."""
+        return [pending for pending in self._pending.values() if pending.node.parent is folder]
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    async def next_due(self) -> Pending:
+        while True:
+            self._wake = trio.Event()
+            delay_s = IDLE_S
+            while self._heap:
+                due_s, _, content_id = self._heap[0]
+                pending = self._pending.get(content_id)
+                if pending is None or pending.due_s != due_s or pending.running is not None:
+                    heapq.heappop(self._heap)
+                    continue
+                delay_s = due_s - trio.current_time()
+                if delay_s <= 0:
+                    heapq.heappop(self._heap)
+                    return pending
+                break
+            with trio.move_on_after(delay_s):
+                await self._wake.wait()
