@@ -61,6 +61,7 @@ class Config:
     nonempty: bool
     timeout_s: float
     offline_ok: bool
+    drain_timeout_s: float
     connections: int
     log_level: str
     log_file: str | None

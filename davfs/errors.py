@@ -2,6 +2,7 @@
 
     DavfsError
     ├── PosixError            the file system itself says no (ENOTEMPTY, EISDIR ...)
+    │   └── CacheFull         the cache disk has no room: sending what is unsent makes some
     ├── ConfigError           bad option, bad profile: told at start, never to the kernel
     ├── BadName               a name this share cannot hold (EINVAL, ENAMETOOLONG)
     ├── LinkError             the server was not reached, or did not answer in time
@@ -64,6 +65,12 @@ class PosixError(DavfsError):
     def __init__(self, code: int, text: str = "") -> None:
         super().__init__(text or errno.errorcode.get(code, str(code)))
         self.errno = code
+
+
+class CacheFull(PosixError):
+    """The cache disk is full of what is not on the server yet: sending that makes room."""
+
+    retry_helps = True
 
 
 class ConfigError(DavfsError):

@@ -308,6 +308,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "WHEN",
         "ok: mount although the server is away, with what the cache holds; no: fail",
     ),
+    Option(
+        "drain_timeout",
+        "drain_timeout_s",
+        _seconds(0, 86400),
+        "60",
+        "SECONDS",
+        "at SIGTERM or Ctrl-C, send for no longer than this; systemd kills after TimeoutStopSec=90",
+    ),
     Option("connections", "connections", _integer(1, 64), "16", "COUNT", "transfers at the same time"),
     Option(
         "log_level",

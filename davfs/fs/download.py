@@ -19,7 +19,8 @@ import trio
 from davfs.dav.client import Client
 from davfs.dav.resource import DavPath, Validator
 from davfs.errors import DavfsError, Disconnected, LinkDown, ProtocolError, ServerRefused, as_davfs_error
-from davfs.fs.content import Content, ContentStore
+from davfs.fs.content import Content
+from davfs.fs.store import ContentStore
 
 WHOLE_MAX: Final = 512 * 1024  # up to here a file is fetched whole: one request, no ranges
 WINDOW_MIN: Final = 256 * 1024
@@ -240,7 +241,7 @@ class Downloads:
             path(),
             start=transfer.at,
             end=None if whole else transfer.end,
-            expected=content.base,
+            expected=content.source,
         ) as download:
             transfer.at = download.start
             if not download.ranged:

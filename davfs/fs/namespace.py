@@ -29,13 +29,15 @@ from davfs.errors import (
     StaleVersion,
 )
 from davfs.fs.conflict import Conflicts
-from davfs.fs.content import Content, ContentStore, path_bytes
+from davfs.fs.content import Content, path_bytes
 from davfs.fs.delivery import FileBody
 from davfs.fs.files import Files
 from davfs.fs.guard import EMPTY_FOLDER, Guard, Known
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
+from davfs.fs.leftovers import Leftovers
 from davfs.fs.settings import Settings
+from davfs.fs.store import ContentStore
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.upload import Uploads
 
@@ -51,9 +53,11 @@ class Namespace:
         files: Files,
         uploads: Uploads,
         handles: Handles,
+        settings: Settings,
+        *,
         guard: Guard,
         conflicts: Conflicts,
-        settings: Settings,
+        leftovers: Leftovers,
     ) -> None:
         self._tree = tree
         self._store = store
@@ -62,6 +66,7 @@ class Namespace:
         self._handles = handles
         self._guard = guard
         self._conflicts = conflicts
+        self._leftovers = leftovers
         self._settings = settings
 
     # --- folders
@@ -147,9 +152,12 @@ class Namespace:
             return False
         aside = ROOT.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         set_aside = self._tree.client.copy if by_copy else self._tree.client.move
+        self._leftovers.note(aside)
         try:
             await set_aside(node.path, aside, is_collection=False, overwrite=False)
         except DavfsError as error:
+            if not error.outcome_unknown:
+                self._leftovers.forget(aside)
             await self._really_failed(error, aside, made=True)
         node.aside = aside
         await self._rebase(content, aside)
@@ -396,7 +404,7 @@ class Namespace:
         """The last handle of a file that was set aside is closed."""
         aside, node.aside = node.aside, None
         if aside is not None:
-            await self._tree.client.delete(aside, is_collection=False)
+            await self._leftovers.remove(self._tree.client, aside)
 
     def _writable(self, parent: Node) -> None:
         if self._settings.read_only:

@@ -58,10 +58,10 @@ class Uploads:
         self._slots = trio.Semaphore(settings.connections)
         self._conflicts = conflicts
         self._paused: list[Node] = []
-        self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
         self.delivery = Delivery(
             tree, downloads, conflicts, Verification(tree, self._queue), guard, leftovers, self._free_slot
         )
+        self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
         tree.store.stop_upload = self._stop
 
     @property
@@ -179,8 +179,8 @@ class Uploads:
         """
         with trio.move_on_after(timeout_s if timeout_s is not None else float("inf")):
             for pending in self._queue.all():
+                pending.failed = None  # of the attempt before, also where the next one runs already
                 if pending.running is None:
-                    pending.failed = None
                     self._queue.push(pending, trio.current_time())
             for pending in self._queue.all():
                 while self._queue.holds(pending):

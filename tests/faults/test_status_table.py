@@ -374,7 +374,7 @@ async def test_a_success_that_stored_nothing(status: int, tmp_path: Path, autoju
     async with mounted(wire, tmp_path / "c") as (fs, vfs):
         for call in CALLS[3:5]:
             wire.begin(Trouble("PUT", call.path, "answer", status))
-            # 200 and 204 say that a new name was overwritten: conditions are ignored, so it goes by another way
+            # 200 and 204 say that a new name was overwritten: it goes by another way then
             allowed = {errno.EIO, 0} if status in {200, 204} else {errno.EIO}
             assert await errno_of(call.run(vfs)) in allowed
             assert len(wire.requests("PUT")) <= PUTS_MAX + 1

@@ -15,10 +15,10 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.errors import LinkError
-from davfs.fs.content import ContentStore
 from davfs.fs.filesystem import Filesystem
 from davfs.fs.index import Index
 from davfs.fs.settings import Settings
+from davfs.fs.store import ContentStore
 
 
 @asynccontextmanager
