@@ -33,8 +33,8 @@ log = logging.getLogger("davfs.mount")
 
 METADATA_CONNECTIONS: Final = 8  # beyond those of the transfers, so that a listing never queues behind data
 ANSWER_S: Final = 20.0
-OFFLINE_START_S: Final = 5.0  # with offline=ok: how long the mount waits for the server before it goes on
 HAND_OVER_S: Final = 15.0
+OFFLINE_START_S: Final = 5.0  # with offline=ok: how long the mount waits for the server before it goes on
 
 
 async def serve(config: Config, login: Login | None, *, ready: Callable[[], None]) -> int:
@@ -61,24 +61,6 @@ async def serve(config: Config, login: Login | None, *, ready: Callable[[], None
         index.close()
 
 
-async def _connect(config: Config, client: Client, filesystem: Filesystem) -> None:
-    """With offline=ok a server that cannot be reached is no obstacle: then it is looked for all the time."""
-    longest_s = min(config.timeout_s, OFFLINE_START_S) if config.offline_ok else float("inf")
-    error: LinkError = TimedOut(f"no answer within {longest_s:.0f} s")
-    with trio.move_on_after(longest_s):
-        try:
-            filesystem.learn_root(await client.connect())
-        except DavfsError as failure:
-            if not (config.offline_ok and isinstance(failure, LinkError)):
-                failure.args = (f"cannot mount {config.url}: {failure}",)
-                raise
-            error = failure
-        else:
-            return
-    log.warning("%s is mounted without its server (%s): what is kept here is served", config.url, error)
-    client.reach.link.unproven(str(error), error.errno, trio.current_time())
-
-
 def _locked_index(config: Config) -> Index:
     """The index, also from a daemon that was unmounted and is still sending: it hands the journal over."""
     try:
@@ -101,6 +83,24 @@ def _handed_over(cache_dir: str) -> Index:
             if time.monotonic() > deadline:
                 raise holder.explained(error, cache_dir) from error
             time.sleep(0.05)
+
+
+async def _connect(config: Config, client: Client, filesystem: Filesystem) -> None:
+    """With offline=ok a server that cannot be reached is no obstacle: then it is looked for all the time."""
+    longest_s = min(config.timeout_s, OFFLINE_START_S) if config.offline_ok else float("inf")
+    error: LinkError = TimedOut(f"no answer within {longest_s:.0f} s")
+    with trio.move_on_after(longest_s):
+        try:
+            filesystem.learn_root(await client.connect())
+        except DavfsError as failure:
+            if not (config.offline_ok and isinstance(failure, LinkError)):
+                failure.args = (f"cannot mount {config.url}: {failure}",)
+                raise
+            error = failure
+        else:
+            return
+    log.warning("%s is mounted without its server (%s): what is kept here is served", config.url, error)
+    client.reach.link.unproven(str(error), error.errno, trio.current_time())
 
 
 def _credentials(login: Login | None) -> Credentials | None:
@@ -164,6 +164,7 @@ async def _serve_share(
         finally:
             fuse.unmount()
         left = await ending.send_the_rest()
+        await filesystem.release_locks()
         background.cancel_scope.cancel()
     return Exit.UNSENT if left else Exit.OK
 

@@ -109,8 +109,8 @@ class Client:
         self._up_bytes = 0
         self._down_bytes = 0
         self.capabilities = Capabilities()
-        self.reach = Reach(clock)
         self.upload_limit = UploadLimit()
+        self.reach = Reach(clock)
 
     # --- what callers ask of the wire ---------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class Client:
             async with self._answer(request) as answer:
                 self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
                 await self._check_put(request, answer)
-            self.upload_limit = self.upload_limit.stored(body.size_bytes)
+                self.upload_limit = self.upload_limit.stored(body.size_bytes)
             return self._learn_put(answer, mtime_sent=mtime_s is not None)
 
     async def mkcol(self, path: DavPath) -> None:

@@ -18,7 +18,14 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.dav.resource import DavPath, Validator
-from davfs.errors import DavfsError, Disconnected, LinkDown, ProtocolError, ServerRefused, as_davfs_error
+from davfs.errors import (
+    DavfsError,
+    Disconnected,
+    LinkDown,
+    ProtocolError,
+    ServerRefused,
+    as_davfs_error,
+)
 from davfs.fs.content import Content
 from davfs.fs.store import ContentStore
 

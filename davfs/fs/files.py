@@ -23,6 +23,7 @@ from davfs.fs.download import WHOLE_MAX, Downloads
 from davfs.fs.failures import Failures
 from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
+from davfs.fs.locks import Locks
 from davfs.fs.metadata import Entry
 from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
@@ -47,6 +48,8 @@ class Files:
         failures: Failures,
         allowance: Allowance,
         settings: Settings,
+        *,
+        locks: Locks,
     ) -> None:
         self._tree = tree
         self._store = store
@@ -55,6 +58,7 @@ class Files:
         self._handles = handles
         self._failures = failures
         self._allowance = allowance
+        self._locks = locks
         self._settings = settings
 
     # --- opening
@@ -68,6 +72,8 @@ class Files:
         self._tree.nodes.pin(node)
         try:
             emptied = writing and bool(flags & os.O_TRUNC)
+            if writing:
+                await self._lock(node)
             content = await self._current_for(node, writing=writing, emptied=emptied)
         except DavfsError:
             self._tree.nodes.unpin(node)
@@ -121,6 +127,21 @@ class Files:
                 raise
         return content
 
+    async def _lock(self, node: Node) -> None:
+        """Raises Locked when somebody else holds the file and the policy is `always`."""
+        if node.parent is None:
+            return
+        path, parent = node.path, node.parent
+        made = await self._locks.opened_for_writing(node, path)
+        content = node.content
+        if made is None or node.path != path:
+            return
+        if content is not None and content.dirty and content.base is None:
+            content.rebase(made)  # unsent: the empty file in its place is ours
+        else:  # somebody deleted it
+            await self._locks.abandoned(path)
+            self._tree.meta.expire(parent.ino, node.name)
+
     async def _empty(self, node: Node, content: Content) -> None:
         """O_TRUNC. A file that is empty already is not sent again; only its mtime moves."""
         if content.size_bytes:
@@ -138,9 +159,16 @@ class Files:
             return await self.open(existing, flags), existing
         if parent.unlinked:
             raise PosixError(errno.ENOENT)
+        path = parent.path.child(name)
+        made = await self._locks.opened_for_writing(None, path)
+        rival = parent.children.get(name)
+        if rival is not None and rival.content is not None and rival.content.dirty:  # made meanwhile, here
+            if flags & os.O_EXCL:
+                raise PosixError(errno.EEXIST)
+            return await self.open(rival, flags), rival
         node = self._tree.nodes.child(parent, name, is_folder=False)
         self._tree.nodes.pin(node)
-        content = self._store.create(node.ino, node.path, size=0, base=None)
+        content = self._store.create(node.ino, node.path, size=0, base=made)
         self._store.acquire(content)
         node.content = content
         node.ctime_ns = time.time_ns()
@@ -151,6 +179,7 @@ class Files:
         node.kernel_content = content.id
         self._tree.touched(parent)
         self._uploads.schedule(node, content, self._settings.open_flush_s)
+        self._locks.belongs_to(path, node)
         return Opened(file.number, keep_cache=True), node
 
     async def _current(self, node: Node, *, writing: bool, emptied: bool) -> Content:

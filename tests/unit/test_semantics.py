@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from davfs.fs.states import State
+
 _ROOT = Path(__file__).parents[2]
 _ROW = re.compile(r"^\| (\d+) \| (.+) \| `([^`]+)` \|$", re.MULTILINE)
 _PROMISES = _ROW.findall((_ROOT / "docs" / "SEMANTICS.md").read_text())
@@ -24,3 +26,10 @@ def test_a_promise_has_its_test(promise: str, test: str) -> None:
     file, _, name = test.partition("::")
     source = (_ROOT / file).read_text()
     assert re.search(rf"^(async )?def {re.escape(name)}\(", source, re.MULTILINE), promise
+
+
+def test_the_states_are_those_of_the_program() -> None:
+    """The table of states says what fs/states says."""
+    table = [f"| `{state}` | {state.meaning} |" for state in State]
+    lines = (_ROOT / "docs" / "SEMANTICS.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("| `")][: len(table)] == table

@@ -158,9 +158,15 @@ async def rig(
             client.capabilities = Capabilities.from_options(httpx.Headers(announced()))
         tree = Tree(client, store, settings, wall_s=time.time)
         downloads = Downloads(client, store, connections=connections)
-        conflicts = Conflicts(tree, downloads, Handles())
+        handles = Handles()
+        conflicts = Conflicts(tree, downloads, handles)
         uploads = Uploads(
-            tree, downloads, conflicts, Guard(client, Locks()), Leftovers(store.index), settings
+            tree,
+            downloads,
+            conflicts,
+            Guard(client, Locks(client, store.index, handles, settings.lock)),
+            Leftovers(store.index),
+            settings,
         )
         async with trio.open_nursery() as nursery:
             downloads.start(nursery)
