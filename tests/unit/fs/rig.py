@@ -63,7 +63,7 @@ def crashed(folder: Path) -> Iterator[ContentStore]:
     """The store that the next daemon opens, if this one were killed now."""
     copy = folder.with_name(folder.name + "-after-the-crash")
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(folder, copy)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("reserve"))
     with opened(copy) as store:
         yield store
     shutil.rmtree(copy)
