@@ -13,7 +13,7 @@ import trio
 
 from davfs.dav.link import Link
 from davfs.dav.wire import NoLane
-from davfs.errors import LinkError, Unreachable
+from davfs.errors import LinkError, TimedOut
 
 
 class Reach:
@@ -75,5 +75,6 @@ class Reach:
             finally:
                 self._asking.discard(scope)
         if scope.cancelled_caught:
-            # Not LinkDown: a server that only restarts is tried again for a moment, as by who found it away.
-            raise Unreachable("the server does not answer")
+            # Not LinkDown: what was sent may have been done, and a server that only restarts is tried
+            # again for a moment, as by who found it away.
+            raise TimedOut("the server does not answer")

@@ -300,9 +300,10 @@ class ContentStore:
             with suppress(FileNotFoundError):
                 self.bytes_on_disk -= os.stat(name).st_blocks * 512
                 os.unlink(name)
+                removed = True
             with suppress(PosixError):
                 self.index.delete_content(content_id)
-            removed = True
+                removed = True  # neither: the disk is full and only the row is left, which frees nothing
             if not force and self.bytes_on_disk <= self._limit * 0.9:
                 break
         return removed

@@ -19,6 +19,7 @@ import trio
 from davfs.dav.hrefs import shown
 from davfs.errors import (
     DavfsError,
+    LinkDown,
     LinkError,
     Locked,
     NoSpace,
@@ -279,7 +280,8 @@ class Uploads:
         pending.refused_at = content.life.written if _is_final(error) else None
         dice = random.random()  # noqa: S311 - it spreads retries, it hides nothing
         delay_s = next_try_s(error, content.attempts, dice=dice)
-        level = logging.WARNING if content.attempts == 1 else logging.INFO
+        told = isinstance(error, LinkDown)  # once, when the outage began
+        level = logging.WARNING if content.attempts == 1 and not told else logging.INFO
         log.log(
             level,
             "not sent: %s: %s; next try in %.0f s",
