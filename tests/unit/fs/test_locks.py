@@ -315,6 +315,7 @@ async def test_a_lost_lock_is_noted_and_taken_again(tmp_path: Path, autojump_clo
     assert server.locks == []
 
 
+@pytest.mark.expects_warning("what is kept here is served")
 async def test_an_outage_does_not_lose_the_lock_by_itself(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Refreshes that find no server are tried again; a lock of ten minutes survives an outage of two."""
     server = FakeDav()
