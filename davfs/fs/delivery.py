@@ -23,7 +23,6 @@ from davfs.errors import (
     DavfsError,
     Disconnected,
     Forbidden,
-    LinkError,
     NotFound,
     ParentMissing,
     PreconditionFailed,
@@ -248,9 +247,8 @@ class Delivery:
             except BaseException as error:
                 self._unanswered(content, body, error)
                 raise
-        except DavfsError as error:
-            if not isinstance(error, LinkError):
-                await self._leftovers.remove(self._tree.client, staged)
+        except BaseException as error:
+            self._leftovers.give_up(staged)
             if isinstance(error, NotFound | ParentMissing) and moving:
                 raise Disconnected(f"{shown(staged)} is gone: it is sent again") from error
             raise

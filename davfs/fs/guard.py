@@ -12,21 +12,28 @@ Never sends DELETE.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
+
+import trio
 
 from davfs.dav.client import Body, Client, PutResult
 from davfs.dav.hrefs import shown
 from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import DavPath, ETag, Validator
-from davfs.errors import NotFound, PreconditionFailed, StaleVersion
+from davfs.errors import Locked, NotFound, PreconditionFailed, StaleVersion
 from davfs.fs.content import new_digest
 from davfs.fs.locks import Locks
 
 # Conditions are checked when the headers arrive; a body of this size takes long enough for another client to
 # come between (Apache: 4 of 4 racing PUTs with If-None-Match: * were stored, servers.md table 5).
 LONG_BODY: Final = 1 << 20
+LOCKED_WAITS_S: Final = (0.2, 0.5, 1.5)
 SMALL_NEW: Final = 64 * 1024  # a new file of this size is not staged for want of spooling: nothing to destroy
+
+T = TypeVar("T")
 
 
 class Superseded(PreconditionFailed):
@@ -76,8 +83,10 @@ class Guard:
 
     async def put_new(self, path: DavPath, body: Body, *, mtime_s: int) -> PutResult:
         """Raises PreconditionFailed when the name is taken, where the server can tell."""
-        return await self._client.put(
-            path, body, if_none_match=True, mtime_s=mtime_s, lock_token=self.locks.token_for(path)
+        return await _patiently(
+            lambda: self._client.put(
+                path, body, if_none_match=True, mtime_s=mtime_s, lock_token=self.locks.token_for(path)
+            )
         )
 
     async def put_over(
@@ -86,8 +95,11 @@ class Guard:
         """Raises PreconditionFailed when the server's version is not `over`, Locked when it is locked."""
         tag = _condition(self._client.capabilities, over.version) if trust_tags else None
         if trust_tags and not needs_look(self._client.capabilities, over, size=body.size_bytes):
-            token = self.locks.token_for(path)
-            return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s, lock_token=token)
+            return await _patiently(
+                lambda: self._client.put(
+                    path, body, if_match=tag, mtime_s=mtime_s, lock_token=self.locks.token_for(path)
+                )
+            )
         async with self.locks.around(path) as token:
             await self._check(path, over)
             return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s, lock_token=token)
@@ -98,13 +110,14 @@ class Guard:
         """MOVE onto a name that is free (`over` None), or that still holds `over`."""
         if over is None or over is EMPTY_FOLDER:
             overwrite = over is not None
-            token = self.locks.token_for(destination)
-            await self._client.move(
-                source,
-                destination,
-                is_collection=is_collection,
-                overwrite=overwrite,
-                dest_lock_token=token,
+            await _patiently(
+                lambda: self._client.move(
+                    source,
+                    destination,
+                    is_collection=is_collection,
+                    overwrite=overwrite,
+                    dest_lock_token=self.locks.token_for(destination),
+                )
             )
             return
         tag = over.version.etag
@@ -112,14 +125,15 @@ class Guard:
         sure = over.digest is None and not over.contended
         proved = tag is not None and sure and (not tag.weak or server.weak_tag_in_if)
         if proved and server.move_condition_honoured:
-            token = self.locks.token_for(destination)
-            await self._client.move(
-                source,
-                destination,
-                is_collection=is_collection,
-                overwrite=True,
-                dest_lock_token=token,
-                dest_if_match=tag,
+            await _patiently(
+                lambda: self._client.move(
+                    source,
+                    destination,
+                    is_collection=is_collection,
+                    overwrite=True,
+                    dest_lock_token=self.locks.token_for(destination),
+                    dest_if_match=tag,
+                )
             )
             return
         if not server.moves_onto_locked:
@@ -169,3 +183,13 @@ def _condition(server: Capabilities, version: Validator) -> ETag | None:
     if tag is None or server.conditions != "honoured" or (tag.weak and not server.weak_tag_in_if):
         return None
     return tag
+
+
+async def _patiently(change: Callable[[], Awaitable[T]]) -> T:
+    """Another davfs locks a file for the moment of one look and one upload: that is waited for, not told."""
+    for wait_s in LOCKED_WAITS_S:
+        try:
+            return await change()
+        except Locked:
+            await trio.sleep(wait_s * (0.5 + random.random()))  # noqa: S311 - it keeps two apart, it hides nothing
+    return await change()

@@ -55,12 +55,17 @@ class Leftovers:
             self._unwanted.add(path)
             self._wake.set()
 
+    def give_up(self, path: DavPath) -> None:
+        """Whatever became of it, it is not wanted any more: removed in the background."""
+        self._unwanted.add(path)
+        self._wake.set()
+
     async def clean(self, client: Client) -> None:
         """For ever: what the last daemon left, and what could not be removed since."""
         delay_s = RETRY_MIN_S
         while True:
+            self._wake = trio.Event()
             if await self._clean_once(client):
-                self._wake = trio.Event()
                 await self._wake.wait()
                 delay_s = RETRY_MIN_S
             await trio.sleep(delay_s)
