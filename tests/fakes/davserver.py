@@ -57,7 +57,7 @@ class Logged(NamedTuple):
 class Change(NamedTuple):
     """One change of the tree. `client` is "" for the test itself.
 
-    `stored` is the content that a PUT brought, `gone` what this change overwrote or removed. `late`: others
+    `stored` is the content that a PUT, or MOVE or COPY of a file, brought to its place, `gone` what this change overwrote or removed. `late`: others
     may have come between what its client looked at and this.
     """
 
@@ -300,6 +300,9 @@ class FakeDav(httpx.AsyncBaseTransport):
     def _note(self, method: str, parts: Parts, target: Parts = (), stored: bytes | None = None) -> None:
         """Before the change is made."""
         node = self._find(target or parts)
+        source = self._find(parts)
+        if target and isinstance(source, File):
+            stored = source.content
         gone = [one.content for _, one in _walk((), node) if isinstance(one, File)] if node else []
         where = ("/".join(parts), "/".join(target))
         self.changes.append(

@@ -394,21 +394,30 @@ class Party:
         finally:
             await self.vfs.close(fd)
         await trio.sleep(linger_s)
-        self.ledger.renames.append((temporary, path))
-        await self._overwriting(path, self.vfs.rename, temporary, path)
+        with self._renaming(temporary, path):
+            await self._overwriting(path, self.vfs.rename, temporary, path)
 
     async def do_unlink(self, path: str) -> None:
         await self._overwriting(path, self.vfs.unlink, path)
 
     async def do_rename(self, old: str, new: str) -> None:
         if old != new:
-            self.ledger.renames.append((old, new))
-            await self._overwriting(new, self.vfs.rename, old, new)
+            with self._renaming(old, new):
+                await self._overwriting(new, self.vfs.rename, old, new)
 
     async def do_rename_folder(self, old: str, new: str) -> None:
         if old != new:
+            with self._renaming(old, new):
+                await self.vfs.rename(old, new, no_replace=True)
+
+    @contextmanager
+    def _renaming(self, old: str, new: str) -> Iterator[None]:
+        """What others write meanwhile may go along or not."""
+        self.ledger.renames.append((old, new))
+        try:
+            yield
+        finally:
             self.ledger.renames.append((old, new))
-            await self.vfs.rename(old, new, no_replace=True)
 
     async def _overwriting(self, path: str, do: Callable[..., Awaitable[None]], *arguments: str) -> None:
         """Unlink and rename-over: POSIX removes whatever is there; what nobody here saw, too."""
