@@ -57,8 +57,8 @@ class Logged(NamedTuple):
 class Change(NamedTuple):
     """One change of the tree. `client` is "" for the test itself.
 
-    `stored` is the content that a PUT, or MOVE or COPY of a file, brought to its place, `gone` what this change overwrote or removed. `late`: others
-    may have come between what its client looked at and this.
+    `stored` is the content that a PUT, or MOVE or COPY of a file, brought to its place, `gone` what this
+    change overwrote or removed. `late`: others may have come between what its client looked at and this.
     """
 
     at_s: float

@@ -241,7 +241,7 @@ async def test_rename_rename_of_an_edit(ours: Vfs, theirs: FakeDav) -> None:
 
 @pytest.mark.xfail(strict=True, reason="MOVE replaces whatever is there")
 async def test_rename_over_what_they_changed(ours: Vfs, theirs: FakeDav) -> None:
-    """We rename a file over one that they changed since we saw it: theirs keeps the name, ours goes beside."""
+    """We rename a file over one that they changed since we saw it: theirs keeps the name."""
     await known(ours, theirs, "a.txt", b"old")
     await known(ours, theirs, "b.txt", b"ours")
     theirs.put("a.txt", b"theirs")
