@@ -340,9 +340,10 @@ def unmount() -> None:
 
 
 async def _deliver_invalidations(filesystem: Filesystem) -> None:
-    async for inode in filesystem.invalidations:
+    async for told in filesystem.invalidations:
         with suppress(OSError):  # ENOENT: the kernel has forgotten it
-            await trio.to_thread.run_sync(pyfuse3.invalidate_inode, InodeT(inode), abandon_on_cancel=True)
+            await trio.to_thread.run_sync(pyfuse3.invalidate_inode, InodeT(told.ino), abandon_on_cancel=True)
+        told.delivered.set()
 
 
 def _widen_read_ahead(mountpoint: str) -> None:

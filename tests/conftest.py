@@ -2,7 +2,8 @@
 
 Fixtures: `apache`, `nginx`, `wsgidav` (one server process each per session); `share` (a fresh folder on
 each of the three, so that a test runs three times); `apache_share`, `nginx_share`, `wsgidav_share`. Further
-servers, not part of `share`: `rclone`, `rclone_share`.
+servers, not part of `share`: `rclone`, `rclone_share`; `locking_share` is a folder on each server that has
+locks, sabre/dav and lighttpd among them.
 
 Rules, for every test:
 - A skip means that a part is missing on this machine. The end of the run lists them; with
@@ -24,12 +25,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import leaks
-from tests.servers import Apache, MissingPart, Nginx, Rclone, Server, Share, WsgiDav
+from tests.servers import Apache, Lighttpd, MissingPart, Nginx, Rclone, SabreDav, Server, Share, WsgiDav
 
 _HERE = Path(__file__).parent
 _TIERS = {"fakes", "unit", "property", "protocol", "faults", "mount", "tools"}
 _SERVERS: dict[str, type[Server]] = {"apache": Apache, "nginx": Nginx, "wsgidav": WsgiDav}
-_FURTHER: dict[str, type[Server]] = {"rclone": Rclone}
+_FURTHER: dict[str, type[Server]] = {"lighttpd": Lighttpd, "rclone": Rclone, "sabredav": SabreDav}
 _missing: dict[str, int] = {}  # reason -> number of tests that wanted it
 _leaked: list[str] = []
 _mounts_before: set[str] = set()
@@ -78,9 +79,27 @@ def rclone() -> Iterator[Server]:
     yield from _served("rclone")
 
 
+@pytest.fixture(scope="session")
+def lighttpd() -> Iterator[Server]:
+    yield from _served("lighttpd")
+
+
+@pytest.fixture(scope="session")
+def sabredav() -> Iterator[Server]:
+    yield from _served("sabredav")
+
+
 @pytest.fixture(params=sorted(_SERVERS))
 def share(request: pytest.FixtureRequest) -> Iterator[Share]:
     """A fresh, empty folder on each real server in turn."""
+    server: Server = request.getfixturevalue(request.param)
+    with server.share() as one:
+        yield one
+
+
+@pytest.fixture(params=sorted(_SERVERS | _FURTHER))
+def locking_share(request: pytest.FixtureRequest) -> Iterator[Share]:
+    """A fresh, empty folder on each real server with locks in turn: all that can be started."""
     server: Server = request.getfixturevalue(request.param)
     with server.share() as one:
         yield one

@@ -22,17 +22,17 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Final, TypeVar
-from urllib.parse import urljoin
 
 import httpx
 import trio
 
+from davfs.dav import locks
 from davfs.dav.foresight import UploadWish, check_upload
-from davfs.dav.hrefs import Share, decode_href, shown
+from davfs.dav.hrefs import Share, shown
 from davfs.dav.lanes import Preflight
 from davfs.dav.multistatus import (
     PROPFIND_PREFLIGHT,
@@ -42,12 +42,17 @@ from davfs.dav.multistatus import (
     Listing,
     ListingBuilder,
     Multistatus,
-    parse_failures,
-    root_cause,
     sole_entry,
 )
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
+from davfs.dav.redirects import NotWebDav, is_in_share, redirected
+from davfs.dav.refusals import check_location, raise_failures
+from davfs.dav.request import PLAIN as _PLAIN
+from davfs.dav.request import XML as _XML
+from davfs.dav.request import PutResult, Traffic, if_header
+from davfs.dav.request import Request as _Request
+from davfs.dav.request import conditions as _conditions
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
 from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
 from davfs.dav.wire import Body, Incoming, Octets, Outgoing, deadline, translated
@@ -67,7 +72,6 @@ __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "T
 
 T = TypeVar("T")
 
-_HARMLESS: Final = frozenset({"PROPFIND", "OPTIONS"})  # may be sent to 'a/' where 'a' was meant
 _ABROAD: Final = frozenset({"Range", "Accept-Encoding"})  # the only headers that another host gets
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 _MOST_REDIRECTS: Final = 3
@@ -79,47 +83,7 @@ _LONG_FACTOR: Final = 10
 # clients for ten minutes a gigabyte).
 _SERVER_WORK_BYTES_PER_S: Final = 2 * 1024 * 1024
 _CONNECT_TIMEOUT_S: Final = 15.0
-_TRANSLATE: Final = {"Translate": "f"}  # IIS would run scripts instead of reading them
-_XML: Final = {"Content-Type": "application/xml; charset=utf-8", "Accept-Encoding": "gzip", **_TRANSLATE}
-_PLAIN: Final = {"Accept-Encoding": "identity", **_TRANSLATE}
-
-
 _ASK_RESOURCE: Final = Octets(PROPFIND_RESOURCE)
-
-
-class NotWebDav(ProtocolError):
-    """Something answers at the address, but it does not speak WebDAV there."""
-
-
-@dataclass(frozen=True, slots=True)
-class PutResult:
-    created: bool  # 201
-    etag: ETag | None  # from the answer
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Bytes of bodies, both ways, since the client was made."""
-
-    up_bytes: int = 0
-    down_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """Everything about one request that survives a redirect and a repetition."""
-
-    method: str
-    path: DavPath
-    headers: Mapping[str, str]
-    content: Body | None = None
-    is_collection: bool = False
-    read_timeout_s: float | None = None
-    preflight: Preflight | None = None
-
-    @property
-    def label(self) -> str:
-        return f"{self.method} {shown(self.path)}"
 
 
 class Client:
@@ -195,18 +159,23 @@ class Client:
         if_match: ETag | None = None,
         if_none_match: bool = False,
         mtime_s: int | None = None,
+        lock_token: locks.LockToken | None = None,
     ) -> PutResult:
-        """Stores `body` at `path`. `if_match` must be strong (RFC 9110 13.1.1), else ValueError.
+        """Stores `body` at `path`, while the server holds `if_match`.
 
+        A weak tag never holds in If-Match (RFC 9110 13.1.1): it goes out as `If: <url> (["tag"])`, for
+        servers of which `capabilities.weak_tag_in_if` is known.
         A 404 can also mean "larger than IIS allows" (peers.md 19): ParentMissing with the parent
         present is that. Disconnected, TimedOut: the outcome is unknown.
         """
+        weak_tag = if_match if if_match is not None and if_match.weak else None
         headers = {
             **_PLAIN,
             "Content-Length": str(
                 body.size_bytes
             ),  # always: chunked uploads end as empty files (peers.md 14)
-            **_conditions(if_match, if_none_match=if_none_match),
+            **_conditions(None if weak_tag else if_match, if_none_match=if_none_match),
+            **if_header((self.url(path), lock_token, weak_tag)),
         }
         if mtime_s is not None:
             headers["X-OC-Mtime"] = str(mtime_s)  # Nextcloud, copyparty; ignored elsewhere
@@ -217,8 +186,10 @@ class Client:
             content=body,
             read_timeout_s=self._timeout_s + body.size_bytes / _SERVER_WORK_BYTES_PER_S,
         )
-        request = replace(request, preflight=self._preflight(request, if_match, if_none_match=if_none_match))
+        wish = UploadWish(path, body.size_bytes, if_match, if_none_match, lock_token)
+        request = replace(request, preflight=self._preflight(wish))
         async with self._answer(request) as answer:
+            self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
             await self._check_put(request, answer)
             return self._learn_put(answer, mtime_sent=mtime_s is not None)
 
@@ -226,17 +197,100 @@ class Client:
         """Raises AlreadyExists on 405; some servers say 403, 409 or 423, and rclone 201 (peers.md rule 5)."""
         await self._change(_Request("MKCOL", path, _PLAIN, is_collection=True))
 
-    async def delete(self, path: DavPath, *, is_collection: bool, if_match: ETag | None = None) -> None:
-        headers = {**_PLAIN, **_conditions(if_match)}
+    async def delete(
+        self,
+        path: DavPath,
+        *,
+        is_collection: bool,
+        if_match: ETag | None = None,
+        lock_token: locks.LockToken | None = None,
+    ) -> None:
+        claim = if_header((self.url(path, is_collection=is_collection), lock_token, None))
+        headers = {**_PLAIN, **_conditions(if_match), **claim}
         request = _Request("DELETE", path, headers, is_collection=is_collection)
         await self._change(request, is_long=is_collection)
 
-    async def move(self, src: DavPath, dst: DavPath, *, is_collection: bool, overwrite: bool) -> None:
-        """Raises PreconditionFailed when `dst` exists and `overwrite` is False."""
-        await self._transfer("MOVE", src, dst, is_collection=is_collection, overwrite=overwrite)
+    async def move(
+        self,
+        src: DavPath,
+        dst: DavPath,
+        *,
+        is_collection: bool,
+        overwrite: bool,
+        lock_token: locks.LockToken | None = None,
+        dest_lock_token: locks.LockToken | None = None,
+        dest_if_match: ETag | None = None,
+    ) -> None:
+        """Raises PreconditionFailed when `dst` exists and `overwrite` is False, or it has another tag.
 
-    async def copy(self, src: DavPath, dst: DavPath, *, is_collection: bool, overwrite: bool) -> None:
-        await self._transfer("COPY", src, dst, is_collection=is_collection, overwrite=overwrite)
+        The tag is sent only where `capabilities.move_condition_honoured`: elsewhere the caller looks first.
+        A lock never moves along, and rclone cannot MOVE a locked file at all: UNLOCK before.
+        """
+        sent_tag = dest_if_match if self.capabilities.move_condition_honoured else None
+        claims = if_header(
+            (self.url(src, is_collection=is_collection), lock_token, None),
+            (self.url(dst, is_collection=is_collection), dest_lock_token, sent_tag),
+        )
+        await self._transfer("MOVE", src, dst, claims, is_collection=is_collection, overwrite=overwrite)
+
+    async def copy(
+        self,
+        src: DavPath,
+        dst: DavPath,
+        *,
+        is_collection: bool,
+        overwrite: bool,
+        dest_lock_token: locks.LockToken | None = None,
+    ) -> None:
+        claims = if_header((self.url(dst, is_collection=is_collection), dest_lock_token, None))
+        await self._transfer("COPY", src, dst, claims, is_collection=is_collection, overwrite=overwrite)
+
+    # --- locks: davfs.dav.locks has what the answers mean -------------------------------------------
+
+    async def lock(self, path: DavPath, owner: str, timeout_s: float) -> locks.GrantedLock:
+        """A lock on a file, or on a free name: then the server makes the file. Raises Locked."""
+        body = locks.lock_body(owner)
+        headers = {**_XML, "Depth": "0", "Content-Length": str(len(body))}
+        return await self._lock(_Request("LOCK", path, headers, Octets(body)), timeout_s)
+
+    async def refresh_lock(
+        self, path: DavPath, token: locks.LockToken, timeout_s: float
+    ) -> locks.GrantedLock:
+        """Another `timeout_s`. PreconditionFailed, NotFound, Locked: it is lost.
+
+        nginx gives a new lock instead, and makes the file if it is gone: compare token and `created`.
+        """
+        url = None if self.capabilities.refreshes_untagged else self.url(path)
+        request = _Request("LOCK", path, {**_XML, **if_header((url, token, None))})
+        return await self._lock(request, timeout_s, held=token)
+
+    async def _lock(
+        self, request: _Request, timeout_s: float, *, held: locks.LockToken | None = None
+    ) -> locks.GrantedLock:
+        headers = {**request.headers, "Timeout": locks.timeout_header(timeout_s)}
+        try:
+            answer = await self._ask(ONCE, replace(request, headers=headers))
+        except ServerRefused as error:
+            if error.status in (405, 501):
+                self.capabilities = self.capabilities.learned_lock(refused=True)
+            raise
+        return locks.granted(*answer, asked_s=timeout_s, held=held)
+
+    async def unlock(self, path: DavPath, token: locks.LockToken) -> None:
+        """400, 404, 409 and 412 say that it is gone already (peers.md, rule 7)."""
+        request = _Request("UNLOCK", path, {**_PLAIN, "Lock-Token": token.coded})
+        await self._ask(ONCE, request, fine=(400, 404, 409, 412))
+
+    async def active_locks(self, path: DavPath) -> Sequence[locks.ActiveLock]:
+        """What the server tells of the locks on a file; nothing on rclone. Raises NotFound."""
+        request = self._propfind(path, "0", locks.PROPFIND_LOCKS, is_collection=False)
+        _, _, body = await self._ask(PATIENT, request, fine=(207,))
+        return tuple(locks.active_locks(body))
+
+    async def lock_holder(self, path: DavPath) -> str | None:
+        """The owner of the lock on `path`; "" where the server does not tell whose, None for no lock."""
+        held = await self.active_locks(path)
+        return held[0].owner if held else None
 
     def url(self, path: DavPath, *, is_collection: bool = False) -> str:
         """The address of `path`, without credentials."""
@@ -353,13 +407,20 @@ class Client:
             raise StaleVersion(f"{request.label}: changed on the server")
         if not 200 <= incoming.status < 300 and incoming.status != 416:
             raise self._refusal(request, incoming)
-        is_foreign = self._share_path(incoming.url) is None
+        is_foreign = not is_in_share(self._share, incoming.url)
         return checked_answer(incoming.status, incoming.headers, wanted, is_foreign=is_foreign)
 
     # --- verbs that change something ----------------------------------------------------------------
 
     async def _transfer(
-        self, method: str, src: DavPath, dst: DavPath, *, is_collection: bool, overwrite: bool
+        self,
+        method: str,
+        src: DavPath,
+        dst: DavPath,
+        claims: Mapping[str, str],
+        *,
+        is_collection: bool,
+        overwrite: bool,
     ) -> None:
         if src == dst:  # deletes the file on copyparty and ASGIWebDAV (servers.md 2)
             return
@@ -369,6 +430,7 @@ class Client:
             **_PLAIN,
             "Destination": self.url(dst, is_collection=is_collection),
             "Overwrite": "T" if overwrite else "F",
+            **claims,
         }
         request = _Request(method, src, headers, is_collection=is_collection)
         await self._change(request, is_long=is_collection or method == "COPY")
@@ -380,24 +442,24 @@ class Client:
             async with self._answer(replace(request, read_timeout_s=longest_s)) as answer:
                 await self._check_change(request, answer)
 
+    async def _ask(
+        self, policy: RetryPolicy, request: _Request, *, fine: tuple[int, ...] = ()
+    ) -> tuple[int, httpx.Headers, bytes]:
+        """A short answer, read whole: status, headers, body. A status in `fine` is no refusal."""
+
+        async def attempt() -> tuple[int, httpx.Headers, bytes]:
+            async with self._answer(request) as answer:
+                if answer.status not in fine:
+                    await self._check_change(request, answer)
+                return answer.status, answer.headers, await answer.receive_small(_SMALL_BODY_BYTES)
+
+        return await self._repeat(policy, request.label, attempt)
+
     async def _check_change(self, request: _Request, answer: Incoming) -> None:
         if answer.status == 207:
-            await self._raise_failures(request, answer)
+            raise_failures(request, await answer.receive_small(_SMALL_BODY_BYTES))
         elif not 200 <= answer.status < 300:
             raise self._refusal(request, answer)
-
-    async def _raise_failures(self, request: _Request, answer: Incoming) -> None:
-        """207 is how many servers refuse a change (servers.md 8)."""
-        document = bytearray()
-        while len(document) < _SMALL_BODY_BYTES and (piece := await answer.receive_decoded()) is not None:
-            document += piece
-        failures = parse_failures(bytes(document))
-        if not failures:
-            return
-        status, href = root_cause(failures).status, root_cause(failures).href
-        where = shown(DavPath(decode_href(href) or request.path.parts))
-        kind = type(refused(request.method, status, where))
-        raise kind(f"{request.label}: {len(failures)} failed, {where} with {status}", status=status)
 
     async def _check_put(self, request: _Request, answer: Incoming) -> None:
         if answer.status in (404, 409):
@@ -406,12 +468,8 @@ class Client:
                 status=answer.status,
             )
         await self._check_change(request, answer)
-        location = decode_href(answer.headers.get("location", ""))
-        own = (*self._share.base, *request.path.parts)
-        if answer.status == 201 and location is not None and location != own:
-            # copyparty without --daw never overwrites: it invents another name (servers.md 6)
-            other = shown(DavPath(location))
-            raise ProtocolError(f"{request.label}: the server stored it as {other} instead")
+        if answer.status == 201:
+            check_location(self._share, request, answer.headers.get("location", ""))
 
     def _learn_put(self, answer: Incoming, *, mtime_sent: bool) -> PutResult:
         etag = ETag.parse(answer.headers.get("etag"))
@@ -473,7 +531,14 @@ class Client:
                 return incoming
             location = incoming.headers.get("location", "")
             await incoming.finish()
-            url = self._redirected(request, str(incoming.url), location)
+            url = redirected(
+                self._share,
+                request.label,
+                request.method,
+                str(incoming.url),
+                location,
+                is_collection=request.is_collection,
+            )
         raise ProtocolError(f"{request.label}: more than {_MOST_REDIRECTS} redirects")
 
     async def _send_once(self, request: _Request, url: str) -> Incoming:
@@ -491,7 +556,7 @@ class Client:
 
     async def _exchange(self, request: _Request, url: httpx.URL) -> httpx.Response:
         extensions = {"timeout": self._timeouts(request), "davfs_preflight": request.preflight}
-        if self._share_path(url) is None:
+        if not is_in_share(self._share, url):
             # Object storage behind a redirected GET: no credentials, no cookies, no validators of ours
             kept = {name: text for name, text in request.headers.items() if name in _ABROAD}
             bare = httpx.Request("GET", url, headers=kept, extensions=extensions)
@@ -513,45 +578,12 @@ class Client:
             "pool": self._timeout_s,
         }
 
-    def _preflight(self, request: _Request, if_match: ETag | None, *, if_none_match: bool) -> Preflight:
+    def _preflight(self, wish: UploadWish) -> Preflight:
         """What is checked before the body, when the wire finds that a look is worth it."""
-        wish = UploadWish(
-            request.path, request.content.size_bytes if request.content else 0, if_match, if_none_match
-        )
-        folder = httpx.URL(self.url(request.path.parent, is_collection=True))
+        folder = httpx.URL(self.url(wish.path.parent, is_collection=True))
         return Preflight(
             partial(check_upload, self._share, wish), wish.is_conditional, PROPFIND_PREFLIGHT, folder
         )
-
-    def _redirected(self, request: _Request, here: str, location: str) -> str:
-        """Where to ask again. Raises for what must not be followed."""
-        try:
-            target = httpx.URL(urljoin(here, location)).copy_with(username="", password="", fragment=None)
-        except (httpx.InvalidURL, ValueError):
-            raise ProtocolError(f"{request.label}: redirected to an address that cannot be read") from None
-        if self._share_path(target) is None:
-            self._check_abroad(request, target)
-        elif request.method not in _HARMLESS and not request.is_collection and target.path.endswith("/"):
-            # 'a' -> 'a/': what we took for a file is a folder. DELETE would remove a tree, GET read a page
-            raise PosixError(errno.EISDIR, f"{request.label}: it is a folder on the server")
-        return str(target)
-
-    def _check_abroad(self, request: _Request, target: httpx.URL) -> None:
-        where = f"{target.scheme}://{target.netloc.decode('ascii')}{target.path}"[:300]
-        is_downgrade = self._share.scheme == "https" and target.scheme != "https"
-        if self._is_home(target):  # a login page of this server, not an object store
-            raise ProtocolError(f"{request.label}: redirected out of the share, to {where}")
-        if request.method != "GET" or is_downgrade or target.scheme not in ("http", "https"):
-            raise NotWebDav(f"{request.label}: the server redirects to {where}; use that address instead")
-
-    def _is_home(self, url: httpx.URL) -> bool:
-        home = httpx.URL(self._share.origin)  # httpx drops default ports, so ':443' and '' are equal
-        return (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)
-
-    def _share_path(self, url: httpx.URL) -> DavPath | None:
-        if not self._is_home(url):
-            return None
-        return self._share.path_of(url.raw_path.partition(b"?")[0].decode("ascii"))
 
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
@@ -562,18 +594,6 @@ class Client:
 
     def _count_down(self, size_bytes: int) -> None:
         self._down_bytes += size_bytes
-
-
-def _conditions(if_match: ETag | None, *, if_none_match: bool = False) -> dict[str, str]:
-    """The precondition headers of a change. A weak tag never matches, so sending one is a mistake."""
-    if if_match is not None and if_match.weak:
-        raise ValueError("a weak ETag cannot stand in If-Match")
-    headers = {}
-    if if_match is not None:
-        headers["If-Match"] = if_match.header()
-    if if_none_match:
-        headers["If-None-Match"] = "*"
-    return headers
 
 
 def _not_webdav_text(url: str, status: int) -> str:

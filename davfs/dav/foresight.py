@@ -14,7 +14,9 @@ from typing import Final
 
 from davfs.dav.hrefs import Share, shown
 from davfs.dav.lanes import PreflightAnswer
+from davfs.dav.locks import LockToken, active_locks
 from davfs.dav.multistatus import Entry, Multistatus, sole_entry
+from davfs.dav.quirks import Condition
 from davfs.dav.resource import DavPath, ETag, Quota
 from davfs.dav.retry import retry_after_s
 from davfs.errors import Locked, NoSpace, ParentMissing, PreconditionFailed, ProtocolError, refused
@@ -31,10 +33,18 @@ class UploadWish:
     size_bytes: int
     if_match: ETag | None = None
     if_none_match: bool = False
+    lock_token: LockToken | None = None
 
     @property
     def is_conditional(self) -> bool:
         return self.if_match is not None or self.if_none_match
+
+    @property
+    def condition(self) -> Condition | None:
+        """The one that an answer may tell of; a 412 under a lock may be about the lock."""
+        if self.lock_token is not None:
+            return None
+        return "absent" if self.if_none_match else "same" if self.if_match is not None else None
 
 
 def check_upload(share: Share, wish: UploadWish, answer: PreflightAnswer) -> None:
@@ -90,10 +100,18 @@ def _check_properties(entry: Entry | None, wish: UploadWish, body: bytes) -> Non
         return
     if not entry.is_ok:
         return
-    if _LOCKED.search(body):
+    if _LOCKED.search(body) and not _is_ours(wish, body):
         raise Locked(f"PUT {where}: it is locked on the server", status=423)
     _check_version(entry.resource.etag, wish)
     _check_room(entry.quota, wish.size_bytes - (entry.resource.size_bytes or 0), where)
+
+
+def _is_ours(wish: UploadWish, body: bytes) -> bool:
+    """With a token of ours the lock is taken for ours, unless the answer shows others only."""
+    if wish.lock_token is None:
+        return False
+    tokens = [lock.token for lock in active_locks(body)]
+    return wish.lock_token in tokens or None in tokens  # sabre/dav 1.8 shows no tokens
 
 
 def _check_version(found: ETag | None, wish: UploadWish) -> None:

@@ -6,7 +6,9 @@ in the dangerous direction: what is unknown is None or 'unknown', and a rename t
 field would send to the wrong name counts as unsafe until the server is one known to get it right.
 
 The evidence behind each flag is in servers.md (numbers in the comments below). More probes (conditions,
-partial writes, times) add fields here and nowhere else.
+partial writes, times) add fields here and nowhere else. Where a wrong yes would lose somebody's work (uploads
+that replace the file whole, conditions that hold), only servers measured to do right get it: the tests of
+tests/protocol/test_conditions.py ask every server that can be started.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 Conditions = Literal["unknown", "honoured", "ignored"]
+Condition = Literal["same", "absent"]  # If-Match; If-None-Match: *
 
 _CODED_URL_OR_TOKEN: Final = re.compile(r"<[^>]*>|[^,\s][^,]*")
 # servers.md 2: WsgiDAV cuts Destination at %3F and %3B and drops control characters; MOVE to "a?b" then
@@ -42,7 +45,8 @@ class Capabilities:
     put_etag: bool | None = None
     etags_in_propfind: bool | None = None
     takes_mtime: bool | None = None  # answered 'X-OC-MTime: accepted' to a PUT (servers.md 39)
-    conditions: Conditions = "unknown"
+    conditions_seen: Conditions = "unknown"  # by its answers to conditional PUTs
+    locks_refused: bool = False  # announced, but LOCK is answered with 405 or 501
 
     @classmethod
     def from_options(cls, headers: Mapping[str, str]) -> Capabilities:
@@ -59,9 +63,39 @@ class Capabilities:
         return "2" in self.dav_classes
 
     @property
+    def locks_usable(self) -> bool:
+        """LOCK is worth a request: announced, and not refused yet."""
+        return self.locks and not self.locks_refused
+
+    @property
+    def refreshes_untagged(self) -> bool:
+        """A refresh must say `If: (<token>)`: lighttpd 1.4.69 answers 400 to the tagged form."""
+        return self._is_lighttpd_dav
+
+    # --- who it is, as far as it shows
+
+    @property
+    def _is_apache_dav(self) -> bool:
+        """mod_dav_fs: it alone names its property set."""
+        return any("apache.org/dav/propset" in token for token in self.dav_classes)
+
+    @property
+    def _is_sabre(self) -> bool:
+        """sabre/dav, and what is built on it: Nextcloud, ownCloud, Baikal."""
+        return "extended-mkcol" in self.dav_classes
+
+    @property
+    def _is_lighttpd_dav(self) -> bool:
+        """Its name alone may be that of a proxy: mod_webdav announces class 3."""
+        return self._named("lighttpd") and "3" in self.dav_classes and not self._is_sabre
+
+    def _named(self, *names: str) -> bool:
+        return self.server.lower().startswith(names)
+
+    @property
     def is_nginx_dav(self) -> bool:
         """nginx itself with dav-ext, not a proxy in front: it alone announces a single class."""
-        return self.server.lower().startswith("nginx") and self.dav_classes in ({"1"}, {"2"})
+        return self._named("nginx") and self.dav_classes in ({"1"}, {"2"})
 
     @property
     def hides_dot_names(self) -> bool:
@@ -76,9 +110,65 @@ class Capabilities:
     @property
     def reads_destination_whole(self) -> bool:
         """Known to take every encoded character in Destination (servers.md, table 13)."""
-        apache = any("apache.org/dav/propset" in token for token in self.dav_classes)
-        sabre = "extended-mkcol" in self.dav_classes  # and Nextcloud, ownCloud
-        return apache or sabre or self.is_nginx_dav or self.server.lower().startswith("lighttpd")
+        return self._is_apache_dav or self._is_sabre or self.is_nginx_dav or self._named("lighttpd")
+
+    # --- what an upload has to know
+
+    @property
+    def writes_in_place(self) -> bool:
+        """A PUT that is cut off leaves half a file under its name (servers.md 1, table 7).
+
+        Measured safe: Apache, nginx and lighttpd, and sabre/dav where nginx spools for PHP. Nextcloud and
+        ownCloud (sabre/dav with access-control) overwrite in place; who is not known counts as in place.
+        """
+        spooled_sabre = self._is_sabre and self._named("nginx") and "access-control" not in self.dav_classes
+        return not (self._is_apache_dav or self.is_nginx_dav or self._is_lighttpd_dav or spooled_sabre)
+
+    @property
+    def conditions(self) -> Conditions:
+        """Whether If-Match and If-None-Match of a PUT hold (servers.md 7, table 5).
+
+        'ignored' is never unlearned. rclone 1.60 shows no name, and its answers tell nothing: unknown.
+        """
+        if self.is_nginx_dav or self._named("rclone") or self.conditions_seen == "ignored":
+            return "ignored"
+        if self._is_apache_dav or self._is_sabre or self._is_lighttpd_dav or self._named("wsgidav"):
+            return "honoured"
+        return self.conditions_seen
+
+    @property
+    def put_if_match_trusted(self) -> bool:
+        """A PUT with If-Match needs no look before it: it succeeds exactly when the tag is right.
+
+        lighttpd 1.4.69 refuses the right tag of an aged file: safe, but only a look tells (table 5).
+        """
+        return self.conditions == "honoured" and not self._is_lighttpd_dav
+
+    @property
+    def move_condition_honoured(self) -> bool:
+        """`If: <destination> (["etag"])` on MOVE (table 5, last column).
+
+        WsgiDAV and nginx ignore it; rclone refuses even the right tag, and beside a lock token takes any.
+        """
+        return self._is_apache_dav or self._is_sabre or self._is_lighttpd_dav
+
+    @property
+    def may_stage(self) -> bool:
+        """Whether an upload may go to a temporary name and be moved over the old file.
+
+        Not on Nextcloud and ownCloud: there its shares, versions and comments would go with the old one.
+        """
+        return not any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
+
+    @property
+    def coarse_tags(self) -> bool:
+        """Whether a second write of the same size within one second may keep the tag (servers.md 9)."""
+        return not (self._is_apache_dav or self._is_lighttpd_dav)
+
+    @property
+    def weak_tag_in_if(self) -> bool:
+        """`If: ([W/"..."])` compares weakly there (mod_dav; servers.md 10): it works for fresh files too."""
+        return self._is_apache_dav
 
     def move_unsafe(self, name: str) -> bool:
         """True if MOVE to a place below or named `name` may end at another name on this server.
@@ -99,3 +189,20 @@ class Capabilities:
         if file_etag == self.etags_in_propfind:
             return self
         return replace(self, etags_in_propfind=file_etag)
+
+    def learned_conditional_put(self, status: int, condition: Condition | None) -> Capabilities:
+        """From the answer: 412 is a condition honoured, an overwrite under If-None-Match: * one ignored.
+
+        Success under If-Match says nothing: the tag may have been right.
+        """
+        if condition is not None and status == 412:
+            seen: Conditions = "honoured"
+        elif condition == "absent" and status in {200, 204}:
+            seen = "ignored"
+        else:
+            return self
+        return self if self.conditions_seen in {"ignored", seen} else replace(self, conditions_seen=seen)
+
+    def learned_lock(self, *, refused: bool) -> Capabilities:
+        """After LOCK was answered with 405 or 501, whatever OPTIONS says."""
+        return self if refused == self.locks_refused else replace(self, locks_refused=refused)

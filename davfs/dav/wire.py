@@ -262,6 +262,13 @@ class Incoming:
             self._count(len(piece))
         return piece
 
+    async def receive_small(self, most_bytes: int) -> bytes:
+        """A body that is read whole, with gzip undone; what is past `most_bytes` is not looked at."""
+        body = bytearray()
+        while len(body) < most_bytes and (piece := await self.receive_decoded()) is not None:
+            body += piece
+        return bytes(body)
+
     async def receive_decoded(self) -> bytes | None:
         """The next bytes with gzip undone, None at the end."""
         if not self._is_decoding:

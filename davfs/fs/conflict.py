@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from davfs.dav.hrefs import shown
-from davfs.dav.resource import NAME_MAX_BYTES
+from davfs.dav.resource import NAME_MAX_BYTES, DavPath
 from davfs.errors import BadName, NotFound, StaleVersion
 from davfs.fs.content import Content, path_bytes
 from davfs.fs.download import Downloads
@@ -38,7 +38,7 @@ class Conflicts:
         parent = node.parent
         if parent is None:
             return
-        name = await self._free_name(parent, node.name)
+        name = await self.free_name(parent, node.name)
         if node.parent is not parent or node.content is not content or content.orphan:
             return  # renamed, replaced or removed meanwhile: whoever sends it next sees that
         twin = self._tree.nodes.child(parent, name, is_folder=False)
@@ -57,10 +57,7 @@ class Conflicts:
         self._tree.meta.expire(parent.ino, node.name)
         self._tree.touched(parent)
         self._tree.changed(node)
-        self.names.append(str(twin.path))
-        log.warning(
-            "conflict: %s was changed by somebody else; our version is %s", shown(node.path), shown(twin.path)
-        )
+        self.note(node.path, twin)
         self._tree.nodes.unpin(node)
 
     async def _complete(self, node: Node, content: Content) -> None:
@@ -73,7 +70,14 @@ class Conflicts:
             )
             content.present.add(0, content.size_bytes)
 
-    async def _free_name(self, parent: Node, name: str) -> str:
+    def note(self, name: DavPath, kept: Node) -> None:
+        """Our version of `name` is now `kept`: said in log, status and xattr."""
+        self.names.append(str(kept.path))
+        log.warning(
+            "conflict: %s was changed by somebody else; our version is %s", shown(name), shown(kept.path)
+        )
+
+    async def free_name(self, parent: Node, name: str) -> str:
         for count in range(1, 1000):
             candidate = conflict_name(name, socket.gethostname(), time.localtime(self._tree.wall_s()), count)
             if await self._tree.find(parent, candidate) is None:

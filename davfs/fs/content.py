@@ -60,6 +60,7 @@ class Content:
         self.size_bytes = row.size
         self.base_size = row.base_size  # bytes that could come from the server
         self.base = row.base
+        self.base_digest: bytes | None = None
         self.life = Life(row.written, row.sent, row.acked, row.unknown)
         self.attempts = row.attempts
         self.error = row.error
@@ -299,9 +300,9 @@ class Content:
         self._store.save(self)
         self._saved_complete = self.complete
 
-    def rebase(self, base: Validator | None) -> None:
+    def rebase(self, base: Validator | None, digest: bytes | None = None) -> None:
         """The server's copy, as far as we know, is now this one."""
-        self.base = base
+        self.base, self.base_digest = base, digest
         self.save()
 
     def as_row(self) -> ContentRow:

@@ -1,21 +1,28 @@
-"""One file to the server: look up, PUT with a precondition, verify, compare.
+"""One file to the server: look up, send with a precondition, verify, compare.
 
-What to do is decided by `lifecycle.next_step`; this module performs it. Never sends DELETE. Raises what
-stands in the way; the file is then as dirty as before, and its life tells what the server may hold.
+What to do is decided by `lifecycle.next_step`, how an overwrite is made conditional by `guard`; this module
+performs it. Raises what stands in the way; the file is then as dirty as before, and its life tells what the
+server may hold. DELETE goes to our own temporary names only.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Final
 
+import trio
+
 from davfs.dav.hrefs import shown
-from davfs.dav.resource import Resource, Validator
+from davfs.dav.resource import ETag, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
     DavfsError,
+    Disconnected,
     Forbidden,
+    LinkError,
     NotFound,
     ParentMissing,
     PreconditionFailed,
@@ -25,15 +32,22 @@ from davfs.errors import (
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, new_digest
 from davfs.fs.download import Downloads
+from davfs.fs.guard import Guard, Known, Superseded, needs_staging
 from davfs.fs.inodes import Node
+from davfs.fs.leftovers import Leftovers
 from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
 from davfs.fs.queue import Pending
-from davfs.fs.tree import Tree
+from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.verification import Verification
 
 BODY_PIECE: Final = 256 * 1024
 STEPS_MAX: Final = 12  # a file that needs more steps than this has a server that contradicts itself
+PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server that will not have them
 HTTP_METHOD_NOT_ALLOWED: Final = 405
+CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
+DIGEST_MAX: Final = (
+    1 << 20
+)  # bytes that are fetched to prove that a tag of whole seconds means the same version
 
 
 class FileBody:
@@ -70,12 +84,16 @@ class Delivery:
         downloads: Downloads,
         conflicts: Conflicts,
         verification: Verification,
+        guard: Guard,
+        leftovers: Leftovers,
         free_slot: Callable[[Pending], None],
     ) -> None:
         self._tree = tree
         self._downloads = downloads
         self._conflicts = conflicts
         self._verification = verification
+        self._guard = guard
+        self._leftovers = leftovers
         self._free_slot = free_slot
         self.sent_files = 0
 
@@ -83,7 +101,7 @@ class Delivery:
         """Step by step until the server has the file. Raises what stands in the way."""
         content = pending.content
         found: LookedUp | None = None
-        trust_tags = True
+        trust_tags, puts = True, 0
         for _ in range(STEPS_MAX):
             if content.orphan or pending.node.content is not content:
                 return
@@ -95,8 +113,11 @@ class Delivery:
                     return
                 case Step.LOOK_UP:
                     found = await self._look_up(pending.node)
+                case Step.PUT_NEW | Step.PUT_OVER if puts >= PUTS_MAX:
+                    break
                 case Step.PUT_NEW | Step.PUT_OVER:
-                    found, refused = await self._try_put(pending, todo if trust_tags else Next(todo.step))
+                    puts += 1
+                    found, refused = await self._try_put(pending, todo, trust_tags=trust_tags)
                     # lighttpd says 412 to the right tag of an aged file (servers.md, table 5): after one
                     # refusal it is the look-up right before the PUT that protects.
                     trust_tags = trust_tags and not refused
@@ -109,18 +130,26 @@ class Delivery:
                     return
         raise ServerRefused(f"{shown(pending.node.path)}: the server's answers contradict each other")
 
-    async def _try_put(self, pending: Pending, todo: Next) -> tuple[LookedUp | None, bool]:
+    async def _try_put(
+        self, pending: Pending, todo: Next, *, trust_tags: bool
+    ) -> tuple[LookedUp | None, bool]:
         """One PUT: (what the server holds, as far as it was asked; whether a precondition was refused)."""
         try:
-            return await self._put(pending, todo), False
+            return await self._put(pending, todo, trust_tags=trust_tags), False
+        except Superseded:
+            pending.node.foreign_s = trio.current_time()
+            pending.content.base = None  # whatever its tag says: it is not the version ours is based on
+            return await self._look_up(pending.node), True
         except (PreconditionFailed, StaleVersion):
+            pending.node.foreign_s = trio.current_time()
             return await self._look_up(pending.node), True
         except (ParentMissing, NotFound):
             await self._make_parents(pending.node)
             return await self._look_up(pending.node), False
         except Forbidden as error:
             found = await self._look_up(pending.node)
-            if error.status == HTTP_METHOD_NOT_ALLOWED and found.resource is not None:
+            blocked = found.resource is not None and found.resource.is_collection
+            if error.status == HTTP_METHOD_NOT_ALLOWED and blocked:
                 return found, True  # a folder has the name (lighttpd, WsgiDAV)
             raise
 
@@ -134,31 +163,84 @@ class Delivery:
         except NotFound:
             return LookedUp(None)
 
-    async def _put(self, pending: Pending, todo: Next) -> LookedUp | None:
+    async def _put(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
         """One PUT. Returns what verification found when that is not what we sent."""
         node, content = pending.node, pending.content
         await self._downloads.ensure_whole(content, lambda: node.path)
+        over = self._replaced(node, content, todo)
+        with content.steady() as fd:
+            size = content.size_bytes
+            body = FileBody(fd, size)
+            etag = None
+            if self._must_stage(node, size, new=over is None):
+                await self._put_staged(pending, body, over)
+            else:
+                etag = await self._put_directly(pending, body, over, trust_tags=trust_tags)
+        if etag is not None:
+            self._acknowledge(pending, Validator(etag, None, size), body)
+            return None
+        self._free_slot(pending)
+        return await self._verify(pending, body)
+
+    def _replaced(self, node: Node, content: Content, todo: Next) -> Known | None:
+        """The version that this PUT is to replace: the base, by the newest words for it."""
+        if todo.step is Step.PUT_NEW or content.base is None:
+            return None
+        version = content.base
+        if todo.if_match is not None:
+            version = replace(version, etag=todo.if_match)
+        contended = trio.current_time() - node.foreign_s < CONTENDED_S
+        return Known(version, content.base_digest, contended)
+
+    def _must_stage(self, node: Node, size: int, *, new: bool) -> bool:
+        server = self._tree.client.capabilities
+        return needs_staging(server, size=size, new=new) and not server.move_unsafe(node.name)
+
+    async def _put_directly(
+        self, pending: Pending, body: FileBody, over: Known | None, *, trust_tags: bool
+    ) -> ETag | None:
+        node, content = pending.node, pending.content
+        mtime_s = content.mtime_ns // 1_000_000_000
         content.life = content.life.put_begins()
         content.save()
-        size, mtime_ns = content.size_bytes, content.mtime_ns
-        with content.steady() as fd:
-            body = FileBody(fd, size)
-            try:
-                result = await self._tree.client.put(
-                    node.path,
-                    body,
-                    if_match=todo.if_match,
-                    if_none_match=todo.step is Step.PUT_NEW,
-                    mtime_s=mtime_ns // 1_000_000_000,
+        try:
+            if over is None:
+                result = await self._guard.put_new(node.path, body, mtime_s=mtime_s)
+            else:
+                result = await self._guard.put_over(
+                    node.path, body, over, mtime_s=mtime_s, trust_tags=trust_tags
                 )
+        except BaseException as error:
+            self._unanswered(content, body, error)
+            raise
+        return result.etag
+
+    async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None) -> None:
+        """To a temporary name beside it, then MOVE. Until the MOVE nothing of the file can be on the server.
+
+        Returns nothing: a server may give the file another tag at its new name (Tomcat).
+        """
+        node, content = pending.node, pending.content
+        staged = node.path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
+        self._leftovers.note(staged)
+        life = content.life.put_begins()
+        try:
+            await self._tree.client.put(staged, body, mtime_s=content.mtime_ns // 1_000_000_000)
+            # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
+            content.life = replace(content.life, sent=life.sent, unknown=True)
+            content.save()
+            try:
+                await self._guard.move(staged, node.path, over)
             except BaseException as error:
                 self._unanswered(content, body, error)
                 raise
-        if result.etag is not None:
-            self._acknowledge(pending, Validator(result.etag, None, size))
-            return None
-        self._free_slot(pending)
-        return await self._verify(pending, size)
+        except DavfsError as error:
+            if not isinstance(error, LinkError):
+                await self._leftovers.remove(self._tree.client, staged)
+            if isinstance(error, NotFound | ParentMissing) and content.life.unknown:
+                raise Disconnected(f"{shown(staged)} is gone: it is sent again") from error
+            raise
+        self._leftovers.forget(staged)
 
     def _unanswered(self, content: Content, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
@@ -169,10 +251,12 @@ class Delivery:
             content.unanswered = content.unanswered.with_body(body.size_bytes, body.digest)
         content.save()
 
-    def _acknowledge(self, pending: Pending, version: Validator) -> None:
+    def _acknowledge(self, pending: Pending, version: Validator, body: FileBody) -> None:
         content = pending.content
         content.life = content.life.put_succeeded()
         content.base = version
+        coarse = self._tree.client.capabilities.coarse_tags and body.size_bytes <= DIGEST_MAX
+        content.base_digest = body.digest if coarse else None
         content.base_size = version.size_bytes or 0
         content.attempts, content.error = 0, None
         content.unanswered = Unanswered()
@@ -180,11 +264,12 @@ class Delivery:
         self.sent_files += 1
         self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
 
-    async def _verify(self, pending: Pending, size: int) -> LookedUp | None:
+    async def _verify(self, pending: Pending, body: FileBody) -> LookedUp | None:
         """No ETag came back: ask what the server holds, one question for a whole folder."""
         resource = await self._verification.held(pending.node)
-        if resource is not None and not resource.is_collection and resource.size_bytes == size:
-            self._acknowledge(pending, resource.validator)
+        size = resource.size_bytes if resource is not None and not resource.is_collection else None
+        if resource is not None and size == body.size_bytes:
+            self._acknowledge(pending, resource.validator, body)
             return None
         return LookedUp(resource)
 

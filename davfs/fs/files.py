@@ -13,11 +13,13 @@ import os
 import time
 from typing import Final
 
+import trio
+
 from davfs.dav.resource import Resource
 from davfs.errors import DavfsError, PosixError, StaleVersion
 from davfs.fs.attributes import Opened
-from davfs.fs.content import FILE_SIZE_MAX, Content, ContentStore
-from davfs.fs.download import Downloads
+from davfs.fs.content import FILE_SIZE_MAX, Content, ContentStore, path_bytes
+from davfs.fs.download import WHOLE_MAX, Downloads
 from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
 from davfs.fs.metadata import Entry
@@ -63,15 +65,41 @@ class Files:
             self._tree.nodes.unpin(node)
             raise
         file = self._handles.open_file(node, content, flags)
-        keep = node.kernel_content == content.id
-        node.kernel_content = content.id
-        if writing and flags & os.O_TRUNC:
-            try:
+        try:
+            if writing and flags & os.O_TRUNC:
                 await self._empty(node, content)
-            except DavfsError:
-                self.release(file.number)
-                raise
+            else:
+                await self._confirm(file)
+        except DavfsError:
+            self.release(file.number)
+            raise
+        keep = node.kernel_content == file.content.id
+        node.kernel_content = file.content.id
         return Opened(file.number, keep)
+
+    async def _confirm(self, file: OpenFile) -> None:
+        """The first bytes are fetched at open (of a small file all): then it is known which version this is.
+
+        Found out at the first read, a new size would come too late: the kernel cuts reads at the size it
+        knows. A reader asks for these bytes next, so the request is the same one.
+        """
+        content = file.content
+        if content.dirty or content.base is None or len(content.present) or not content.size_bytes:
+            return
+        if not file.readable and content.size_bytes > WHOLE_MAX:
+            return
+        try:
+            await self._fetch_head(file)
+        except StaleVersion:
+            await self._adopt_new_version(file)
+            if file.content.size_bytes != content.size_bytes:
+                await self._tree.kernel_knows(file.node)
+            await self._fetch_head(file)
+
+    async def _fetch_head(self, file: OpenFile) -> None:
+        size = file.content.size_bytes
+        head = size if size <= WHOLE_MAX else 1
+        await self._downloads.ensure(file.content, lambda: file.node.server_path, 0, head)
 
     async def _empty(self, node: Node, content: Content) -> None:
         """O_TRUNC. A file that is empty already is not sent again; only its mtime moves."""
@@ -150,6 +178,7 @@ class Files:
             return content
         if content is not None:
             self._store.discard(content)
+            node.foreign_s = trio.current_time()
         content = self._new_version(node, resource)
         self._store.acquire(content)
         node.content = content
@@ -189,6 +218,8 @@ class Files:
             return b""
         if not content.complete:
             await self._ensure(file, offset, end)
+        if file.content.size_bytes != content.size_bytes:  # the kernel cuts what it reads at the old size
+            raise StaleVersion(f"{file.node.name}: changed on the server while it was opened")
         return await file.content.read(offset, end - offset)
 
     async def _ensure(self, file: OpenFile, start: int, end: int) -> None:
@@ -244,6 +275,8 @@ class Files:
         self._still_current(file)
         content = file.content
         was_dirty = content.dirty
+        if not was_dirty:
+            _journal_at(file.node, content)
         written = content.write(offset, data)
         file.wrote = True
         if not content.orphan:
@@ -266,6 +299,8 @@ class Files:
             raise PosixError(errno.EFBIG)
         await content.prepare_write()
         was_dirty = content.dirty
+        if not was_dirty:
+            _journal_at(node, content)
         content.truncate(size)
         for file in self._handles.of(content):
             file.wrote = True
@@ -343,6 +378,12 @@ class Files:
                 error,
             )
         return True
+
+
+def _journal_at(node: Node, content: Content) -> None:
+    """The journal row of a file that becomes dirty names its path of now: it may be renamed while clean."""
+    if not content.orphan and not node.unlinked:
+        content.path = path_bytes(node.path)
 
 
 def _holds(content: Content, resource: Resource) -> bool:

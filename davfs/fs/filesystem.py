@@ -11,6 +11,8 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -19,21 +21,34 @@ from davfs.dav.client import Client
 from davfs.dav.resource import Quota, Resource, checked_name
 from davfs.errors import DavfsError, PosixError
 from davfs.fs.attributes import Attributes, Changes, Opened
+from davfs.fs.conflict import Conflicts
 from davfs.fs.content import ContentStore
 from davfs.fs.download import Downloads
 from davfs.fs.files import Files
+from davfs.fs.guard import Guard
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import ROOT_INO, Node
+from davfs.fs.leftovers import Leftovers
+from davfs.fs.locks import Locks
 from davfs.fs.namespace import Namespace
 from davfs.fs.settings import Settings
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 
-__all__ = ["ROOT_INO", "Attributes", "Changes", "Filesystem", "Opened"]
+__all__ = ["ROOT_INO", "Attributes", "Changes", "Filesystem", "Invalidation", "Opened"]
 
 QUOTA_LIFETIME_S: Final = 30.0
 XATTR_PREFIX: Final = "user.davfs."
+TOLD_WITHIN_S: Final = 1.0
 CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Invalidation:
+    """The kernel must forget the attributes and pages of this inode."""
+
+    ino: int
+    delivered: trio.Event = field(default_factory=trio.Event)
 
 
 class Filesystem:
@@ -58,14 +73,20 @@ class Filesystem:
             timeout_s=settings.timeout_s,
             cache_bytes=settings.cache_size_bytes,
         )
-        self._uploads = Uploads(self._tree, self._downloads, self._handles, settings)
+        leftovers = Leftovers(content.index)
+        conflicts = Conflicts(self._tree, self._downloads, self._handles)
+        guard = Guard(client, Locks())
+        self._uploads = Uploads(self._tree, self._downloads, conflicts, guard, leftovers, settings)
         self._files = Files(self._tree, content, self._downloads, self._uploads, self._handles, settings)
-        self._namespace = Namespace(self._tree, content, self._files, self._uploads, self._handles, settings)
+        self._namespace = Namespace(
+            self._tree, content, self._files, self._uploads, self._handles, guard, conflicts, settings
+        )
         self._quota: tuple[float, Quota] | None = None
         self._started = now_s()
         self._nursery: trio.Nursery | None = None
-        self._send_changes, self.invalidations = trio.open_memory_channel[int](CHANGES_MAX)
+        self._send_changes, self.invalidations = trio.open_memory_channel[Invalidation](CHANGES_MAX)
         self._tree.changed = self._report_change
+        self._tree.kernel_knows = self._report_and_wait
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """The background work, until cancelled. Reports how many unsent files the last run left."""
@@ -82,10 +103,16 @@ class Filesystem:
 
     def _report_change(self, node: Node) -> None:
         if node.lookups:
-            try:
-                self._send_changes.send_nowait(node.ino)
-            except trio.WouldBlock:
-                return
+            with suppress(trio.WouldBlock):
+                self._send_changes.send_nowait(Invalidation(node.ino))
+
+    async def _report_and_wait(self, node: Node) -> None:
+        """Not for ever: the kernel may be waiting for the very call that waits here."""
+        if node.lookups:
+            told = Invalidation(node.ino)
+            with suppress(trio.WouldBlock), trio.move_on_after(TOLD_WITHIN_S):
+                self._send_changes.send_nowait(told)
+                await told.delivered.wait()
 
     # --- names and attributes
 

@@ -44,6 +44,7 @@ class Node:
         "children",
         "content",
         "ctime_ns",
+        "foreign_s",
         "ino",
         "is_folder",
         "kernel_content",
@@ -67,6 +68,7 @@ class Node:
         self.content: Content | None = None
         self.kernel_content = 0  # id of the content whose pages the kernel may hold
         self.ctime_ns = 0
+        self.foreign_s = float("-inf")  # when somebody else's change of it was last noticed (trio's clock)
         self.atime_ns = 0
         self.mode: int | None = None
         self.aside: DavPath | None = None  # where the server keeps an open file that lost its name

@@ -28,9 +28,11 @@ from davfs.errors import (
     ServerFailure,
     StaleVersion,
 )
+from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, ContentStore, path_bytes
 from davfs.fs.delivery import FileBody
 from davfs.fs.files import Files
+from davfs.fs.guard import EMPTY_FOLDER, Guard, Known
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
 from davfs.fs.settings import Settings
@@ -48,6 +50,8 @@ class Namespace:
         files: Files,
         uploads: Uploads,
         handles: Handles,
+        guard: Guard,
+        conflicts: Conflicts,
         settings: Settings,
     ) -> None:
         self._tree = tree
@@ -55,6 +59,8 @@ class Namespace:
         self._files = files
         self._uploads = uploads
         self._handles = handles
+        self._guard = guard
+        self._conflicts = conflicts
         self._settings = settings
 
     # --- folders
@@ -99,7 +105,7 @@ class Namespace:
         node = await self._existing(parent, name)
         if node.is_folder:
             raise PosixError(errno.EISDIR)
-        with self._tree.nodes.held(node):
+        with self._tree.nodes.held(node), self._uploads.paused(node):
             try:
                 await self._free_name(node)
             except BaseException:
@@ -138,11 +144,29 @@ class Namespace:
     async def _delete(self, node: Node) -> None:
         path = node.path
         try:
-            await self._tree.client.delete(path, is_collection=node.is_folder)
+            await self._delete_seen(node, path)
         except NotFound:
             return
         except (LinkError, ServerFailure) as error:
             await self._really_failed(error, path, made=False)
+
+    async def _delete_seen(self, node: Node, path: DavPath) -> None:
+        """DELETE of the version that this machine has seen, where a strong tag can say which that is."""
+        client = self._tree.client
+        entry = self._tree.meta.stale_entry(node.parent.ino, node.name) if node.parent is not None else None
+        seen = entry.resource.validator if entry is not None and entry.resource is not None else Validator()
+        if node.is_folder or seen.if_match is None:
+            await client.delete(path, is_collection=node.is_folder)
+            return
+        try:
+            await client.delete(path, is_collection=False, if_match=seen.if_match)
+        except PreconditionFailed:
+            found = (await self._tree.refreshed(node)).resource
+            if found is not None and not (found.is_collection or seen.same_version(found.validator)):
+                text = f"{node.name!r} was changed by somebody else since it was last seen here: not removed"
+                raise StaleVersion(text) from None
+            # lighttpd says 412 to the right tag of an aged file (servers.md, table 5).
+            await client.delete(path, is_collection=False)
 
     async def _really_failed(self, error: DavfsError, path: DavPath, *, made: bool) -> None:
         """The answer got lost: ask the server what happened before anybody is told (peers.md, rule 8)."""
@@ -174,7 +198,7 @@ class Namespace:
         if target is not None:
             await self._may_replace(node, target)
         rename = self._rename_folder if node.is_folder else self._rename_file
-        with self._tree.nodes.held(node, target):
+        with self._tree.nodes.held(node, target), self._uploads.paused(node, target):
             try:
                 await rename(node, new_parent, new_name, target)
             except PreconditionFailed:
@@ -196,34 +220,43 @@ class Namespace:
     async def _rename_folder(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         for pending in self._uploads.below(node):
             await self._uploads.settle_running(pending.content, SETTLE_S)
-        await self._move(node, new_parent.path.child(new_name), overwrite=target is not None)
+        over = EMPTY_FOLDER if target is not None else None
+        await self._move(node, new_parent.path.child(new_name), over)
         self._tree.moved(node, new_parent, new_name)
 
     async def _rename_file(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
-        content = node.content
-        if content is not None and content.dirty:
-            await self._uploads.settle_running(content, SETTLE_S)
-        content = node.content
-        if content is not None and content.dirty and content.life.unknown:
-            await self._resolve_unknown(node, content)
+        over = await self._take_over(target) if target is not None else None
+        content = await self._settled(node)
         if content is not None and content.dirty and not _on_server(content):
-            await self._rename_unsent(node, content, new_parent, new_name, target)
+            self._rename_unsent(node, content, new_parent, new_name, over)
             return
-        if target is not None:
-            await self._make_way(target)
         destination = new_parent.path.child(new_name)
         if self._move_is_unsafe(destination):
-            await self._send_again(node, destination, over=target)
+            await self._send_again(node, destination, over)
             self._tree.moved(node, new_parent, new_name)
             self._tree.meta.expire(new_parent.ino, new_name)
             return
         based = content is not None and content.dirty and await self._is_base(node, content)
-        await self._move(node, destination, overwrite=target is not None)
-        self._tree.moved(node, new_parent, new_name)
+        try:
+            await self._move(node, destination, over)
+            self._tree.moved(node, new_parent, new_name)
+        except PreconditionFailed:
+            if target is None:
+                raise
+            self._uploads.resume(target)
+            await self._move_beside(node, new_parent, new_name)
         if content is not None and based:
-            await self._rebase(content, destination)
+            await self._rebase(content, node.path)
 
-    async def _send_again(self, node: Node, destination: DavPath, *, over: Node | None) -> None:
+    async def _move_beside(self, node: Node, parent: Node, name: str) -> None:
+        """The file that this one was to replace was changed by somebody else: both survive."""
+        kept = await self._conflicts.free_name(parent, name)
+        await self._move(node, parent.path.child(kept), None)
+        self._tree.moved(node, parent, kept)
+        self._tree.meta.expire(parent.ino, name)
+        self._conflicts.note(parent.path.child(name), node)
+
+    async def _send_again(self, node: Node, destination: DavPath, over: Known | None) -> None:
         """Rename where MOVE would end at another name (WsgiDAV cuts Destination at '?'): PUT, then DELETE."""
         opened = await self._files.open(node, os.O_RDONLY)
         try:
@@ -232,59 +265,61 @@ class Namespace:
             base = content.base
             if not await self._is_base(node, content):
                 raise StaleVersion(f"{node.name!r} was changed by somebody else: it is not removed")
-            entry = await self._tree.refreshed(over) if over is not None else None
-            held = entry.resource if entry is not None else None
+            mtime_s = content.mtime_ns // 1_000_000_000
             with content.steady() as fd:
-                await self._tree.client.put(
-                    destination,
-                    FileBody(fd, content.size_bytes),
-                    if_match=held.validator.if_match if held is not None else None,
-                    if_none_match=held is None,
-                )
+                body = FileBody(fd, content.size_bytes)
+                if over is None:
+                    await self._guard.put_new(destination, body, mtime_s=mtime_s)
+                else:
+                    await self._guard.put_over(destination, body, over, mtime_s=mtime_s)
             await self._rebase(content, destination)
         finally:
             self._files.release(opened.handle)
         if_match = base.if_match if base is not None else None
         await self._tree.client.delete(node.path, is_collection=False, if_match=if_match)
 
-    async def _rename_unsent(
-        self, node: Node, content: Content, new_parent: Node, new_name: str, target: Node | None
+    async def _settled(self, node: Node) -> Content | None:
+        """Its content when nothing of it is being sent, and what the server has is known if it can be."""
+        content = node.content
+        if content is not None and content.dirty:
+            await self._uploads.settle_running(content, SETTLE_S)
+        content = node.content
+        if content is not None and content.dirty and content.life.unknown:
+            await self._resolve_unknown(node, content)
+        return node.content
+
+    def _rename_unsent(
+        self, node: Node, content: Content, new_parent: Node, new_name: str, over: Known | None
     ) -> None:
         """No request: our bytes will be PUT at the new name, over the version that we know there."""
-        base: Validator | None = None
-        if target is not None:
-            base = await self._take_over(target)
         self._tree.moved(node, new_parent, new_name)
         content.ino, content.path = node.ino, path_bytes(node.path)
-        content.rebase(base)
+        content.rebase(over.version if over is not None else None, over.digest if over is not None else None)
         delay_s = self._settings.write_back_s
         self._uploads.schedule(
             node, content, self._settings.open_flush_s if self._handles.has_writer(content) else delay_s
         )
 
-    async def _take_over(self, target: Node) -> Validator | None:
-        """The version that the server holds under the name that we are about to overwrite."""
-        content = target.content
-        if content is not None and content.dirty:
-            await self._uploads.settle_running(content, SETTLE_S)
-        await self._preserve(target, by_copy=True)
-        content = target.content
-        if content is not None and content.dirty:
-            if content.life.unknown:
-                await self._resolve_unknown(target, content)
-            base = content.base
-            await self._uploads.abandon(content)
-            return base
-        entry = (
-            self._tree.meta.stale_entry(target.parent.ino, target.name) if target.parent is not None else None
-        )
-        return entry.resource.validator if entry is not None and entry.resource is not None else None
+    async def _take_over(self, target: Node) -> Known | None:
+        """The version that the server holds under the name that we are about to overwrite; None: nothing.
 
-    async def _make_way(self, target: Node) -> None:
-        """A file that MOVE will replace: its handles keep its bytes, its upload is off."""
+        Its handles keep its bytes, its upload is off.
+        """
+        await self._settled(target)
         await self._preserve(target, by_copy=True)
-        if target.content is not None and target.content.dirty:
-            await self._uploads.abandon(target.content)
+        content = target.content
+        if content is not None and content.dirty:
+            over = Known(content.base, content.base_digest) if content.base is not None else None
+            await self._uploads.abandon(content)
+            return over
+        if target.parent is None:
+            return None
+        entry = self._tree.meta.stale_entry(target.parent.ino, target.name)
+        if entry is None or entry.resource is None:
+            return None
+        version = entry.resource.validator
+        same = content is not None and content.base is not None and content.base.same_version(version)
+        return Known(version, content.base_digest if same and content is not None else None)
 
     async def _resolve_unknown(self, node: Node, content: Content) -> None:
         """A PUT whose outcome is unknown, of a file that is about to move: look what is there.
@@ -320,14 +355,12 @@ class Namespace:
             return
         content.rebase(resource.validator)
 
-    async def _move(self, node: Node, destination: DavPath, *, overwrite: bool) -> None:
+    async def _move(self, node: Node, destination: DavPath, over: Known | None) -> None:
         source = node.path
         if self._move_is_unsafe(destination):
             raise PosixError(errno.EINVAL, f"this server cannot rename to {destination.name!r}")
         try:
-            await self._tree.client.move(
-                source, destination, is_collection=node.is_folder, overwrite=overwrite
-            )
+            await self._guard.move(source, destination, over, is_collection=node.is_folder)
         except (LinkError, ServerFailure) as error:
             await self._really_failed(error, destination, made=True)
             await self._really_failed(error, source, made=False)

@@ -53,6 +53,7 @@ class Tree:
             hidden=self.may_be_hidden,
         )
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
+        self.kernel_knows: Callable[[Node], Awaitable[None]] = _nobody_to_tell  # told, and told it was heard
         self._root: Entry | None = None
         self._in_flight: dict[tuple[int, str | None], trio.Event] = {}
 
@@ -209,7 +210,12 @@ class Tree:
             if before is None or before.resource is None or now is None:
                 continue
             if not before.resource.validator.same_version(now.validator):
-                self.changed(child)
+                self.changed_elsewhere(child)
+
+    def changed_elsewhere(self, node: Node) -> None:
+        """Somebody else writes to it: the kernel must be told, and our next overwrite takes more care."""
+        node.foreign_s = trio.current_time()
+        self.changed(node)
 
     async def _fetch_entry(self, parent: Node, name: str) -> None:
         asked_s = trio.current_time()
@@ -230,7 +236,7 @@ class Tree:
         if child is None or child.is_folder or before is None or before.resource is None:
             return
         if not before.resource.validator.same_version(resource.validator):
-            self.changed(child)
+            self.changed_elsewhere(child)
 
     # --- attributes
 
@@ -480,6 +486,10 @@ class Tree:
         if entry.kept is not None and entry.kept.mtime_ns is not None:
             entry.kept = replace(entry.kept, version=Validator(mtime_s=int(entry.pushed_s)))
             self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)
+
+
+async def _nobody_to_tell(_node: Node) -> None:
+    """There is no kernel."""
 
 
 def is_unsent(node: Node) -> bool:

@@ -9,6 +9,8 @@ A file waits `write_back_s` after it was closed, so that write-temporary-and-ren
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -27,8 +29,9 @@ from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, path_from_bytes
 from davfs.fs.delivery import Delivery
 from davfs.fs.download import Downloads
-from davfs.fs.handles import Handles
+from davfs.fs.guard import Guard
 from davfs.fs.inodes import Node
+from davfs.fs.leftovers import Leftovers
 from davfs.fs.queue import Pending, Queue
 from davfs.fs.settings import Settings
 from davfs.fs.tree import Tree
@@ -42,14 +45,24 @@ REFUSED_RETRY_S: Final = 60.0  # locked, full, unauthorised: may pass, but is no
 
 
 class Uploads:
-    def __init__(self, tree: Tree, downloads: Downloads, handles: Handles, settings: Settings) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        downloads: Downloads,
+        conflicts: Conflicts,
+        guard: Guard,
+        leftovers: Leftovers,
+        settings: Settings,
+    ) -> None:
         self._tree = tree
         self._settings = settings
         self._queue = Queue(tree)
         self._slots = trio.Semaphore(settings.connections)
-        self._conflicts = Conflicts(tree, downloads, handles)
+        self._conflicts = conflicts
+        self._paused: list[Node] = []
+        self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
         self.delivery = Delivery(
-            tree, downloads, self._conflicts, Verification(tree, self._queue), self._free_slot
+            tree, downloads, conflicts, Verification(tree, self._queue), guard, leftovers, self._free_slot
         )
         tree.store.stop_upload = self._stop
 
@@ -73,11 +86,28 @@ class Uploads:
         while True:
             pending = await self._queue.next_due()
             await self._slots.acquire()
-            if not self._queue.holds(pending) or pending.running is not None:
+            if not self._queue.holds(pending) or pending.running is not None or self._is_paused(pending):
                 self._slots.release()
                 continue
             pending.running = trio.CancelScope()
             nursery.start_soon(self._work, pending)
+
+    @contextmanager
+    def paused(self, *nodes: Node | None) -> Iterator[None]:
+        """While a name changes on the server, nothing of what it names begins to be sent."""
+        held = [node for node in nodes if node is not None]
+        self._paused += held
+        try:
+            yield
+        finally:
+            for node in held:
+                self._paused.remove(node)
+                for pending in self._queue.below(node):
+                    if pending.running is None:  # it may have come up, and been passed over
+                        self._queue.push(pending, max(pending.due_s, trio.current_time()))
+
+    def _is_paused(self, pending: Pending) -> bool:
+        return any(pending.node.is_within(node) for node in self._paused)
 
     def retry(self, pending: Pending) -> None:
         """Try this one now, whatever became of it before."""
@@ -208,6 +238,7 @@ class Uploads:
         content.attempts += 1
         content.error = str(error)
         content.save()
+        self.failed(content, error)
         if error.retry_helps:
             delay_s = min(RETRY_MAX_S, RETRY_MIN_S * 2 ** min(content.attempts - 1, 10))
         elif isinstance(error, Locked | NoSpace | Unauthorized):

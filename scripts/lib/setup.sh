@@ -35,6 +35,8 @@ nginx nginx
 libnginx-mod-http-dav-ext /usr/lib/nginx/modules/ngx_http_dav_ext_module.so
 libapache2-mod-auth-gssapi /usr/lib/apache2/modules/mod_auth_gssapi.so
 gss-ntlmssp /usr/lib/*/gssntlmssp/gssntlmssp.so
+lighttpd lighttpd
+lighttpd-mod-webdav /usr/lib/lighttpd/mod_webdav.so
 openssl openssl
 php-fpm /usr/sbin/php-fpm[0-9]*
 php-sabre-dav /usr/share/php/Sabre/autoload.php
@@ -103,7 +105,7 @@ apt_install() {
 
 server_units() { # the units of servers that a package below may bring
     local file
-    for file in /lib/systemd/system/{nginx,php*-fpm}.service; do
+    for file in /lib/systemd/system/{lighttpd,nginx,php*-fpm}.service; do
         [ ! -e "$file" ] || basename "$file"
     done
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import h11
+import httpx
 
 _HERE = Path(__file__).parent
 
@@ -14,15 +16,32 @@ def names() -> list[str]:
     return sorted(f"{file.parent.name}/{file.stem}" for file in _HERE.glob("*/*.http"))
 
 
-def body(name: str) -> bytes:
-    """The body of a capture, chunked framing undone, compression kept."""
+def _events(name: str) -> Iterator[h11.Event]:
     connection = h11.Connection(h11.CLIENT)
     connection.send(h11.Request(method="GET", target="/", headers=[("Host", "capture")]))
     connection.send(h11.EndOfMessage())
     connection.receive_data((_HERE / f"{name}.http").read_bytes())
     connection.receive_data(b"")
-    data = b""
     while not isinstance(event := connection.next_event(), h11.EndOfMessage):
-        if isinstance(event, h11.Data):
-            data += event.data
-    return data
+        assert isinstance(event, h11.Event)
+        yield event
+
+
+def _response(name: str) -> h11.Response:
+    response = next(_events(name))
+    assert isinstance(response, h11.Response)
+    return response
+
+
+def status(name: str) -> int:
+    return _response(name).status_code
+
+
+def headers(name: str) -> httpx.Headers:
+    """The headers of a capture, as a client sees them."""
+    return httpx.Headers(list(_response(name).headers))
+
+
+def body(name: str) -> bytes:
+    """The body of a capture, chunked framing undone, compression kept."""
+    return b"".join(event.data for event in _events(name) if isinstance(event, h11.Data))

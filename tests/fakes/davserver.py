@@ -189,6 +189,7 @@ class FakeDav(httpx.AsyncBaseTransport):
         etags: ETags = "strong",
         conditions: bool = True,
         locks: bool = True,
+        anonymous: bool = False,
         same_name: Callable[[str], str] | None = None,
         now_s: Callable[[], float] = time.time,
         account: tuple[str, str] | None = None,
@@ -204,6 +205,7 @@ class FakeDav(httpx.AsyncBaseTransport):
         self.faults: list[Fault] = []
         self._same_name = same_name
         self._has_locks = locks
+        self._anonymous = anonymous
         self._late: list[tuple[float, _Asked]] = []
         self._client = ""
         self._is_late = False
@@ -479,13 +481,33 @@ class FakeDav(httpx.AsyncBaseTransport):
     def _check_locks(self, asked: _Asked, parts: Parts) -> None:
         """423 when a lock of another covers `parts`; the token in If opens it."""
         submitted = asked.headers.get("if", "")
-        for token in re.findall(r"\(<([^>]*)>\)", submitted):
-            if all(lock.token != token for lock in self._locks):
-                raise Answer(412)  # RFC 4918 10.4: the lock is gone, so the condition is false
+        self._check_if(asked, parts)
         for lock in self._locks:
             below = lock.deep and parts[: len(lock.parts)] == lock.parts
             if (parts == lock.parts or below) and lock.token not in submitted:
                 raise Answer(423)
+
+    def _check_if(self, asked: _Asked, parts: Parts) -> None:
+        """Of the lists of If about `parts` one must hold (RFC 4918 10.4); tags compare weakly, as mod_dav's.
+
+        Each resource is asked about its own lists only (servers.md, table 5: MOVE and the destination's tag).
+        """
+        lists = [claim.split() for about, claim in asked.claims() if about == parts]
+        if lists and not any(all(self._claim_holds(one, parts) for one in claim) for claim in lists):
+            raise Answer(412)
+
+    def _claim_holds(self, claim: str, parts: Parts) -> bool:
+        if claim.startswith("<"):
+            return any(
+                lock.token == claim.strip("<>") and parts[: len(lock.parts)] == lock.parts
+                for lock in self._locks
+            )
+        node = self._find(parts)
+        tag = self._etag(node) if node is not None else None
+        wanted = claim.strip("[]")
+        return not self.conditions or (
+            tag is not None and tag.removeprefix("W/") == wanted.removeprefix("W/")
+        )
 
     def _check_put(self, asked: _Asked) -> None:
         if "content-range" in asked.headers:
@@ -512,8 +534,19 @@ class FakeDav(httpx.AsyncBaseTransport):
     # The methods. Each ends by raising its Answer.
 
     def _options(self, _asked: _Asked) -> None:
-        classes = "1, 2" if self._has_locks else "1"
-        raise Answer(200, headers={"DAV": classes, "Allow": ", ".join(self._methods), "MS-Author-Via": "DAV"})
+        raise Answer(200, headers=self.announced())
+
+    def announced(self) -> dict[str, str]:
+        """The headers of the OPTIONS answer: by them davfs takes it for a server of the same behaviour."""
+        headers = {"Allow": ", ".join(self._methods), "MS-Author-Via": "DAV"}
+        headers["DAV"] = "1, 2" if self._has_locks else "1"
+        if self._anonymous:
+            return headers
+        if self.conditions and self.etags in {"strong", "young"}:
+            headers["DAV"] += ", <http://apache.org/dav/propset/fs/1>"
+        elif self.conditions:  # as sabre/dav behind nginx: conditions hold, tags are coarse
+            headers |= {"DAV": headers["DAV"] + ", extended-mkcol", "Server": "nginx"}
+        return headers
 
     def _propfind(self, asked: _Asked) -> None:
         node = self._at(asked.parts)
@@ -755,6 +788,11 @@ class _Asked:
             raise Answer(400)
         target = urlsplit(self.headers["destination"])
         return self._below_root(target.path)
+
+    def claims(self) -> Iterator[tuple[Parts, str]]:
+        """The lists of the If header, each with the resource that it is about."""
+        for url, claim in re.findall(r"(?:<([^>]*)>\s*)?\(([^)]*)\)", self.headers.get("if", "")):
+            yield self._below_root(urlsplit(url).path) if url else self.parts, claim
 
     def _below_root(self, raw_path: str) -> Parts:
         parts = _decoded(raw_path)

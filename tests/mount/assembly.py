@@ -47,5 +47,5 @@ async def running(
 
 
 async def _ignore_invalidations(fs: Filesystem) -> None:
-    async for _ in fs.invalidations:
-        pass
+    async for told in fs.invalidations:
+        told.delivered.set()

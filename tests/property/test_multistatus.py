@@ -16,7 +16,7 @@ from davfs.dav.resource import DavPath
 from davfs.errors import ProtocolError
 from tests import captures
 
-_CAPTURED = [name for name in captures.names() if "gzip" not in name]
+_CAPTURED = [name for name in captures.names() if "gzip" not in name and captures.status(name) == 207]
 
 
 def _parse(body: bytes, piece_bytes: int = 65536) -> tuple[list[Entry], bool]:

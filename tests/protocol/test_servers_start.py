@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.servers import Apache, Nginx, Rclone, Relay, Server, Share, WsgiDav
+from tests.servers import Apache, Lighttpd, Nginx, Rclone, Relay, Server, Share, WsgiDav
 
 
 @pytest.fixture
@@ -59,8 +59,9 @@ def test_server_may_change_what_a_test_put_on_its_disk(share: Share, http: httpx
     assert not (share.root / "d").exists()
 
 
-def test_locks_work(share: Share, http: httpx.Client) -> None:
+def test_locks_work(locking_share: Share, http: httpx.Client) -> None:
     """LOCK is on everywhere: a PUT without the token is refused with 423."""
+    share = locking_share
     http.put(share.url + "a.txt", content=b"x")
     body = (
         '<?xml version="1.0"?><D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope>'
@@ -75,7 +76,7 @@ def test_locks_work(share: Share, http: httpx.Client) -> None:
     assert http.request("UNLOCK", share.url + "a.txt", headers=token).status_code == 204
 
 
-@pytest.mark.parametrize("kind", [Apache, Nginx, Rclone, WsgiDav])
+@pytest.mark.parametrize("kind", [Apache, Lighttpd, Nginx, Rclone, WsgiDav])
 def test_password_is_asked_for(kind: type[Server], http: httpx.Client) -> None:
     """A server with a password refuses without and with a wrong one."""
     with kind(username="ann", password="secret") as server:

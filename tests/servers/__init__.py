@@ -1,6 +1,6 @@
 """Real WebDAV servers for the tests, each a private instance on loopback.
 
-    with Apache() as server:              # or Nginx(), Rclone(), SabreDav(), WsgiDav()
+    with Apache() as server:              # or Lighttpd(), Nginx(), Rclone() ...
         httpx.put(server.url + "a.txt", content=b"x")
         assert [str(r) for r in server.log_requests()] == ["PUT /a.txt 201"]
 
@@ -17,6 +17,7 @@ A program that is not installed raises `MissingPart`; tests/conftest.py turns it
 from tests.servers.apache import Apache
 from tests.servers.base import LoggedRequest, MissingPart, Server, Share
 from tests.servers.certificates import Certificates
+from tests.servers.lighttpd import Lighttpd
 from tests.servers.meter import Exchange
 from tests.servers.nginx import Nginx
 from tests.servers.rclone import Rclone
@@ -28,6 +29,7 @@ __all__ = [
     "Apache",
     "Certificates",
     "Exchange",
+    "Lighttpd",
     "LoggedRequest",
     "MissingPart",
     "Nginx",

@@ -91,10 +91,13 @@ async def test_credentials_of_the_url_are_dropped() -> None:
     assert "s3cret" not in str(caught.value) + client.url(ROOT) + str(script.requests[0].url)
 
 
-async def test_a_weak_tag_guards_nothing() -> None:
-    """If-Match with a weak tag is the caller's mistake."""
-    with pytest.raises(ValueError, match="weak"):
-        await Script(httpx.Response(201)).client().put(FILE, Octets(b""), if_match=ETag("e", weak=True))
+async def test_a_weak_tag_stands_in_if() -> None:
+    """It never matches in If-Match: it goes out in an If header, about the file's own URL."""
+    script = Script(httpx.Response(204))
+    await script.client().put(FILE, Octets(b""), if_match=ETag("e", weak=True))
+    (request,) = script.requests
+    assert "if-match" not in request.headers
+    assert request.headers["if"] == f'<{request.url}> ([W/"e"])'
 
 
 # --- GET -------------------------------------------------------------------------------------------

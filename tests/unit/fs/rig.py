@@ -17,12 +17,17 @@ import httpx
 import trio
 
 from davfs.dav.client import Client
+from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import DavPath, ETag, Validator
+from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, ContentStore
 from davfs.fs.download import Downloads
+from davfs.fs.guard import Guard
 from davfs.fs.handles import Handles
 from davfs.fs.index import Index
 from davfs.fs.inodes import Node
+from davfs.fs.leftovers import Leftovers
+from davfs.fs.locks import Locks
 from davfs.fs.settings import GIB, Settings
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
@@ -147,9 +152,15 @@ async def rig(
     settings = Settings(str(folder), connections=connections, write_back_s=write_back_s)
     with opened(folder) as store:
         client = Client(server, URL)
+        announced = getattr(server, "announced", None)
+        if announced is not None:  # what connecting would have learned
+            client.capabilities = Capabilities.from_options(httpx.Headers(announced()))
         tree = Tree(client, store, settings, wall_s=time.time)
         downloads = Downloads(client, store, connections=connections)
-        uploads = Uploads(tree, downloads, Handles(), settings)
+        conflicts = Conflicts(tree, downloads, Handles())
+        uploads = Uploads(
+            tree, downloads, conflicts, Guard(client, Locks()), Leftovers(store.index), settings
+        )
         async with trio.open_nursery() as nursery:
             downloads.start(nursery)
             if recover:

@@ -180,7 +180,7 @@ async def test_a_foreign_change_survives_a_rename_that_sends_again(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """Where a rename is PUT and DELETE, somebody else's change is not what is deleted."""
-    server = FakeDav()
+    server = FakeDav(anonymous=True)
     server.put("/f", b"base")
     async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
         vfs = Vfs(fs)

@@ -33,6 +33,7 @@ class Watched(httpx.AsyncBaseTransport):
     def __init__(self, server: FakeDav) -> None:
         self._server = server
         self.conditions: list[tuple[str | None, str | None]] = []
+        self.announced = server.announced
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if request.method == "PUT":

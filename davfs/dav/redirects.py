@@ -1,0 +1,58 @@
+"""Where a redirect may lead: which part of a request survives it, and which address is refused.
+
+Within the share it is followed; to another host only for a GET (object storage), and then without
+credentials; out of the share on the same host it is a login page. Pure.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+from urllib.parse import urljoin
+
+import httpx
+
+from davfs.dav.hrefs import Share
+from davfs.errors import PosixError, ProtocolError
+
+_HARMLESS: Final = frozenset({"PROPFIND", "OPTIONS"})  # may be sent to 'a/' where 'a' was meant
+
+
+class NotWebDav(ProtocolError):
+    """Something answers at the address, but it does not speak WebDAV there."""
+
+
+def redirected(
+    share: Share, label: str, method: str, here: str, location: str, *, is_collection: bool
+) -> str:
+    """Where to ask again. Raises for what must not be followed."""
+    try:
+        target = httpx.URL(urljoin(here, location)).copy_with(username="", password="", fragment=None)
+    except (httpx.InvalidURL, ValueError):
+        raise ProtocolError(f"{label}: redirected to an address that cannot be read") from None
+    if not is_in_share(share, target):
+        _check_abroad(share, label, method, target)
+    elif method not in _HARMLESS and not is_collection and target.path.endswith("/"):
+        # 'a' -> 'a/': what we took for a file is a folder. DELETE would remove a tree, GET read a page
+        raise PosixError(errno.EISDIR, f"{label}: it is a folder on the server")
+    return str(target)
+
+
+def is_in_share(share: Share, url: httpx.URL) -> bool:
+    if not _is_home(share, url):
+        return False
+    return share.path_of(url.raw_path.partition(b"?")[0].decode("ascii")) is not None
+
+
+def _check_abroad(share: Share, label: str, method: str, target: httpx.URL) -> None:
+    where = f"{target.scheme}://{target.netloc.decode('ascii')}{target.path}"[:300]
+    is_downgrade = share.scheme == "https" and target.scheme != "https"
+    if _is_home(share, target):  # a login page of this server, not an object store
+        raise ProtocolError(f"{label}: redirected out of the share, to {where}")
+    if method != "GET" or is_downgrade or target.scheme not in ("http", "https"):
+        raise NotWebDav(f"{label}: the server redirects to {where}; use that address instead")
+
+
+def _is_home(share: Share, url: httpx.URL) -> bool:
+    home = httpx.URL(share.origin)  # httpx drops default ports, so ':443' and '' are equal
+    return (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)

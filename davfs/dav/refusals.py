@@ -1,0 +1,27 @@
+"""Answers of success that are none: a 207 that lists failures, a 201 for another name. Pure."""
+
+from __future__ import annotations
+
+from davfs.dav.hrefs import Share, decode_href, shown
+from davfs.dav.multistatus import parse_failures, root_cause
+from davfs.dav.request import Request
+from davfs.dav.resource import DavPath
+from davfs.errors import ProtocolError, refused
+
+
+def raise_failures(request: Request, body: bytes) -> None:
+    """207 is how many servers refuse a change (servers.md 8): raises what the first cause means, if any."""
+    failures = parse_failures(body)
+    if not failures:
+        return
+    status, href = root_cause(failures).status, root_cause(failures).href
+    where = shown(DavPath(decode_href(href) or request.path.parts))
+    kind = type(refused(request.method, status, where))
+    raise kind(f"{request.label}: {len(failures)} failed, {where} with {status}", status=status)
+
+
+def check_location(share: Share, request: Request, location: str) -> None:
+    """copyparty without --daw never overwrites: it invents another name (servers.md 6)."""
+    stored = decode_href(location)
+    if stored is not None and stored != (*share.base, *request.path.parts):
+        raise ProtocolError(f"{request.label}: the server stored it as {shown(DavPath(stored))} instead")

@@ -1,0 +1,145 @@
+"""Changing what stands under a name only while it is still what we believe. Decides how an overwrite is
+made conditional, for uploads and for renames alike; nothing else overwrites.
+
+Cheapest first: a condition in the request itself, where the server is known to honour it, the tag can prove
+it, and nobody else was seen to write there (conditions are checked before the body is stored, so two PUTs at
+once can both pass). Else a look right before, under a LOCK where the server has locks. Else the look alone. A
+new name is If-None-Match: * where that is honoured; else, and for large bodies, a temporary name and MOVE
+with Overwrite: F, which every server honours (servers.md, table 11a).
+
+Never sends DELETE.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from davfs.dav.client import Body, Client, PutResult
+from davfs.dav.hrefs import shown
+from davfs.dav.quirks import Capabilities
+from davfs.dav.resource import DavPath, ETag, Validator
+from davfs.errors import NotFound, PreconditionFailed, StaleVersion
+from davfs.fs.content import new_digest
+from davfs.fs.locks import Locks
+
+# Conditions are checked when the headers arrive; a body of this size takes long enough for another client to
+# come between (Apache: 4 of 4 racing PUTs with If-None-Match: * were stored, servers.md table 5).
+LONG_BODY: Final = 1 << 20
+SMALL_NEW: Final = 64 * 1024  # a new file of this size is not staged for want of spooling: nothing to destroy
+
+
+class Superseded(PreconditionFailed):
+    """The tag is the one we know, the bytes are not: a change within the same second (servers.md 9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A version on the server that may be replaced; the digest of its bytes where the tag is no proof."""
+
+    version: Validator
+    digest: bytes | None = None
+    contended: bool = False  # somebody else wrote to it lately
+
+
+EMPTY_FOLDER: Final = Known(Validator())  # a folder that a listing just showed to be empty
+
+
+def needs_staging(server: Capabilities, *, size: int, new: bool) -> bool:
+    """Whether the body goes to a temporary name first.
+
+    Over an existing file wherever a cut PUT would leave half of ours in its place (servers.md 1); to a new
+    name where that would show half a file, or where nothing but MOVE can tell that the name is free.
+    """
+    if not server.may_stage:
+        return False
+    if new:
+        long = size >= LONG_BODY
+        return long or server.conditions != "honoured" or (server.writes_in_place and size > SMALL_NEW)
+    return server.writes_in_place and size > 0
+
+
+def needs_look(server: Capabilities, over: Known, *, size: int) -> bool:
+    """Whether an overwrite needs a look right before it, under a lock if there are any."""
+    tag = over.version.etag
+    if tag is None or over.digest is not None or over.contended:
+        return True
+    if server.conditions != "honoured" or size >= LONG_BODY:
+        return True
+    return tag.weak and not server.weak_tag_in_if
+
+
+class Guard:
+    def __init__(self, client: Client, locks: Locks) -> None:
+        self._client = client
+        self._locks = locks
+
+    async def put_new(self, path: DavPath, body: Body, *, mtime_s: int) -> PutResult:
+        """Raises PreconditionFailed when the name is taken, where the server can tell."""
+        return await self._client.put(
+            path, body, if_none_match=True, mtime_s=mtime_s, lock_token=self._locks.token_for(path)
+        )
+
+    async def put_over(
+        self, path: DavPath, body: Body, over: Known, *, mtime_s: int, trust_tags: bool = True
+    ) -> PutResult:
+        """Raises PreconditionFailed when the server's version is not `over`, Locked when it is locked."""
+        tag = _condition(self._client.capabilities, over.version) if trust_tags else None
+        if trust_tags and not needs_look(self._client.capabilities, over, size=body.size_bytes):
+            token = self._locks.token_for(path)
+            return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s, lock_token=token)
+        async with self._locks.around(path) as token:
+            await self._check(path, over)
+            return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s, lock_token=token)
+
+    async def move(
+        self, source: DavPath, destination: DavPath, over: Known | None, *, is_collection: bool = False
+    ) -> None:
+        """MOVE onto a name that is free (`over` None), or that still holds `over`."""
+        if over is None or over is EMPTY_FOLDER:
+            overwrite = over is not None
+            await self._client.move(source, destination, is_collection=is_collection, overwrite=overwrite)
+            return
+        tag = over.version.etag
+        server = self._client.capabilities
+        sure = over.digest is None and not over.contended
+        proved = tag is not None and sure and (not tag.weak or server.weak_tag_in_if)
+        if proved and server.move_condition_honoured:
+            await self._client.move(
+                source, destination, is_collection=is_collection, overwrite=True, dest_if_match=tag
+            )
+            return
+        async with self._locks.around(destination) as token:
+            await self._check(destination, over)
+            await self._client.move(
+                source, destination, is_collection=is_collection, overwrite=True, dest_lock_token=token
+            )
+
+    async def _check(self, path: DavPath, over: Known) -> None:
+        try:
+            found = await self._client.stat(path)
+        except NotFound:
+            raise PreconditionFailed(f"{shown(path)}: it is gone on the server", status=412) from None
+        if found.is_collection or not over.version.same_version(found.validator):
+            raise PreconditionFailed(f"{shown(path)}: it changed on the server", status=412)
+        if over.digest is not None and not await self._holds(path, over):
+            raise Superseded(f"{shown(path)}: it changed on the server within a second", status=412)
+
+    async def _holds(self, path: DavPath, over: Known) -> bool:
+        """Whether the bytes there are those we know: a tag of whole seconds does not prove it."""
+        summed = new_digest()
+        try:
+            async with self._client.get(path, expected=over.version) as download:
+                async for chunk in download:
+                    summed.update(chunk)
+        except (StaleVersion, NotFound):
+            return False
+        return summed.digest() == over.digest
+
+
+def _condition(server: Capabilities, version: Validator) -> ETag | None:
+    """The tag that goes out with a PUT: never one that the server would not match."""
+    tag = version.etag
+    if tag is None or server.conditions != "honoured" or (tag.weak and not server.weak_tag_in_if):
+        return None
+    return tag
