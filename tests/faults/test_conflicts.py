@@ -150,7 +150,6 @@ async def test_edit_delete_of_the_folder(ours: Vfs, theirs: FakeDav) -> None:
     assert await settled(ours, theirs) == {"d": None, "d/e": None, "d/e/a.txt": b"ours"}
 
 
-@pytest.mark.xfail(strict=True, reason="unlink is a DELETE without a condition")
 @pytest.mark.parametrize("theirs", [FakeDav(etags="strong")], ids=["strong"])
 async def test_delete_edit(ours: Vfs, theirs: FakeDav) -> None:
     """We remove what they changed since we saw it: refused once, theirs shows; the second time is meant."""
@@ -239,7 +238,6 @@ async def test_rename_rename_of_an_edit(ours: Vfs, theirs: FakeDav) -> None:
     assert await settled(ours, theirs) == {"theirs.txt": b"old", "ours.txt": b"ours"}
 
 
-@pytest.mark.xfail(strict=True, reason="MOVE replaces whatever is there")
 async def test_rename_over_what_they_changed(ours: Vfs, theirs: FakeDav) -> None:
     """We rename a file over one that they changed since we saw it: theirs keeps the name."""
     await known(ours, theirs, "a.txt", b"old")
