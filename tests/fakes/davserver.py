@@ -116,6 +116,9 @@ class Members(dict[str, "File | Folder"]):
     def __getitem__(self, name: str) -> File | Folder:
         return super().__getitem__(self._stored(name))
 
+    def find(self, name: str) -> File | Folder | None:
+        return super().get(self._stored(name))
+
     def __setitem__(self, name: str, node: File | Folder) -> None:
         super().__setitem__(self._stored(name), node)
 
@@ -424,7 +427,7 @@ class FakeDav(httpx.AsyncBaseTransport):
         """True when the file is new."""
         folder = self._folder_of(parts)
         self._note("PUT", parts, stored=content)
-        old = folder.members.get(parts[-1])
+        old = folder.members.find(parts[-1])
         if isinstance(old, File):
             old.content, old.mtime_s, old.serial = content, self.now_s(), next(self._serials)
             return False
