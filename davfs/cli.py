@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from davfs import __version__
 from davfs.errors import ConfigError
-from davfs.exitcodes import DaemonFailed, Exit, exit_code_for, root_failure, table
+from davfs.exitcodes import DaemonFailed, Exit, Unsent, exit_code_for, root_failure, table
 
 _DEFAULT_TIMEOUT_S: Final = 300.0
 
@@ -61,7 +61,8 @@ def _told(error: BaseException, *, debug: bool) -> int:
         text = f"{cause.filename}: {cause.strerror}" if cause.filename else str(cause)
     else:
         text = one_line(error)
-    sys.stderr.write(printable(f"davfs: {text}") + "\n")
+    lines = [f"davfs: {text}", *(cause.details if isinstance(cause, Unsent) else ())]
+    sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
     return exit_code_for(error)
 
 
@@ -76,18 +77,18 @@ def _mount(arguments: argparse.Namespace) -> int:
 
 def _unmount(arguments: argparse.Namespace) -> int:
     from davfs.commands.drain import unmount
-    from davfs.commands.status import UploadBar
+    from davfs.commands.progress import UploadProgress
 
-    with UploadBar() as bar:
+    with UploadProgress() as bar:
         unmount(arguments.mountpoint, timeout_s=arguments.timeout, force=arguments.force, watch=bar.watch)
     return Exit.OK
 
 
 def _sync(arguments: argparse.Namespace) -> int:
     from davfs.commands.drain import sync
-    from davfs.commands.status import UploadBar
+    from davfs.commands.progress import UploadProgress
 
-    with UploadBar() as bar:
+    with UploadProgress() as bar:
         sync(arguments.mountpoint, timeout_s=arguments.timeout, watch=bar.watch)
     return Exit.OK
 
@@ -96,6 +97,19 @@ def _status(arguments: argparse.Namespace) -> int:
     from davfs.commands.status import status
 
     return status(arguments.mountpoint, as_json=arguments.json)
+
+
+def _pending(arguments: argparse.Namespace) -> int:
+    from davfs.commands import pending
+
+    match arguments.action:
+        case "list":
+            return pending.list_pending(arguments.mountpoint, as_json=arguments.json)
+        case "retry":
+            return pending.retry(arguments.mountpoint, arguments.paths)
+        case "discard":
+            return pending.discard(arguments.mountpoint, arguments.paths, yes=arguments.yes)
+    return pending.save_as(arguments.mountpoint, arguments.path, arguments.target, force=arguments.force)
 
 
 def _login(arguments: argparse.Namespace) -> int:
@@ -182,6 +196,25 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_pending(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
+    parser.epilog = "PATH is relative to MOUNTPOINT, or a path under it; a folder means all that is below it."
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    listing = actions.add_parser("list", help="what is not on the server, and why")
+    listing.add_argument("--json", action="store_true", help="for programs")
+    retry = actions.add_parser("retry", help="try it now, also what would wait an hour")
+    retry.add_argument("paths", metavar="PATH", nargs="*", help="only these (default: all)")
+    discard = actions.add_parser("discard", help="give up the unsent change: the server's version stays")
+    discard.add_argument("paths", metavar="PATH", nargs="+")
+    discard.add_argument("--yes", action="store_true", help="do not ask")
+    save = actions.add_parser("save-as", help="copy the unsent bytes to another place on this machine")
+    save.add_argument("path", metavar="PATH")
+    save.add_argument("target", metavar="FILE")
+    save.add_argument(
+        "--force", action="store_true", help="replace FILE; write zeros for bytes that are only on the server"
+    )
+
+
 def _add_login(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="URL", help="the share, or the folder it is mounted on")
     parser.add_argument(
@@ -213,6 +246,7 @@ _COMMANDS: Final = {
     "unmount": _Command(_unmount, _add_unmount, "wait until everything is sent, then unmount", ("umount",)),
     "sync": _Command(_sync, _add_sync, "wait until the server has everything"),
     "status": _Command(_status, _add_status, "show what is mounted, and what is not sent yet"),
+    "pending": _Command(_pending, _add_pending, "list, retry, discard or save what is not on the server"),
     "login": _Command(_login, _add_login, "keep a password, in the keyring or a file only you can read"),
     "logout": _Command(_logout, _add_login, "forget a password that `login` kept"),
     "demo": _Command(_demo, _add_demo, "mount a share of this machine, to try davfs out"),

@@ -60,6 +60,7 @@ class Config:
     allow_root: bool
     nonempty: bool
     timeout_s: float
+    drain_timeout_s: float
     connections: int
     log_level: str
     log_file: str | None

@@ -25,6 +25,7 @@ import stat
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -43,7 +44,16 @@ _PEER: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 _log = logging.getLogger(__name__)
 
-Handler = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, object]]]
+
+@dataclass(frozen=True, slots=True)
+class FileAnswer:
+    """A result that comes with an open file (SCM_RIGHTS); the descriptor is closed here when it is sent."""
+
+    result: Mapping[str, object]
+    fd: int
+
+
+Handler = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, object] | FileAnswer]]
 
 
 # --- where the socket stands ------------------------------------------------------------------------
@@ -185,9 +195,22 @@ async def _answer_all(stream: trio.SocketStream, handlers: Mapping[str, Handler]
             line = await _next_line(stream, buffer)
         if line is None:
             return
-        await stream.send_all(_encoded(await _answer(line, handlers)))
+        await _send(stream, await _answer(line, handlers))
         if len(line) > MAX_LINE_BYTES:  # where the next request starts is not known
             return
+
+
+async def _send(stream: trio.SocketStream, answer: dict[str, object] | FileAnswer) -> None:
+    if not isinstance(answer, FileAnswer):
+        await stream.send_all(_encoded(answer))
+        return
+    line = _encoded({"ok": True, "result": dict(answer.result)})
+    try:  # the descriptor travels with the first bytes
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", answer.fd))]
+        sent = await stream.socket.sendmsg([line], rights)
+    finally:
+        os.close(answer.fd)
+    await stream.send_all(line[sent:])
 
 
 async def _next_line(stream: trio.SocketStream, buffer: bytearray) -> bytes | None:
@@ -202,13 +225,14 @@ async def _next_line(stream: trio.SocketStream, buffer: bytearray) -> bytes | No
     return line
 
 
-async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> dict[str, object]:
+async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> dict[str, object] | FileAnswer:
     try:
         request = _parse_request(line)
         handler = handlers.get(str(request.get("command")))
         if handler is None:
             raise CommandFailed("unknown command: this daemon may be of another version")
-        return {"ok": True, "result": dict(await handler(request))}
+        result = await handler(request)
+        return result if isinstance(result, FileAnswer) else {"ok": True, "result": dict(result)}
     except DavfsError as error:
         return {"ok": False, "error": str(error)}
     except Exception:  # one bad answer must not end the mount  # noqa: BLE001
@@ -259,12 +283,18 @@ class ControlClient:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._buffer = bytearray()
+        self._files: list[int] = []  # descriptors that came and were not taken yet
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._socket.close()
+        while self._files:
+            os.close(self._files.pop())
+
+    def close(self) -> None:
+        self.__exit__()
 
     @property
     def peer_pid(self) -> int:
@@ -278,6 +308,15 @@ class ControlClient:
         if result is None:
             raise NoDaemon(f"the daemon did not answer within {within_s:g} s")
         return result
+
+    def ask_for_file(
+        self, command: str, *, within_s: float = 5.0, **arguments: object
+    ) -> tuple[dict[str, Any], int]:
+        """The result, and the descriptor that came with it: the caller closes it."""
+        result = self.ask(command, within_s=within_s, **arguments)
+        if not self._files:
+            raise NoDaemon("the daemon's answer makes no sense")
+        return result, self._files.pop()
 
     def send(self, command: str, **arguments: object) -> None:
         try:
@@ -302,7 +341,8 @@ class ControlClient:
             return None
         self._socket.settimeout(max(within_s, 0.001))
         try:
-            piece = self._socket.recv(2**20)
+            piece, files, _, _ = socket.recv_fds(self._socket, 2**20, 1, socket.MSG_CMSG_CLOEXEC)
+            self._files += files
         except TimeoutError:
             return None
         except OSError:

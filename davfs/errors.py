@@ -2,6 +2,7 @@
 
     DavfsError
     ├── PosixError            the file system itself says no (ENOTEMPTY, EISDIR ...)
+    │   └── CacheFull         the cache disk has no room: sending what is unsent makes some
     ├── ConfigError           bad option, bad profile: told at start, never to the kernel
     ├── BadName               a name this share cannot hold (EINVAL, ENAMETOOLONG)
     ├── LinkError             the server was not reached, or did not answer in time
@@ -12,28 +13,34 @@
     ├── StaleVersion          the server's version is not the one this handle has open
     └── ServerRefused         a final status; one sub-class per meaning
         ├── Unauthorized      401, 407
-        ├── Forbidden         403, 405, 451
+        ├── Forbidden         403, 405, 451; 415 of a file: a kind that it does not take
         ├── NotFound          404, 410
         ├── AlreadyExists     405 on MKCOL, 412 on Overwrite: F
-        ├── ParentMissing     409
+        ├── ParentMissing     409 where a parent is needed
         ├── PreconditionFailed 412
         ├── TooLarge          413
-        ├── UriTooLong        414
-        ├── Locked            423, 424
-        ├── Unsupported       501, 415
-        ├── Busy              408, 425, 429, 502, 503, 504: a retry may help
+        ├── UriTooLong        414, 431
+        ├── Locked            423, 424; 409 where no parent is needed (SharePoint: checked out)
+        ├── Unsupported       501, 505, 415
+        ├── Busy              425, 429, 502, 503, 509: a retry may help
+        │   └── ServerTimedOut  408, 504, 522, 524
         ├── NoSpace           507
-        └── ServerFailure     500 and all other 5xx
+        └── ServerFailure     500, all other 5xx, and statuses that do not exist (RFC 9110 15)
 
 Each class says which errno a program gets, whether trying the same again later may help
 (`retry_helps`), and at which level it is logged. Sources: RFC 9110 section 15, RFC 4918 section 11.
+
+For want of success reading and writing are never EINVAL, EOPNOTSUPP, EROFS, ENOSYS, EAGAIN or EINTR:
+programs take the first four from fsync(2) for "this file needs none" and go on (Emacs, dd, systemd), and
+repeat the call at the last two. The table per status and verb is docs/ERRORS.md, and
+tests/faults/test_status_table.py holds davfs to it.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class DavfsError(Exception):
@@ -42,6 +49,11 @@ class DavfsError(Exception):
     errno: int = errno.EIO
     retry_helps: ClassVar[bool] = False
     log_level: ClassVar[int] = logging.INFO
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """Whether the server may have done what was asked all the same: then it has to be looked up."""
+        return False
 
 
 class PosixError(DavfsError):
@@ -52,6 +64,12 @@ class PosixError(DavfsError):
     def __init__(self, code: int, text: str = "") -> None:
         super().__init__(text or errno.errorcode.get(code, str(code)))
         self.errno = code
+
+
+class CacheFull(PosixError):
+    """The cache disk is full of what is not on the server yet: sending that makes room."""
+
+    retry_helps = True
 
 
 class ConfigError(DavfsError):
@@ -77,6 +95,10 @@ class LinkError(DavfsError):
     retry_helps = True
     log_level = logging.WARNING
 
+    @property
+    def outcome_unknown(self) -> bool:
+        return not isinstance(self, Unreachable)
+
 
 class Unreachable(LinkError):
     """No connection: unknown host, refused, TLS failure. The request did not reach the server."""
@@ -100,6 +122,10 @@ class ProtocolError(DavfsError):
     errno = errno.EIO
     log_level = logging.WARNING
 
+    @property
+    def outcome_unknown(self) -> bool:
+        return True
+
 
 class StaleVersion(DavfsError):
     """The resource changed on the server under an open handle (promise 4: never mix versions)."""
@@ -114,6 +140,11 @@ class ServerRefused(DavfsError):
         super().__init__(text or f"the server answered {status}")
         self.status = status
         self.retry_after_s = retry_after_s
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """A 500 may come after the work was done, a 502 or 504 from a proxy that did not wait for the end."""
+        return self.status >= 500 and self.status not in _NOTHING_DONE
 
 
 class Unauthorized(ServerRefused):
@@ -162,9 +193,17 @@ class Unsupported(ServerRefused):
 
 
 class Busy(ServerRefused):
-    errno = errno.EAGAIN
+    """The server, or a proxy before it, says: not now."""
+
+    errno = errno.EBUSY
     retry_helps = True
     log_level = logging.WARNING
+
+
+class ServerTimedOut(Busy):
+    """The server gave up waiting: for us (408), or a proxy for the server behind it."""
+
+    errno = errno.ETIMEDOUT
 
 
 class NoSpace(ServerRefused):
@@ -178,6 +217,7 @@ class ServerFailure(ServerRefused):
     log_level = logging.WARNING
 
 
+_NOTHING_DONE: Final = frozenset({501, 503, 505, 507})
 _BY_STATUS: dict[int, type[ServerRefused]] = {
     401: Unauthorized,
     407: Unauthorized,
@@ -186,21 +226,33 @@ _BY_STATUS: dict[int, type[ServerRefused]] = {
     451: Forbidden,
     404: NotFound,
     410: NotFound,
-    409: ParentMissing,
+    409: Locked,
     412: PreconditionFailed,
     413: TooLarge,
     414: UriTooLong,
     415: Unsupported,
+    431: UriTooLong,  # the longest header we send is Destination
     423: Locked,
     424: Locked,
     501: Unsupported,
-    408: Busy,
+    505: Unsupported,
+    408: ServerTimedOut,
+    504: ServerTimedOut,
+    522: ServerTimedOut,  # these two from Cloudflare
+    524: ServerTimedOut,
     425: Busy,
     429: Busy,
     502: Busy,
     503: Busy,
-    504: Busy,
+    509: Busy,  # bandwidth limit exceeded, of hosting firms
     507: NoSpace,
+}
+_BY_VERB: dict[tuple[str, int], type[ServerRefused]] = {
+    ("MKCOL", 405): AlreadyExists,  # RFC 4918 9.3.1: the name is taken
+    ("PUT", 415): Forbidden,
+    ("GET", 415): Forbidden,
+    **{(verb, 409): ParentMissing for verb in ("PUT", "MKCOL", "MOVE", "COPY", "LOCK")},
+    **{(verb, status): ServerRefused for verb in ("GET", "PUT") for status in (501, 505)},
 }
 
 
@@ -216,9 +268,7 @@ def as_davfs_error(error: Exception) -> DavfsError:
 
 def refused(method: str, status: int, where: str, *, retry_after_s: float | None = None) -> ServerRefused:
     """The error for a final `status` answered to `method` on `where` (a path, for the message)."""
-    cls = _BY_STATUS.get(status)
-    if method == "MKCOL" and status == 405:  # RFC 4918 9.3.1: the name is taken
-        cls = AlreadyExists
+    cls = _BY_VERB.get((method, status)) or _BY_STATUS.get(status)
     if cls is None:
         cls = ServerFailure if status >= 500 else ServerRefused
     return cls(f"{method} {where}: the server answered {status}", status=status, retry_after_s=retry_after_s)

@@ -8,7 +8,7 @@ what the server or the wire did is told by the tree in errors.py and translated 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import ClassVar
 
@@ -64,7 +64,13 @@ class FuseUnavailable(CommandFailed):
 
 
 class Unsent(CommandFailed):
+    """Something is not on the server; `details` are further lines that say what, and where it is kept."""
+
     exit_code = Exit.UNSENT
+
+    def __init__(self, text: str, details: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.details = details
 
 
 class NoDaemon(CommandFailed):

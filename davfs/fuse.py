@@ -38,7 +38,7 @@ from pyfuse3 import (
 from davfs.dav.resource import Quota
 from davfs.errors import DavfsError
 from davfs.fs.attributes import Attributes, Changes, Opened
-from davfs.fs.filesystem import Filesystem
+from davfs.fs.filesystem import Filesystem, Invalidation
 
 log = logging.getLogger("davfs.fuse")
 
@@ -342,8 +342,15 @@ def unmount() -> None:
 async def _deliver_invalidations(filesystem: Filesystem) -> None:
     async for told in filesystem.invalidations:
         with suppress(OSError):  # ENOENT: the kernel has forgotten it
-            await trio.to_thread.run_sync(pyfuse3.invalidate_inode, InodeT(told.ino), abandon_on_cancel=True)
+            await trio.to_thread.run_sync(_invalidate, told, abandon_on_cancel=True)
         told.delivered.set()
+
+
+def _invalidate(what: Invalidation) -> None:
+    if what.name is None:
+        pyfuse3.invalidate_inode(InodeT(what.ino))
+    else:
+        pyfuse3.invalidate_entry(InodeT(what.ino), FileNameT(os.fsencode(what.name)))
 
 
 def _widen_read_ahead(mountpoint: str) -> None:

@@ -1,44 +1,45 @@
 """The composition root: builds one mount from top to bottom, serves it, and takes it down again.
 
-The only place that knows all parts. It owns the root nursery, the signals, readiness and the shutdown:
-first the uploads, then the mount. After any failure nothing stays mounted.
+The only place that knows all parts. It owns the root nursery and readiness; how a mount ends is in
+`shutdown`. After any failure nothing stays mounted.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
 
-from davfs import __version__, control, fuse
+from davfs import __version__, control, fuse, holder
+from davfs.answers import handlers, last_answers
 from davfs.config import Config
 from davfs.credentials import Login, from_file
 from davfs.dav.auth import Authenticator, Credentials, Token, TokenSource, build_auth
 from davfs.dav.client import Client
 from davfs.dav.lanes import Lanes, LaneSettings, Proxies, tls_context
-from davfs.dav.resource import ROOT, Resource
+from davfs.dav.resource import Resource
 from davfs.errors import DavfsError
-from davfs.exitcodes import CommandFailed, Exit
-from davfs.fs.content import ContentStore
+from davfs.exitcodes import Exit
 from davfs.fs.filesystem import Filesystem
-from davfs.fs.index import Index
+from davfs.fs.index import CacheUnusable, Index
+from davfs.fs.store import ContentStore
+from davfs.shutdown import Ending
 
 log = logging.getLogger("davfs.mount")
 
 METADATA_CONNECTIONS: Final = 8  # beyond those of the transfers, so that a listing never queues behind data
-DRAIN_S: Final = 300.0  # at a signal: how long uploads may take before the journal keeps the rest
 ANSWER_S: Final = 20.0
+HAND_OVER_S: Final = 15.0
 
 
 async def serve(config: Config, login: Login | None, *, ready: Callable[[], None]) -> int:
     """Mount and serve until unmounted or told to stop; the exit code. Raises DavfsError before `ready`."""
-    index = Index(config.cache_dir)
+    index = _locked_index(config)
     try:
         store = ContentStore(index, size_limit_bytes=config.cache_size_bytes)
         try:
@@ -49,8 +50,8 @@ async def serve(config: Config, login: Login | None, *, ready: Callable[[], None
             try:
                 filesystem = Filesystem(client, store, config.settings())
                 filesystem.learn_root(await _connected(client, config.url))
-                handlers = _handlers(config, filesystem, client, auth)
-                return await _serve_share(config, filesystem, handlers, ready)
+                answers = handlers(config, filesystem, client, auth)
+                return await _serve_share(config, filesystem, answers, ready)
             finally:
                 with trio.CancelScope(shield=True), trio.move_on_after(2):
                     await client.aclose()
@@ -58,6 +59,30 @@ async def serve(config: Config, login: Login | None, *, ready: Callable[[], None
             store.close()
     finally:
         index.close()
+
+
+def _locked_index(config: Config) -> Index:
+    """The index, also from a daemon that was unmounted and is still sending: it hands the journal over."""
+    try:
+        index = Index(config.cache_dir)
+    except CacheUnusable as error:
+        if not holder.hands_over(config.cache_dir):
+            raise holder.explained(error, config.cache_dir) from error
+        index = _handed_over(config.cache_dir)
+    holder.sign(config.cache_dir, config.mountpoint)
+    return index
+
+
+def _handed_over(cache_dir: str) -> Index:
+    """Waits for the other daemon's end; nothing else runs in this process yet."""
+    deadline = time.monotonic() + HAND_OVER_S
+    while True:
+        try:
+            return Index(cache_dir)
+        except CacheUnusable as error:
+            if time.monotonic() > deadline:
+                raise holder.explained(error, cache_dir) from error
+            time.sleep(0.05)
 
 
 async def _connected(client: Client, url: str) -> Resource:
@@ -110,33 +135,34 @@ def _lanes(config: Config, auth: Authenticator) -> Lanes:
 async def _serve_share(
     config: Config,
     filesystem: Filesystem,
-    handlers: Mapping[str, control.Handler],
+    answers: Mapping[str, control.Handler],
     ready: Callable[[], None],
 ) -> int:
+    ending = Ending(filesystem, cache_dir=config.cache_dir, limit_s=config.drain_timeout_s)
     async with trio.open_nursery() as background:
         left = await background.start(filesystem.run)
         if left:
             log.warning("%d files from the last run are not on the server yet: sending them", left)
+        await background.start(ending.obey_signals)
         fuse.mount(filesystem, config.mountpoint, config.fuse_options())
         try:
-            await _until_unmounted(config, filesystem, handlers, ready)
+            path = control.socket_path(config.mountpoint, os.geteuid(), os.environ)
+            await background.start(
+                control.serve_control, path, {**answers, **last_answers(filesystem, ending)}
+            )
+            await _until_unmounted(config, filesystem, ending, ready)
         finally:
             fuse.unmount()
-        left = await _drain(filesystem)
+        left = await ending.send_the_rest()
         background.cancel_scope.cancel()
     return Exit.UNSENT if left else Exit.OK
 
 
 async def _until_unmounted(
-    config: Config,
-    filesystem: Filesystem,
-    handlers: Mapping[str, control.Handler],
-    ready: Callable[[], None],
+    config: Config, filesystem: Filesystem, ending: Ending, ready: Callable[[], None]
 ) -> None:
     async with trio.open_nursery() as nursery:
-        path = control.socket_path(config.mountpoint, os.geteuid(), os.environ)
-        await nursery.start(control.serve_control, path, handlers)
-        nursery.start_soon(_stop_at_signal, filesystem)
+        nursery.start_soon(_stop_when_told, ending)
         nursery.start_soon(_announce, config, ready)
         await fuse.handle_requests(filesystem)
         nursery.cancel_scope.cancel()
@@ -150,76 +176,8 @@ async def _announce(config: Config, ready: Callable[[], None]) -> None:
     ready()
 
 
-async def _stop_at_signal(filesystem: Filesystem) -> None:
-    """SIGTERM or SIGINT: the uploads first, while the drive still answers; a second signal stops at once."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            log.info("got %s: finishing the uploads", signal.Signals(number).name)
-            break
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_hurry, signals, nursery.cancel_scope)
-            await filesystem.sync(DRAIN_S, patient=False)
-            nursery.cancel_scope.cancel()
-        fuse.stop()
-
-
-async def _hurry(signals: Any, scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        log.warning("stopping at once; what is not on the server stays in the journal")
-        scope.cancel()
-        return
-
-
-async def _drain(filesystem: Filesystem) -> int:
-    """After the kernel let go (umount): send what is left, bounded; the journal keeps the rest."""
-    left = len(filesystem.pending_paths())
-    if left:
-        log.info("unmounted; %d files are still being sent", left)
-        left = await filesystem.sync(DRAIN_S, patient=False)
-    if left:
-        log.error("%d files are not on the server; the next mount resumes them", left)
-    return left
-
-
-def _handlers(
-    config: Config, filesystem: Filesystem, client: Client, auth: Authenticator
-) -> Mapping[str, control.Handler]:
-    started = time.time()
-
-    async def status(_: Mapping[str, Any]) -> Mapping[str, object]:
-        return {
-            "url": config.url,
-            "user": config.username,
-            "mountpoint": config.mountpoint,
-            "pid": os.getpid(),
-            "uptime_s": round(time.time() - started, 1),
-            "authentication": _authentication(auth),
-            "scheme": auth.scheme_in_use,
-            **filesystem.status(),
-        }
-
-    async def sync(request: Mapping[str, Any]) -> Mapping[str, object]:
-        return {"left": await filesystem.sync(control.requested_timeout_s(request))}
-
-    async def credentials(request: Mapping[str, Any]) -> Mapping[str, object]:
-        """`davfs login`: tries the new password once; if the server takes it, all that waits is sent."""
-        password = request.get("password")
-        if config.username is None or not isinstance(password, str) or not password:
-            raise CommandFailed("this mount has no user name, so that a password is of no use to it")
-        auth.replace(Credentials(config.username, password))
-        try:
-            await client.stat(ROOT, is_collection=True)
-        except DavfsError as error:  # refused: the state tells; away: it is tried when the server is back
-            log.info("after new credentials: %s", error)
-        if auth.state != "refused":
-            await filesystem.sync(0)  # waits for nothing, and starts every upload
-        return {"authentication": _authentication(auth)}
-
-    return {"status": status, "sync": sync, "credentials": credentials}
-
-
-def _authentication(auth: Authenticator) -> str:
-    """For people and programs: `unauthenticated` is the state that only `davfs login` ends."""
-    if auth.is_anonymous:
-        return "anonymous"
-    return "unauthenticated" if auth.state == "refused" else auth.state
+async def _stop_when_told(ending: Ending) -> None:
+    """A signal: the uploads first, while the drive still answers."""
+    await ending.told.wait()
+    await ending.send_while_mounted()
+    fuse.stop()

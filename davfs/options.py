@@ -296,6 +296,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "SECONDS",
         "how long the server may keep a program waiting",
     ),
+    Option(
+        "drain_timeout",
+        "drain_timeout_s",
+        _seconds(0, 86400),
+        "60",
+        "SECONDS",
+        "at SIGTERM or Ctrl-C, send for no longer than this; systemd kills after TimeoutStopSec=90",
+    ),
     Option("connections", "connections", _integer(1, 64), "16", "COUNT", "transfers at the same time"),
     Option(
         "log_level",

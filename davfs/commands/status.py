@@ -8,19 +8,17 @@ are written out.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from davfs import mountpoint
 from davfs.commands.drain import connect, find_mount
+from davfs.commands.words import clean, human_size, human_time
 from davfs.exitcodes import CommandFailed, Exit, NoDaemon
-from davfs.logs import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
     from rich.table import Table
 
 _FILE_LISTS: Final = ("pending", "failed", "conflicts")
@@ -131,70 +129,3 @@ def fact(key: str, value: object) -> str:
         case int() | float() if key.endswith("_s"):
             return human_time(value)
     return clean(str(value))
-
-
-def human_size(size_bytes: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} TiB"
-
-
-def human_time(duration_s: float) -> str:
-    minutes, seconds = divmod(int(duration_s), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s")]
-    return " ".join(f"{count} {unit}" for count, unit in parts if count)[:20] or f"{duration_s:.3g} s"
-
-
-def clean(text: str) -> str:
-    """`text` of a server's, safe to print: control characters and bytes that are no UTF-8 are escaped."""
-    return printable(os.fsencode(text).decode("utf-8", "backslashreplace"))
-
-
-# --- while waiting ----------------------------------------------------------------------------------
-
-
-class UploadBar:
-    """A progress bar on standard error, drawn from the status; nothing when that is no terminal."""
-
-    def __init__(self) -> None:
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._most = 0
-
-    def __enter__(self) -> UploadBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def watch(self, answer: Mapping[str, Any]) -> None:
-        if not sys.stderr.isatty():
-            return
-        left = count_of(answer.get("pending"))
-        self._most = max(self._most, left)
-        if self._most:
-            self._draw(left)
-
-    def _draw(self, left: int) -> None:
-        if self._progress is None or self._task is None:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self._progress = Progress(console=Console(stderr=True), transient=True)
-            self._task = self._progress.add_task("sending", total=self._most)
-            self._progress.start()
-        self._progress.update(
-            self._task, completed=self._most - left, total=self._most, description=f"sending, {left} left"
-        )
-
-
-def count_of(pending: object) -> int:
-    """How many files: the daemon gives a list, or only their number."""
-    if isinstance(pending, int):
-        return pending
-    return len(pending) if isinstance(pending, list) else 0

@@ -34,6 +34,7 @@ from davfs.dav import locks
 from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, shown
 from davfs.dav.lanes import Preflight
+from davfs.dav.limits import UploadLimit
 from davfs.dav.multistatus import (
     PROPFIND_PREFLIGHT,
     PROPFIND_QUOTA,
@@ -105,6 +106,7 @@ class Client:
         self._up_bytes = 0
         self._down_bytes = 0
         self.capabilities = Capabilities()
+        self.upload_limit = UploadLimit()
 
     # --- what callers ask of the wire ---------------------------------------------------------------
 
@@ -191,6 +193,7 @@ class Client:
         async with self._answer(request) as answer:
             self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
             await self._check_put(request, answer)
+            self.upload_limit = self.upload_limit.stored(body.size_bytes)
             return self._learn_put(answer, mtime_sent=mtime_s is not None)
 
     async def mkcol(self, path: DavPath) -> None:
@@ -208,7 +211,7 @@ class Client:
         claim = if_header((self.url(path, is_collection=is_collection), lock_token, None))
         headers = {**_PLAIN, **_conditions(if_match), **claim}
         request = _Request("DELETE", path, headers, is_collection=is_collection)
-        await self._change(request, is_long=is_collection)
+        await self._change(request)  # of a folder only when it is empty, so it takes no longer than any other
 
     async def move(
         self,
@@ -462,6 +465,8 @@ class Client:
             raise self._refusal(request, answer)
 
     async def _check_put(self, request: _Request, answer: Incoming) -> None:
+        if answer.status == 413 and request.content is not None:
+            self.upload_limit = self.upload_limit.refused(request.content.size_bytes, self._clock())
         if answer.status in (404, 409):
             raise ParentMissing(
                 f"{request.label}: the server answered {answer.status}, the folder may be missing",
@@ -531,6 +536,10 @@ class Client:
                 return incoming
             location = incoming.headers.get("location", "")
             await incoming.finish()
+            if not location:  # it would be sent to the same address again
+                raise ProtocolError(
+                    f"{request.label}: the server answered {incoming.status} without Location"
+                )
             url = redirected(
                 self._share,
                 request.label,

@@ -14,6 +14,8 @@ from davfs.dav.dates import parse_date
 from davfs.errors import DavfsError, ServerRefused
 
 _LONGEST_RETRY_AFTER_S: Final = 86_400.0  # a server that says more than a day is not believed
+_TOO_MANY_REQUESTS: Final = 429
+_TOO_MANY_S: Final = 1.0  # 429 without Retry-After: 1, 2, 4 s, since it is our own haste that is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,9 @@ class RetryPolicy:
         """
         if not error.retry_helps or failures >= self.attempts:
             return None
-        planned_s = min(self.first_wait_s * self.factor ** (failures - 1), self.longest_wait_s)
+        hasty = isinstance(error, ServerRefused) and error.status == _TOO_MANY_REQUESTS
+        first_s = max(self.first_wait_s, _TOO_MANY_S) if hasty else self.first_wait_s
+        planned_s = min(first_s * self.factor ** (failures - 1), self.longest_wait_s)
         wait_s = planned_s * (1.0 - dice / 2.0)
         asked_s = error.retry_after_s if isinstance(error, ServerRefused) else None
         if asked_s is not None:

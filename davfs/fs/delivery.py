@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
@@ -28,6 +28,7 @@ from davfs.errors import (
     PreconditionFailed,
     ServerRefused,
     StaleVersion,
+    TooLarge,
 )
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, new_digest
@@ -143,8 +144,8 @@ class Delivery:
         except (PreconditionFailed, StaleVersion):
             pending.node.foreign_s = trio.current_time()
             return await self._look_up(pending.node), True
-        except (ParentMissing, NotFound):
-            await self._make_parents(pending.node)
+        except (ParentMissing, NotFound) as error:
+            await self._make_parents(pending.node, pending.content.size_bytes, error.status)
             return await self._look_up(pending.node), False
         except Forbidden as error:
             found = await self._look_up(pending.node)
@@ -244,8 +245,7 @@ class Delivery:
 
     def _unanswered(self, content: Content, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
-        refused = isinstance(error, ServerRefused) and (error.status < 500 or error.status in {501, 503, 507})
-        if refused:
+        if isinstance(error, DavfsError) and not error.outcome_unknown:
             content.life = content.life.put_refused()
         elif body.digest is not None:
             content.unanswered = content.unanswered.with_body(body.size_bytes, body.digest)
@@ -273,7 +273,15 @@ class Delivery:
             return None
         return LookedUp(resource)
 
-    async def _make_parents(self, node: Node) -> None:
+    def _refused_in_place(self, node: Node, size: int, status: int) -> NoReturn:
+        """404, 409, and the folder is there: more than IIS allows (peers.md 19), or a bad name."""
+        client, text = self._tree.client, f"PUT {shown(node.path)}: the server answered {status}"
+        if client.upload_limit.is_too_large(status, size):
+            client.upload_limit = client.upload_limit.refused(size, trio.current_time())
+            raise TooLarge(f"{text} to {size} bytes: too large", status=status)
+        raise Forbidden(f"{text} although the folder exists", status=status)
+
+    async def _make_parents(self, node: Node, size: int, status: int) -> None:
         """Somebody removed the folder under an unsent file: an edit wins over a deletion."""
         missing: list[Node] = []
         folder = node.parent
@@ -285,9 +293,7 @@ class Delivery:
                 missing.append(folder)
                 folder = folder.parent
         if not missing:
-            raise ParentMissing(
-                f"PUT {shown(node.path)}: the server answered 404 or 409 although the folder exists"
-            )
+            self._refused_in_place(node, size, status)
         for folder in reversed(missing):
             try:
                 await self._tree.client.mkcol(folder.path)

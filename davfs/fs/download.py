@@ -18,8 +18,9 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.dav.resource import DavPath, Validator
-from davfs.errors import DavfsError, Disconnected, ProtocolError, as_davfs_error
-from davfs.fs.content import Content, ContentStore
+from davfs.errors import DavfsError, Disconnected, ProtocolError, ServerRefused, as_davfs_error
+from davfs.fs.content import Content
+from davfs.fs.store import ContentStore
 
 WHOLE_MAX: Final = 512 * 1024  # up to here a file is fetched whole: one request, no ranges
 WINDOW_MIN: Final = 256 * 1024
@@ -107,7 +108,9 @@ class Downloads:
                 if content.present.total_bytes > before:
                     failures, progressed_s = 0, trio.current_time()
                 waited_s = trio.current_time() - progressed_s
-                if not error.retry_helps or failures >= ATTEMPTS_MAX or waited_s >= self._timeout_s:
+                # A refusal was repeated by the client already, as often as it helps and Retry-After allows.
+                final = isinstance(error, ServerRefused) or not error.retry_helps
+                if final or failures >= ATTEMPTS_MAX or waited_s >= self._timeout_s:
                     raise
                 await trio.sleep(0.1 * 2**failures)
 
@@ -238,7 +241,7 @@ class Downloads:
             path(),
             start=transfer.at,
             end=None if whole else transfer.end,
-            expected=content.base,
+            expected=content.source,
         ) as download:
             transfer.at = download.start
             if not download.ranged:

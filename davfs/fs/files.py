@@ -18,12 +18,15 @@ import trio
 from davfs.dav.resource import Resource
 from davfs.errors import DavfsError, PosixError, StaleVersion
 from davfs.fs.attributes import Opened
-from davfs.fs.content import FILE_SIZE_MAX, Content, ContentStore, path_bytes
+from davfs.fs.content import FILE_SIZE_MAX, Content, path_bytes
 from davfs.fs.download import WHOLE_MAX, Downloads
+from davfs.fs.failures import Failures
 from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
 from davfs.fs.metadata import Entry
+from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
+from davfs.fs.store import ContentStore
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 
@@ -41,6 +44,8 @@ class Files:
         downloads: Downloads,
         uploads: Uploads,
         handles: Handles,
+        failures: Failures,
+        allowance: Allowance,
         settings: Settings,
     ) -> None:
         self._tree = tree
@@ -48,6 +53,8 @@ class Files:
         self._downloads = downloads
         self._uploads = uploads
         self._handles = handles
+        self._failures = failures
+        self._allowance = allowance
         self._settings = settings
 
     # --- opening
@@ -60,16 +67,19 @@ class Files:
             raise PosixError(errno.EROFS)
         self._tree.nodes.pin(node)
         try:
-            content = await self._current(node)
+            content = await self._current_for(node, writing=writing)
         except DavfsError:
             self._tree.nodes.unpin(node)
             raise
         file = self._handles.open_file(node, content, flags)
+        self._failures.opened(file)
         try:
             if writing and flags & os.O_TRUNC:
                 await self._empty(node, content)
             else:
                 await self._confirm(file)
+                if node.told_size not in {-1, file.content.size_bytes}:
+                    await self._tree.kernel_knows(node)  # it cuts what it reads at the size that it was told
         except DavfsError:
             self.release(file.number)
             raise
@@ -92,14 +102,23 @@ class Files:
             await self._fetch_head(file)
         except StaleVersion:
             await self._adopt_new_version(file)
-            if file.content.size_bytes != content.size_bytes:
-                await self._tree.kernel_knows(file.node)
             await self._fetch_head(file)
 
     async def _fetch_head(self, file: OpenFile) -> None:
         size = file.content.size_bytes
         head = size if size <= WHOLE_MAX else 1
         await self._downloads.ensure(file.content, lambda: file.node.server_path, 0, head)
+
+    async def _current_for(self, node: Node, *, writing: bool) -> Content:
+        """The version to open. Whoever will write is told first what became of the last change."""
+        content = await self._current(node)
+        if writing:
+            try:
+                self._failures.tell_at_open(content)
+            except DavfsError:
+                self._tree.let_go(node, content)
+                raise
+        return content
 
     async def _empty(self, node: Node, content: Content) -> None:
         """O_TRUNC. A file that is empty already is not sent again; only its mtime moves."""
@@ -274,19 +293,36 @@ class Files:
         await file.content.prepare_write()
         self._still_current(file)
         content = file.content
+        self._must_fit(content, max(content.size_bytes, offset + len(data)))
+        self._check_room(content, offset + len(data))
         was_dirty = content.dirty
         if not was_dirty:
             _journal_at(file.node, content)
         written = content.write(offset, data)
         file.wrote = True
+        file.node.told_size = content.size_bytes  # the kernel follows its own writes
         if not content.orphan:
             self._noted(file.node, content, was_dirty=was_dirty)
         return written
 
+    def _check_room(self, content: Content, end: int) -> None:
+        """Before it is accepted: what grows must fit the server. What was unlinked is never sent."""
+        if end > content.size_bytes and not content.orphan:
+            self._allowance.check(content.size_bytes, end, content.base)
+
     def _still_current(self, file: OpenFile) -> None:
-        """A handle of a version that was replaced by somebody else must not write into the new one."""
-        if file.node.content is not file.content and not file.content.orphan:
+        """A handle of a version that was replaced or given up must not write: nobody would ever read it."""
+        if file.discarded:
+            raise StaleVersion(f"{file.node.name}: its unsent changes were discarded")
+        if file.node.content is not file.content and not file.node.unlinked:
             raise StaleVersion(f"{file.node.name}: changed on the server while it was open")
+
+    def _must_fit(self, content: Content, size: int) -> None:
+        """EFBIG now, not after an upload that the server refuses as it did before."""
+        client = self._tree.client
+        if not content.orphan and not client.upload_limit.allows(size, trio.current_time()):
+            limit = client.upload_limit.limit_bytes(trio.current_time())
+            raise PosixError(errno.EFBIG, f"the server has refused a file of more than {limit} bytes")
 
     def _noted(self, node: Node, content: Content, *, was_dirty: bool) -> None:
         node.ctime_ns = time.time_ns()
@@ -297,7 +333,10 @@ class Files:
         """Cut or extend a version that the caller has acquired."""
         if size > FILE_SIZE_MAX:
             raise PosixError(errno.EFBIG)
+        if size > content.size_bytes:
+            self._must_fit(content, size)
         await content.prepare_write()
+        self._check_room(content, size)
         was_dirty = content.dirty
         if not was_dirty:
             _journal_at(node, content)
@@ -345,15 +384,24 @@ class Files:
     # --- durability
 
     async def flush(self, handle: int) -> None:
-        """close(2): with close=sync it waits until the server has the file."""
+        """close(2): with close=sync it waits until the server has the file; else it tells what is known."""
         file = self._handles.file(handle)
         if self._settings.close_sync and file.wrote:
             await self.fsync(handle)
+        elif file.writable:
+            self._failures.tell_at_close(file)
 
     async def fsync(self, handle: int) -> None:
+        """0 means that the server has it. A file in error is tried again: the answer is never an old one."""
         file = self._handles.file(handle)
+        if file.discarded:
+            raise StaleVersion(f"{file.node.name}: its unsent changes were discarded")
         if file.content.dirty:
-            await self._uploads.flush(file.node, file.content)
+            try:
+                await self._uploads.flush(file.node, file.content)
+            except DavfsError:
+                self._failures.told(file)
+                raise
 
     async def keep_readable(self, node: Node) -> bool:
         """Before an open file is removed or replaced: its handles must go on reading.

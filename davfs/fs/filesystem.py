@@ -19,11 +19,11 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.dav.resource import Quota, Resource, checked_name
-from davfs.errors import DavfsError, PosixError
+from davfs.errors import PosixError
 from davfs.fs.attributes import Attributes, Changes, Opened
 from davfs.fs.conflict import Conflicts
-from davfs.fs.content import ContentStore
 from davfs.fs.download import Downloads
+from davfs.fs.failures import Failures
 from davfs.fs.files import Files
 from davfs.fs.guard import Guard
 from davfs.fs.handles import Handles
@@ -31,13 +31,16 @@ from davfs.fs.inodes import ROOT_INO, Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.locks import Locks
 from davfs.fs.namespace import Namespace
+from davfs.fs.pending import Pendings
+from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
+from davfs.fs.states import State
+from davfs.fs.store import ContentStore
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 
 __all__ = ["ROOT_INO", "Attributes", "Changes", "Filesystem", "Invalidation", "Opened"]
 
-QUOTA_LIFETIME_S: Final = 30.0
 XATTR_PREFIX: Final = "user.davfs."
 TOLD_WITHIN_S: Final = 1.0
 CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
@@ -45,9 +48,10 @@ CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Invalidation:
-    """The kernel must forget the attributes and pages of this inode."""
+    """The kernel must forget the attributes and pages of this inode; with a name, what that name in it is."""
 
     ino: int
+    name: str | None = None
     delivered: trio.Event = field(default_factory=trio.Event)
 
 
@@ -73,28 +77,50 @@ class Filesystem:
             timeout_s=settings.timeout_s,
             cache_bytes=settings.cache_size_bytes,
         )
-        leftovers = Leftovers(content.index)
+        self._leftovers = Leftovers(content.index)
         conflicts = Conflicts(self._tree, self._downloads, self._handles)
         guard = Guard(client, Locks())
-        self._uploads = Uploads(self._tree, self._downloads, conflicts, guard, leftovers, settings)
-        self._files = Files(self._tree, content, self._downloads, self._uploads, self._handles, settings)
-        self._namespace = Namespace(
-            self._tree, content, self._files, self._uploads, self._handles, guard, conflicts, settings
+        self._uploads = Uploads(self._tree, self._downloads, conflicts, guard, self._leftovers, settings)
+        self._failures = Failures(content.index)
+        self._uploads.failed = self._failures.noted
+        self._allowance = Allowance(client, content.growth)
+        self._files = Files(
+            self._tree,
+            content,
+            self._downloads,
+            self._uploads,
+            self._handles,
+            self._failures,
+            self._allowance,
+            settings,
         )
-        self._quota: tuple[float, Quota] | None = None
+        self._namespace = Namespace(
+            self._tree,
+            content,
+            self._files,
+            self._uploads,
+            self._handles,
+            settings,
+            guard=guard,
+            conflicts=conflicts,
+            leftovers=self._leftovers,
+        )
         self._started = now_s()
-        self._nursery: trio.Nursery | None = None
         self._send_changes, self.invalidations = trio.open_memory_channel[Invalidation](CHANGES_MAX)
         self._tree.changed = self._report_change
         self._tree.kernel_knows = self._report_and_wait
+        self.unsent = Pendings(
+            self._tree, self._uploads, self._handles, self._failures, self._report_other_file
+        )
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """The background work, until cancelled. Reports how many unsent files the last run left."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             self._downloads.start(nursery)
             left = self._uploads.recover()
             nursery.start_soon(self._uploads.run, nursery)
+            nursery.start_soon(self._leftovers.clean, self._client)
+            nursery.start_soon(self._allowance.run)
             task_status.started(left)
 
     def learn_root(self, resource: Resource) -> None:
@@ -113,6 +139,11 @@ class Filesystem:
             with suppress(trio.WouldBlock), trio.move_on_after(TOLD_WITHIN_S):
                 self._send_changes.send_nowait(told)
                 await told.delivered.wait()
+
+    def _report_other_file(self, folder: Node, name: str) -> None:
+        if folder.lookups:
+            with suppress(trio.WouldBlock):
+                self._send_changes.send_nowait(Invalidation(folder.ino, name))
 
     # --- names and attributes
 
@@ -261,19 +292,7 @@ class Filesystem:
 
     async def statfs(self) -> Quota:
         """From the last answer; a new one is fetched in the background, so this never waits (promise 6)."""
-        now_s = trio.current_time()
-        if self._quota is None or now_s - self._quota[0] > QUOTA_LIFETIME_S:
-            known = self._quota[1] if self._quota is not None else Quota()
-            self._quota = (now_s, known)
-            if self._nursery is not None:
-                self._nursery.start_soon(self._refresh_quota)
-        return self._quota[1]
-
-    async def _refresh_quota(self) -> None:
-        try:
-            self._quota = (trio.current_time(), await self._client.quota())
-        except DavfsError:
-            return  # statfs goes on with what was known
+        return self._allowance.quota()
 
     async def getxattr(self, ino: int, name: str) -> bytes:
         if not name.startswith(XATTR_PREFIX):
@@ -297,7 +316,7 @@ class Filesystem:
             return {}
         values = {"user.davfs.url": self._client.url(node.path, is_collection=node.is_folder)}
         content = node.content
-        values["user.davfs.state"] = self._state(node)
+        values["user.davfs.state"] = self.unsent.state(node)
         if content is not None and content.dirty and content.error:
             values["user.davfs.error"] = content.error
         entry = self._tree.meta.stale_entry(node.parent.ino, node.name) if node.parent is not None else None
@@ -305,36 +324,22 @@ class Filesystem:
             values["user.davfs.etag"] = entry.resource.etag.header()
         return {name: value.encode("utf-8", "surrogateescape") for name, value in values.items()}
 
-    def _state(self, node: Node) -> str:
-        content = node.content
-        if content is None or not content.dirty:
-            return "clean"
-        return "failed" if content.error else "pending"
-
     async def sync(self, timeout_s: float | None = None, *, patient: bool = True) -> int:
         """Send everything now; returns how many files are left. Not patient: one attempt each."""
         return await self._uploads.drain(timeout_s, patient=patient)
 
     def pending_paths(self) -> list[str]:
         """What is not on the server yet."""
-        return [str(item.node.path) for item in self._uploads.pending() if not item.node.unlinked]
+        return self.unsent.paths()
 
     def status(self) -> dict[str, object]:
         """What is going on, as JSON-able values."""
-        pending = self._uploads.pending()
+        pending = self.unsent.rows()
         return {
-            "pending": [
-                {
-                    "path": str(item.node.path) if not item.node.unlinked else "",
-                    "size": item.content.size_bytes,
-                    "state": "sending" if item.running else "failed" if item.failed else "waiting",
-                    "attempts": item.content.attempts,
-                    "error": item.content.error,
-                }
-                for item in pending
-            ],
-            "failed": sum(1 for item in pending if item.failed is not None),
+            "pending": pending,
+            "failed": sum(1 for each in pending if each["state"] in {State.FAILED, State.REFUSED}),
             "conflicts": list(self._uploads.conflicts),
+            "recovered": list(self._store.recovered),
             "sent_files": self._uploads.sent_files,
             "open_files": len(self._handles),
             "known_entries": self._tree.meta.entries_count(),

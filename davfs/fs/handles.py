@@ -23,6 +23,8 @@ class OpenFile:
     flags: int
     ahead: ReadAhead = field(default_factory=ReadAhead)
     wrote: bool = False
+    told: int = 0  # up to which failure its program was told: see states.Failure
+    discarded: bool = False  # a person gave up its unsent bytes
 
     @property
     def readable(self) -> bool:

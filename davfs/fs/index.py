@@ -1,88 +1,49 @@
 """The index of the content cache: one SQLite database, and in it the journal of what is unsent.
 
 A row of `contents` is one version of one file on the cache disk. Rows that are not clean are the
-journal: they are committed before the `write` that made them dirty returns. WAL with
-synchronous=NORMAL: a commit survives `kill -9` of the daemon (the pages are in the kernel) and costs
-20-100 us; power loss may take the last commits, and what has to survive that is on the server
-before `fsync` returns. `locals` keeps what programs set and the server cannot (mode, mtime in ns);
-`numbers` the inode numbers that renames made
-(63 bits, so they fit SQLite's signed integers).
+journal: they are committed before the `write` that made them dirty returns. What has to survive a power loss
+is on the server before `fsync` returns. `locals` keeps what programs set and the server cannot
+(mode, mtime in ns); `numbers` the inode numbers that renames made (63 bits, so they fit SQLite's signed
+integers). The tables are in `schema`; opening, damage and a full disk in `database`.
 
 Methods are synchronous and short, so each is atomic under trio. Raises CacheUnusable.
 """
 
 from __future__ import annotations
 
-import errno as _errno
 import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from davfs.dav.resource import ETag, Validator
-from davfs.errors import ConfigError, PosixError
+from davfs.errors import PosixError
+from davfs.fs.database import CacheUnusable, Database, open_database
 
-SCHEMA_VERSION: Final = 1
+__all__ = ["CacheUnusable", "ContentRow", "Index", "LocalAttributes", "Numbers"]
+
 CLOSED: Final = "closed"
+REBUILDING: Final = "rebuilding"
 MARK_BYTES: Final = 64
 NUMBERS_MAX: Final = 50_000
 
-_SCHEMA: Final = """
-CREATE TABLE contents (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    ino INTEGER NOT NULL,
-    path BLOB NOT NULL,
-    generation INTEGER NOT NULL DEFAULT 0,
-    size INTEGER NOT NULL,
-    base_size INTEGER NOT NULL DEFAULT 0,
-    present BLOB,
-    base_known INTEGER NOT NULL DEFAULT 0,
-    etag TEXT, etag_weak INTEGER, mtime_s INTEGER, validator_size INTEGER,
-    written INTEGER NOT NULL DEFAULT 0,
-    sent INTEGER NOT NULL DEFAULT 0,
-    acked INTEGER NOT NULL DEFAULT 0,
-    unknown INTEGER NOT NULL DEFAULT 0,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    error TEXT,
-    unanswered BLOB NOT NULL DEFAULT x'',
-    used_at REAL NOT NULL DEFAULT 0
-);
-CREATE INDEX contents_ino ON contents (ino);
-CREATE INDEX contents_used ON contents (used_at);
-CREATE TABLE locals (
-    ino INTEGER PRIMARY KEY,
-    parent INTEGER NOT NULL,
-    mode INTEGER,
-    mtime_ns INTEGER,
-    etag TEXT, etag_weak INTEGER, mtime_s INTEGER, validator_size INTEGER
-);
-CREATE INDEX locals_parent ON locals (parent);
-CREATE TABLE numbers (
-    serial INTEGER PRIMARY KEY AUTOINCREMENT,
-    parent INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL,
-    UNIQUE (parent, name)
-);
-"""
-
-
 _SELECT_ROW: Final = (
     "SELECT id, ino, path, generation, size, base_size, present, base_known, etag, etag_weak, mtime_s,"
-    " validator_size, written, sent, acked, unknown, attempts, error, unanswered FROM contents"
+    " validator_size, written, sent, acked, unknown, attempts, error, unanswered, own, base_digest, revision"
+    " FROM contents"
 )
-
-
-class CacheUnusable(ConfigError):
-    """The cache folder cannot be used: in use by another daemon, damaged, or not writable."""
-
-    errno = _errno.EBUSY
 
 
 @dataclass(slots=True)
 class ContentRow:
-    """One row of `contents`; `present` None means: all of it is on disk."""
+    """One row of `contents`; `present` None means: all of it is on disk.
+
+    `source` is the version that the rest can be fetched from. It is the base, but after a power loss, when
+    what is on disk is not believed enough to be put over anything, there is a source and no base.
+    """
 
     id: int
     ino: int
@@ -99,6 +60,10 @@ class ContentRow:
     attempts: int = 0
     error: str | None = None
     unanswered: bytes = b""  # see lifecycle.Unanswered
+    own: bytes | None = None  # of what is present, the extents that programs wrote; None where all is present
+    source: Validator | None = None
+    base_digest: bytes | None = None
+    revision: int = 0  # counts the commits: see record
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,38 +98,54 @@ class Index:
         self.folder = folder
         self._lock_fd = _lock(folder)
         try:
-            self._db, self.numbers = _open(os.path.join(folder, "index.db"))
+            mark = _mark(folder)
+            self.unclean = mark != CLOSED  # the last daemon was killed, or the machine went down
+            self.lost_power = mark not in {"", CLOSED, _boot_id()}
+            self._db, self.damage = open_database(folder, expected=_has_data(folder), thorough=self.unclean)
+            if self.damage is not None:
+                _set_mark(folder, REBUILDING)
+            elif mark == REBUILDING:
+                self.damage = "its rebuilding was interrupted"
+            try:
+                self.numbers = Numbers(self._db)
+            except PosixError as error:
+                self._db.close()
+                raise CacheUnusable(f"cannot use the cache folder {folder}: {error}") from error
+        except OSError as error:
+            os.close(self._lock_fd)
+            raise CacheUnusable(f"cannot use the cache folder {folder}: {error}") from error
         except CacheUnusable:
             os.close(self._lock_fd)
             raise
 
+    def note_open(self) -> None:
+        """From here on a kill or a power loss shows: what the last daemon left is sorted out."""
         try:
-            self.lost_power = self._opened_after_power_loss()
-        except (OSError, PosixError) as error:
-            self.close()
-            raise CacheUnusable(f"cannot use the cache folder {folder}: {error}") from error
+            _set_mark(self.folder, _boot_id())
+        except OSError as error:
+            raise CacheUnusable(f"cannot use the cache folder {self.folder}: {error}") from error
 
-    def _opened_after_power_loss(self) -> bool:
-        """Mark the cache as in use; True when it was in use when the machine went down."""
-        boot_id = _boot_id()
-        lost_power = _mark(self.folder) not in {"", CLOSED, boot_id}
-        if lost_power:
-            self._distrust()
-        _set_mark(self.folder, boot_id)
-        return lost_power
-
-    def _distrust(self) -> None:
+    def distrust(self) -> None:
         """The machine went down while the cache was in use: bytes may be gone that the rows claim.
 
-        What can be fetched again is forgotten. What was not sent loses its base, so that it is never put over
-        the server's version: it is sent if there is none, else kept beside it. (A partly present file
-        keeps its base: it needs the rest of that very version.)
+        What can be fetched again is forgotten: clean contents, and of unsent ones what no program wrote. What
+        was not sent loses its base, so that it is never put over the server's version: it is sent if there
+        is none, else kept beside it. Its validator stays as the source of what is to be fetched.
         """
+        self.forget_clean()
+        self.run(
+            "UPDATE contents SET base_known=0, base_digest=NULL,"
+            " present = CASE WHEN present IS NULL THEN NULL ELSE COALESCE(own, present) END"
+        )
+
+    def forget_clean(self) -> None:
+        """What can be fetched again."""
         self.run("DELETE FROM contents WHERE written <= acked AND NOT unknown")
-        self.run("UPDATE contents SET base_known = 0 WHERE present IS NULL")
 
     def note_closed(self) -> None:
         """All bytes are on the disk: after this a power loss takes nothing."""
+        if self._db.failed:
+            return  # the next start looks at every row
         with suppress(OSError):
             _set_mark(self.folder, CLOSED)
 
@@ -174,7 +155,20 @@ class Index:
 
     def run(self, query: str, arguments: tuple[object, ...] = ()) -> sqlite3.Cursor:
         """One statement, committed when it returns. Modules beside this one own tables of their own."""
-        return _run(self._db, query, arguments)
+        return self._db.run(query, arguments)
+
+    def rows(self, query: str, arguments: tuple[object, ...] = ()) -> list[Any]:
+        """All rows of a query."""
+        return self._db.rows(query, arguments)
+
+    @property
+    def reserve_spent(self) -> bool:
+        """The disk was so full that even this index needed what it had put by."""
+        return self._db.reserve_spent
+
+    def restore_reserve(self) -> bool:
+        """False when the disk has no room for it yet."""
+        return self._db.restore_reserve()
 
     # --- contents
 
@@ -196,7 +190,7 @@ class Index:
             "UPDATE contents SET ino=?, path=?, generation=?, size=?, base_size=?, present=?, base_known=?,"
             " etag=?, etag_weak=?, mtime_s=?, validator_size=?,"
             " written=?, sent=?, acked=?, unknown=?, attempts=?, error=?, unanswered=?,"
-            " used_at=? WHERE id=?",
+            " used_at=?, own=?, base_digest=?, revision=? WHERE id=?",
             (
                 row.ino,
                 row.path,
@@ -205,7 +199,7 @@ class Index:
                 row.base_size,
                 row.present,
                 int(row.base is not None),
-                *_validator_columns(row.base),
+                *_validator_columns(row.base or row.source),
                 row.written,
                 row.sent,
                 row.acked,
@@ -214,9 +208,22 @@ class Index:
                 None if row.error is None else row.error.encode("utf-8", "backslashreplace").decode(),
                 row.unanswered,
                 now_s,
+                row.own,
+                row.base_digest,
+                row.revision,
                 row.id,
             ),
         )
+
+    def adopt(self, row: ContentRow, mode: int | None, *, now_s: float) -> None:
+        """A row made again from what its file says, in place of the one that there may be."""
+        self.run(
+            "INSERT OR IGNORE INTO contents (id, ino, path, size) VALUES (?,?,?,0)",
+            (row.id, row.ino, row.path),
+        )
+        self.save(row, now_s=now_s)
+        if mode is not None and self.locals_of(row.ino) is None:
+            self.save_locals(row.ino, 0, LocalAttributes(mode))
 
     def content_of(self, ino: int) -> ContentRow | None:
         """The newest version kept for this inode."""
@@ -231,19 +238,19 @@ class Index:
 
     def oldest_clean(self, limit: int) -> list[tuple[int, int]]:
         """(id, generation) of clean rows, least recently used first."""
-        return list(
-            self.run(
-                "SELECT id, generation FROM contents WHERE written <= acked AND NOT unknown"
-                " ORDER BY used_at LIMIT ?",
-                (limit,),
-            )
+        return self.rows(
+            "SELECT id, generation FROM contents WHERE written <= acked AND NOT unknown"
+            " ORDER BY used_at LIMIT ?",
+            (limit,),
         )
 
-    def files_on_disk(self) -> set[tuple[int, int]]:
-        return set(self.run("SELECT id, generation FROM contents"))
+    def files_on_disk(self) -> dict[int, tuple[int, int]]:
+        """(generation, revision) of every content, by its id."""
+        return {row[0]: row[1:] for row in self.rows("SELECT id, generation, revision FROM contents")}
 
     def _rows(self, where: str, arguments: tuple[object, ...]) -> Iterator[ContentRow]:
-        for row in self.run(f"{_SELECT_ROW} {where}", arguments):  # `where` is a constant of a caller above
+        for row in self.rows(f"{_SELECT_ROW} {where}", arguments):  # `where` is a constant of a caller above
+            source = _validator(*row[8:12])
             yield ContentRow(
                 id=row[0],
                 ino=row[1],
@@ -252,7 +259,7 @@ class Index:
                 size=row[4],
                 base_size=row[5],
                 present=row[6],
-                base=_validator(*row[8:12]) if row[7] else None,
+                base=source if row[7] else None,
                 written=row[12],
                 sent=row[13],
                 acked=row[14],
@@ -260,6 +267,10 @@ class Index:
                 attempts=row[16],
                 error=row[17],
                 unanswered=row[18],
+                own=row[19],
+                source=source if row[7] or source != Validator() else None,
+                base_digest=row[20],
+                revision=row[21],
             )
 
     # --- what programs set and the server does not keep
@@ -290,7 +301,7 @@ class Index:
 
     def locals_below(self, parent_ino: int) -> dict[int, LocalAttributes]:
         """All that is kept for the members of one folder, in one query."""
-        rows = self.run(
+        rows = self.rows(
             "SELECT ino, mode, mtime_ns, etag, etag_weak, mtime_s, validator_size FROM locals WHERE parent=?",
             (parent_ino,),
         )
@@ -300,13 +311,13 @@ class Index:
 class Numbers:
     """Inode numbers that renames made: small, wholly in memory, the newest 50,000 kept."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Database) -> None:
         self._db = db
-        db.execute(
+        db.run(
             "DELETE FROM numbers WHERE serial <= (SELECT COALESCE(MAX(serial), 0) FROM numbers) - ?",
             (NUMBERS_MAX,),
         )
-        rows = db.execute("SELECT parent, name, ino FROM numbers")
+        rows = db.rows("SELECT parent, name, ino FROM numbers")
         self._by_name = {(p, os.fsdecode(name)): ino for p, name, ino in rows}
         self._promised = set(self._by_name.values())
 
@@ -323,8 +334,7 @@ class Numbers:
         self._promised.discard(before or 0)
         self._promised.add(ino)
         self._by_name[parent_ino, name] = ino
-        _run(
-            self._db,
+        self._db.run(
             "INSERT OR REPLACE INTO numbers (parent, name, ino) VALUES (?,?,?)",
             (parent_ino, os.fsencode(name), ino),
         )
@@ -333,16 +343,11 @@ class Numbers:
         ino = self._by_name.pop((parent_ino, name), None)
         if ino is not None:
             self._promised.discard(ino)
-            _run(self._db, "DELETE FROM numbers WHERE parent=? AND name=?", (parent_ino, os.fsencode(name)))
+            self._db.run("DELETE FROM numbers WHERE parent=? AND name=?", (parent_ino, os.fsencode(name)))
 
 
-def _run(db: sqlite3.Connection, query: str, arguments: tuple[object, ...] = ()) -> sqlite3.Cursor:
-    """One statement. A full or failing disk is a PosixError, as for any other write."""
-    try:
-        return db.execute(query, arguments)
-    except sqlite3.Error as error:
-        full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
-        raise PosixError(_errno.ENOSPC if full else _errno.EIO, f"cache index: {error}") from error
+def _has_data(folder: str) -> bool:
+    return any(names for _, _, names in os.walk(os.path.join(folder, "data")))
 
 
 def _mark(folder: str) -> str:
@@ -384,28 +389,3 @@ def _lock(folder: str) -> int:
         os.close(fd)
         raise CacheUnusable(f"the cache folder {folder} is in use by another davfs") from error
     return fd
-
-
-def _open(path: str) -> tuple[sqlite3.Connection, Numbers]:
-    try:
-        db = sqlite3.connect(path, isolation_level=None)
-    except sqlite3.Error as error:
-        raise CacheUnusable(f"the cache index {path} cannot be used: {error}") from error
-    try:
-        return db, _prepared(db, path)
-    except (sqlite3.Error, PosixError, CacheUnusable) as error:
-        db.close()
-        if isinstance(error, CacheUnusable):
-            raise
-        raise CacheUnusable(f"the cache index {path} cannot be used: {error}") from error
-
-
-def _prepared(db: sqlite3.Connection, path: str) -> Numbers:
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=NORMAL")
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-    elif version != SCHEMA_VERSION:
-        raise CacheUnusable(f"{path} was written by another version of davfs (format {version})")
-    return Numbers(db)

@@ -55,6 +55,7 @@ class Node:
         "name",
         "parent",
         "pins",
+        "told_size",
     )
 
     def __init__(self, ino: int, parent: Node | None, name: str, *, is_folder: bool) -> None:
@@ -68,6 +69,7 @@ class Node:
         self.content: Content | None = None
         self.kernel_content = 0  # id of the content whose pages the kernel may hold
         self.ctime_ns = 0
+        self.told_size = -1  # the size that the kernel was last told
         self.foreign_s = float("-inf")  # when somebody else's change of it was last noticed (trio's clock)
         self.atime_ns = 0
         self.mode: int | None = None

@@ -21,25 +21,28 @@ from davfs.dav.resource import ROOT, DavPath, Validator
 from davfs.errors import (
     AlreadyExists,
     DavfsError,
-    LinkError,
+    Forbidden,
     NotFound,
     PosixError,
     PreconditionFailed,
-    ServerFailure,
+    ServerRefused,
     StaleVersion,
 )
 from davfs.fs.conflict import Conflicts
-from davfs.fs.content import Content, ContentStore, path_bytes
+from davfs.fs.content import Content, path_bytes
 from davfs.fs.delivery import FileBody
 from davfs.fs.files import Files
 from davfs.fs.guard import EMPTY_FOLDER, Guard, Known
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
+from davfs.fs.leftovers import Leftovers
 from davfs.fs.settings import Settings
+from davfs.fs.store import ContentStore
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.upload import Uploads
 
 SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
+_MAY_MEAN_TAKEN: Final = frozenset({405, 406, 409, 423})  # MKCOL of a name that is there (peers.md, rule 5)
 
 
 class Namespace:
@@ -50,9 +53,11 @@ class Namespace:
         files: Files,
         uploads: Uploads,
         handles: Handles,
+        settings: Settings,
+        *,
         guard: Guard,
         conflicts: Conflicts,
-        settings: Settings,
+        leftovers: Leftovers,
     ) -> None:
         self._tree = tree
         self._store = store
@@ -61,6 +66,7 @@ class Namespace:
         self._handles = handles
         self._guard = guard
         self._conflicts = conflicts
+        self._leftovers = leftovers
         self._settings = settings
 
     # --- folders
@@ -72,15 +78,25 @@ class Namespace:
         path = parent.path.child(name)
         try:
             await self._tree.client.mkcol(path)
-        except (LinkError, ServerFailure) as error:
-            await self._really_failed(error, path, made=True)
-        except AlreadyExists:
-            self._tree.meta.expire(parent.ino, name)
-            raise
+        except DavfsError as error:
+            if error.outcome_unknown:
+                await self._really_failed(error, path, made=True)
+            else:
+                await self._raise_for_mkcol(error, parent, name)
         node = self._tree.made_folder(parent, name)
         if mode & 0o777 != self._settings.dir_mode:
             self._tree.keep_mode(node, mode & 0o7777)
         return node
+
+    async def _raise_for_mkcol(self, error: DavfsError, parent: Node, name: str) -> None:
+        """Servers say several things to a name that is taken, and 405 when they make no folders at all."""
+        if isinstance(error, ServerRefused) and error.status in _MAY_MEAN_TAKEN:
+            self._tree.meta.expire(parent.ino, name)
+            if (await self._tree.entry(parent, name)).resource is not None:
+                raise PosixError(errno.EEXIST) from None
+            if isinstance(error, AlreadyExists):
+                raise Forbidden(str(error), status=error.status) from None
+        raise error
 
     async def rmdir(self, parent: Node, name: str) -> None:
         self._writable(parent)
@@ -136,7 +152,13 @@ class Namespace:
             return False
         aside = ROOT.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         set_aside = self._tree.client.copy if by_copy else self._tree.client.move
-        await set_aside(node.path, aside, is_collection=False, overwrite=False)
+        self._leftovers.note(aside)
+        try:
+            await set_aside(node.path, aside, is_collection=False, overwrite=False)
+        except DavfsError as error:
+            if not error.outcome_unknown:
+                self._leftovers.forget(aside)
+            await self._really_failed(error, aside, made=True)
         node.aside = aside
         await self._rebase(content, aside)
         return not by_copy
@@ -147,7 +169,7 @@ class Namespace:
             await self._delete_seen(node, path)
         except NotFound:
             return
-        except (LinkError, ServerFailure) as error:
+        except DavfsError as error:
             await self._really_failed(error, path, made=False)
 
     async def _delete_seen(self, node: Node, path: DavPath) -> None:
@@ -170,6 +192,8 @@ class Namespace:
 
     async def _really_failed(self, error: DavfsError, path: DavPath, *, made: bool) -> None:
         """The answer got lost: ask the server what happened before anybody is told (peers.md, rule 8)."""
+        if not error.outcome_unknown:
+            raise error
         try:
             await self._tree.client.stat(path)
             exists = True
@@ -361,7 +385,7 @@ class Namespace:
             raise PosixError(errno.EINVAL, f"this server cannot rename to {destination.name!r}")
         try:
             await self._guard.move(source, destination, over, is_collection=node.is_folder)
-        except (LinkError, ServerFailure) as error:
+        except DavfsError as error:
             await self._really_failed(error, destination, made=True)
             await self._really_failed(error, source, made=False)
 
@@ -380,7 +404,7 @@ class Namespace:
         """The last handle of a file that was set aside is closed."""
         aside, node.aside = node.aside, None
         if aside is not None:
-            await self._tree.client.delete(aside, is_collection=False)
+            await self._leftovers.remove(self._tree.client, aside)
 
     def _writable(self, parent: Node) -> None:
         if self._settings.read_only:

@@ -30,6 +30,7 @@ class Pending:
     running: trio.CancelScope | None = None
     sending: bool = False  # holds one of the slots for transfers
     failed: DavfsError | None = None
+    refused_at: int | None = None  # the change (`Life.written`) that the server refused for good
     attempted: trio.Event = field(default_factory=trio.Event)
 
 

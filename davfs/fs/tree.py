@@ -24,11 +24,12 @@ from davfs.dav.client import Client
 from davfs.dav.resource import NAME_MAX_BYTES, ETag, Resource, Validator
 from davfs.errors import LinkError, NotFound, PosixError, Unauthorized
 from davfs.fs.attributes import Attributes
-from davfs.fs.content import Content, ContentStore
+from davfs.fs.content import Content
 from davfs.fs.index import LocalAttributes
 from davfs.fs.inodes import InodeTable, Node
 from davfs.fs.metadata import Entry, Metadata
 from davfs.fs.settings import Settings
+from davfs.fs.store import ContentStore
 
 _NS: Final = 1_000_000_000
 OWN_CHANGE_S: Final = 2  # servers tell whole seconds, and a change shows when it is done
@@ -281,6 +282,7 @@ class Tree:
         """What is known now, without asking."""
         entry = self._entry_of(node)
         size, mtime_ns = self._size_and_mtime(node, entry)
+        node.told_size = size
         kind = stat.S_IFDIR if node.is_folder else stat.S_IFREG
         return Attributes(
             ino=node.ino,
@@ -367,6 +369,8 @@ class Tree:
     def keep_mode(self, node: Node, mode: int) -> None:
         node.mode = mode
         self._keep(node, mode=mode)
+        if node.content is not None:
+            self.store.keep_mode(node.content, mode)
 
     def keep_mtime(self, node: Node, mtime_ns: int, version: Validator | None) -> None:
         """What utimensat set: holds for this version of a file; for a folder see `_folder_mtime`."""

@@ -9,9 +9,9 @@ A file waits `write_back_s` after it was closed, so that write-temporary-and-ren
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Final
+from contextlib import contextmanager, suppress
 
 import trio
 
@@ -21,6 +21,7 @@ from davfs.errors import (
     LinkError,
     Locked,
     NoSpace,
+    PosixError,
     ServerRefused,
     Unauthorized,
     as_davfs_error,
@@ -33,15 +34,12 @@ from davfs.fs.guard import Guard
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.queue import Pending, Queue
+from davfs.fs.retrying import next_try_s
 from davfs.fs.settings import Settings
 from davfs.fs.tree import Tree
 from davfs.fs.verification import Verification
 
 log = logging.getLogger("davfs.upload")
-
-RETRY_MIN_S: Final = 1.0
-RETRY_MAX_S: Final = 60.0
-REFUSED_RETRY_S: Final = 60.0  # locked, full, unauthorised: may pass, but is not hammered
 
 
 class Uploads:
@@ -60,10 +58,10 @@ class Uploads:
         self._slots = trio.Semaphore(settings.connections)
         self._conflicts = conflicts
         self._paused: list[Node] = []
-        self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
         self.delivery = Delivery(
             tree, downloads, conflicts, Verification(tree, self._queue), guard, leftovers, self._free_slot
         )
+        self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
         tree.store.stop_upload = self._stop
 
     @property
@@ -135,6 +133,8 @@ class Uploads:
             pending = self.schedule(self._owner(content, node), content, 0)
             attempted = pending.attempted
             if pending.failed is not None:
+                if pending.refused_at == content.life.written and pending.due_s > trio.current_time():
+                    raise pending.failed  # the same bytes would get the same answer
                 self.retry(pending)
             await attempted.wait()
             if pending.failed is not None and (content.life.acked < target or content.life.unknown):
@@ -179,8 +179,8 @@ class Uploads:
         """
         with trio.move_on_after(timeout_s if timeout_s is not None else float("inf")):
             for pending in self._queue.all():
+                pending.failed = None  # of the attempt before, also where the next one runs already
                 if pending.running is None:
-                    pending.failed = None
                     self._queue.push(pending, trio.current_time())
             for pending in self._queue.all():
                 while self._queue.holds(pending):
@@ -237,17 +237,13 @@ class Uploads:
         content = pending.content
         content.attempts += 1
         content.error = str(error)
-        content.save()
+        with suppress(PosixError):  # a full disk: told as the error of whoever writes next
+            content.save()
         self.failed(content, error)
-        if error.retry_helps:
-            delay_s = min(RETRY_MAX_S, RETRY_MIN_S * 2 ** min(content.attempts - 1, 10))
-        elif isinstance(error, Locked | NoSpace | Unauthorized):
-            delay_s = REFUSED_RETRY_S
-        else:
-            delay_s = 3600.0
-        if isinstance(error, ServerRefused) and error.retry_after_s is not None:
-            delay_s = max(delay_s, error.retry_after_s)
-        level = error.log_level if content.attempts == 1 else min(error.log_level, logging.INFO)
+        pending.refused_at = content.life.written if _is_final(error) else None
+        dice = random.random()  # noqa: S311 - it spreads retries, it hides nothing
+        delay_s = next_try_s(error, content.attempts, dice=dice)
+        level = logging.WARNING if content.attempts == 1 else logging.INFO
         log.log(
             level,
             "not sent: %s: %s; next try in %.0f s",
@@ -275,3 +271,12 @@ class Uploads:
             content.save()
             self.schedule(node, content, 0)
         return len(found)
+
+
+def _is_final(error: DavfsError) -> bool:
+    """Whether the server said no to this file, or when to come back: not asked again before it is due."""
+    if not isinstance(error, ServerRefused):
+        return False
+    if error.retry_after_s is not None:
+        return True
+    return not (error.retry_helps or isinstance(error, Locked | NoSpace | Unauthorized))

@@ -14,10 +14,10 @@ import httpx
 import trio
 
 from davfs.dav.client import Client
-from davfs.fs.content import ContentStore
 from davfs.fs.filesystem import Filesystem
 from davfs.fs.index import Index
 from davfs.fs.settings import Settings
+from davfs.fs.store import ContentStore
 
 
 @asynccontextmanager
@@ -44,6 +44,7 @@ async def running(
                 nursery.cancel_scope.cancel()
     finally:
         store.close()
+        store.index.close()
 
 
 async def _ignore_invalidations(fs: Filesystem) -> None:

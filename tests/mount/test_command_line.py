@@ -100,7 +100,9 @@ def test_a_drive_in_use_stays(drive: Drive) -> None:
 
 
 def test_unsent_files_keep_the_drive_mounted(drive: Drive) -> None:
-    """With a silent server, sync and unmount end in time with code 9; --force keeps the file for later."""
+    """With a silent server, sync and unmount end in time with code 9; so does --force,
+    which keeps the file for later.
+    """
     drive.mount()
     list(drive.place.iterdir())
     (drive.place / "first").touch()  # the folder is known now, so that creating needs no server
@@ -111,7 +113,8 @@ def test_unsent_files_keep_the_drive_mounted(drive: Drive) -> None:
         ended = davfs(command, drive.where, "--timeout", "0.5")
         assert (ended.returncode, "1 file is not on the server yet" in ended.stderr) == (9, True)
     assert drive.is_mounted()
-    assert davfs("unmount", drive.where, "--timeout", "0", "--force").returncode == 0
+    forced = davfs("unmount", drive.where, "--timeout", "0", "--force")
+    assert (forced.returncode, "/unsent.txt" in forced.stderr) == (9, True)
     assert not drive.is_mounted()
     drive.server._process.send_signal(signal.SIGCONT)
     deadline = time.monotonic() + 20

@@ -1,7 +1,8 @@
 """One file on the cache disk, through any sequence of writes, cuts, downloads, uploads and kills.
 
 The model is the bytes that programs must see, and the server's bytes that a download would bring. A kill
-copies the cache folder as it is and opens the copy; nothing is closed or flushed first. Invariants: what
+copies the cache folder as it is and opens the copy; nothing is closed or flushed first; then the index may be
+spoiled too. Invariants: what
 was acknowledged is there (size, bytes once the gaps are filled, the mtime a program set), it is still
 unsent, and extents never claim what is not on disk.
 """
@@ -14,11 +15,13 @@ import tempfile
 from pathlib import Path
 from typing import TypeAlias
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from davfs.dav.resource import ETag, Validator
-from davfs.fs.content import Content, ContentStore
+from davfs.fs.content import Content
+from davfs.fs.store import ContentStore
 from tests.unit.fs.rig import at, close_store, open_store
 
 SIZE = 24
@@ -28,7 +31,9 @@ writes = st.tuples(st.just("write"), offsets, st.integers(1, 8))
 cuts = st.tuples(st.just("truncate"), offsets, st.just(0))
 fills = st.tuples(st.just("fill"), offsets, st.integers(1, SIZE))
 others = st.tuples(
-    st.sampled_from(["mtime", "fork", "put", "acked", "refused", "kill"]), st.integers(1, 10**9), st.just(0)
+    st.sampled_from(["mtime", "fork", "put", "acked", "refused", "kill", "damage"]),
+    st.integers(1, 10**9),
+    st.just(0),
 )
 Move: TypeAlias = tuple[str, int, int]
 
@@ -100,12 +105,31 @@ class Play:
     def kill(self, _one: int, _two: int) -> None:
         copy = self.root / str(int(self.folder.name) + 1)
         shutil.copytree(self.folder, copy)
+        self._open(copy)
+
+    def damage(self, number: int, _: int) -> None:
+        """A kill, and then the disk spoils the index or its log from some byte on, or loses one."""
+        copy = self.root / str(int(self.folder.name) + 1)
+        shutil.copytree(self.folder, copy)
+        victim = copy / ("index.db", "index.db-wal")[number % 2]
+        (copy / "index.db-shm").unlink(missing_ok=True)
+        if victim.exists():
+            raw, kept = victim.read_bytes(), number // 8
+            kept %= len(raw) + 1
+            tail = b"" if number & 2 else b"\xa5" * (len(raw) - kept)
+            victim.write_bytes(raw[:kept] + tail)
+            if number & 4 and victim.name == "index.db":
+                victim.unlink()
+        self._open(copy, damaged=True)
+
+    def _open(self, copy: Path, *, damaged: bool = False) -> None:
         was_dirty = self.content.dirty
         close_store(self.store)
         self.folder, self.store = copy, open_store(copy)
         unfinished = self.store.unfinished()
-        assert len(unfinished) == was_dirty
-        found = unfinished[0] if was_dirty else self.store.cached(5)
+        if not damaged or was_dirty:
+            assert len(unfinished) == was_dirty
+        found = unfinished[0] if unfinished else self.store.cached(5)
         if found is None:  # a clean file may be fetched again
             found = self.store.create(5, at("f"), size=len(self.remote), base=self.content.base)
         self.content = found
@@ -125,7 +149,8 @@ class Play:
             assert content.mtime_ns == self.mtime_ns
 
 
-@settings(max_examples=120)
+@pytest.mark.expects_warning("")  # a damaged index is told
+@settings(max_examples=160)
 @given(st.lists(writes | cuts | fills | others, max_size=12), st.booleans())
 def test_whatever_happens_a_file_is_what_was_written(moves: list[Move], is_new: bool) -> None:
     """After every step, and after every kill, the file is what programs made of it."""

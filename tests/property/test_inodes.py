@@ -15,7 +15,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from davfs.fs.index import _SCHEMA, Numbers
+from davfs.fs import schema
+from davfs.fs.database import Database
+from davfs.fs.index import Numbers
 from davfs.fs.inodes import InodeTable, Node
 
 folders = st.sampled_from(["", "d", "e"])
@@ -29,8 +31,8 @@ class Kernels(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.db = sqlite3.connect(":memory:", isolation_level=None)
-        self.db.executescript(_SCHEMA)
-        self.table = InodeTable(Numbers(self.db))
+        self.db.executescript(schema.ALL)
+        self.table = InodeTable(Numbers(Database(self.db)))
         self.numbers: dict[tuple[int, str], int] = {}  # (folder's number, name) -> the file's number
         self.nodes: list[Node] = []  # one entry for each look-up that was not taken back
         self.pinned: list[Node] = []
@@ -110,7 +112,7 @@ class Kernels(RuleBasedStateMachine):
     def remount(self) -> None:
         self.nodes.clear()
         self.pinned.clear()
-        self.table = InodeTable(Numbers(self.db))
+        self.table = InodeTable(Numbers(Database(self.db)))
 
     @invariant()
     def every_held_node_is_found_by_its_number(self) -> None:

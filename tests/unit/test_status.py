@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from davfs.commands.status import count_of, fact, human_size, human_time, show_one
+from davfs.commands.progress import in_words
+from davfs.commands.status import fact, show_one
+from davfs.commands.words import human_size, human_time
 
 STATUS = {
     "url": "https://h/dav/",
@@ -96,6 +98,16 @@ def test_times(duration_s: float, text: str) -> None:
     assert human_time(duration_s) == text
 
 
-def test_pending_may_be_a_list_or_a_number() -> None:
-    """Both forms are counted."""
-    assert [count_of(each) for each in ([1, 2], 3, None)] == [2, 3, 0]
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ({"files": 1, "bytes": 2048}, "sending: 1 file, 2.0 KiB left"),
+        (
+            {"files": 3, "bytes": 0, "stuck": 2},
+            "sending: 3 files, 0 B left, 2 of them could not be sent yet",
+        ),
+    ],
+)
+def test_the_progress_is_one_line(answer: Mapping[str, object], text: str) -> None:
+    """How much is left, and how much of it is in trouble."""
+    assert in_words(answer) == text

@@ -20,7 +20,7 @@ from davfs.dav.client import Client
 from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import DavPath, ETag, Validator
 from davfs.fs.conflict import Conflicts
-from davfs.fs.content import Content, ContentStore
+from davfs.fs.content import Content
 from davfs.fs.download import Downloads
 from davfs.fs.guard import Guard
 from davfs.fs.handles import Handles
@@ -29,6 +29,7 @@ from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.locks import Locks
 from davfs.fs.settings import GIB, Settings
+from davfs.fs.store import ContentStore
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from davfs.dav.resource import DavPath
 from davfs.errors import DavfsError, PosixError
-from davfs.fs.content import FILE_SIZE_MAX, Content, ContentStore, path_bytes, path_from_bytes
+from davfs.fs.content import FILE_SIZE_MAX, Content, path_bytes, path_from_bytes
 from davfs.fs.index import CacheUnusable
 from davfs.fs.lifecycle import Step, next_step
+from davfs.fs.store import ContentStore
 from tests.unit.fs.rig import at, close_store, crashed, drop, open_store, opened, version
 
 KIB = 1024
@@ -454,31 +455,6 @@ def test_the_folder_is_free_again_after_a_close(folder: Path) -> None:
     """A daemon that ended leaves the cache to the next one."""
     close_store(open_store(folder))
     close_store(open_store(folder))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "header",
-        "version",
-        "pages",
-    ],
-)
-def test_a_damaged_index_is_refused_in_words(folder: Path, damage: str) -> None:
-    """An index that is not ours, or broken, is CacheUnusable, and leaves the folder unlocked."""
-    with opened(folder) as store:
-        drop(store, fetched(store, 11))
-        if damage == "version":
-            store.index._db.execute("PRAGMA user_version=99")
-    index = folder / "index.db"
-    if damage != "version":
-        start = 0 if damage == "header" else 4096
-        raw = bytearray(index.read_bytes())
-        raw[start:] = b"\xa5" * (len(raw) - start)
-        index.write_bytes(raw)
-    for _ in range(2):
-        with pytest.raises(CacheUnusable, match=r"index\.db"):
-            open_store(folder)
 
 
 def test_strays_are_removed(folder: Path) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from davfs.errors import PosixError
-from davfs.fs.index import _SCHEMA, Numbers
+from davfs.fs import schema
+from davfs.fs.database import Database
+from davfs.fs.index import Numbers
 from davfs.fs.inodes import ROOT_INO, InodeTable, Node
 
 
@@ -17,18 +19,18 @@ from davfs.fs.inodes import ROOT_INO, InodeTable, Node
 def db() -> Iterator[sqlite3.Connection]:
     """The real table of numbers, in memory."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.executescript(_SCHEMA)
+    connection.executescript(schema.ALL)
     yield connection
     connection.close()
 
 
 @pytest.fixture
 def table(db: sqlite3.Connection) -> InodeTable:
-    return InodeTable(Numbers(db))
+    return InodeTable(Numbers(Database(db)))
 
 
 def remounted(db: sqlite3.Connection) -> InodeTable:
-    return InodeTable(Numbers(db))
+    return InodeTable(Numbers(Database(db)))
 
 
 def seen(table: InodeTable, name: str, parent: Node | None = None, *, is_folder: bool = False) -> Node:

@@ -425,6 +425,22 @@ async def test_what_the_server_refuses_stays_pending(
 
 
 @warns("not sent")
+async def test_a_drain_waits_for_the_attempt_that_runs(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The refusal of the attempt before is not the answer of the one that is on its way."""
+    server = FakeDav()
+    server.inject(Fault("PUT", status=413))
+    async with rig(server, tmp_path / "c") as it:
+        content = it.new_file("/f", b"refused")
+        assert await it.uploads.drain(5) == 1
+        server.inject(Fault("PUT", delay_s=3))
+        content.truncate(3)
+        it.uploads.schedule(it.node("/f"), content, 0)
+        await trio.sleep(1)
+        assert await it.uploads.drain(30) == 0
+    assert server.content("/f") == b"ref"
+
+
+@warns("not sent")
 @warns("409")
 async def test_a_name_that_is_not_utf_8_can_be_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
     """A refusal about a name of any bytes is an error of that file, and the mount goes on."""

@@ -1,0 +1,190 @@
+"""What is not on the server, for a person: list it, try it again, give it up, take a copy of it.
+
+Reads the queue of `Uploads` and the table of failures; decides nothing about sending. Giving up a change is
+the only operation of davfs that throws away what a program wrote, so it happens only on a person's word, path
+by path. The file is then as if the server's version had been renamed over ours: programs that have ours open
+go on reading it, and are told ESTALE when they write or fsync.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from davfs.dav.resource import DavPath, checked_name
+from davfs.errors import PosixError
+from davfs.fs.content import Content
+from davfs.fs.failures import Failures
+from davfs.fs.handles import Handles
+from davfs.fs.inodes import Node
+from davfs.fs.metadata import Entry
+from davfs.fs.queue import Pending
+from davfs.fs.states import State, state_of
+from davfs.fs.tree import Tree
+from davfs.fs.upload import Uploads
+
+MISSING_MAX: Final = 100  # extents that are told one by one
+
+
+@dataclass(frozen=True, slots=True)
+class UnsentBytes:
+    """A descriptor of the unsent version, and what of it is not on this machine."""
+
+    fd: int
+    size_bytes: int
+    mtime_ns: int
+    missing: list[tuple[int, int]]
+
+
+class Pendings:
+    def __init__(
+        self,
+        tree: Tree,
+        uploads: Uploads,
+        handles: Handles,
+        failures: Failures,
+        renamed: Callable[[Node, str], None],
+    ) -> None:
+        self._tree = tree
+        self._uploads = uploads
+        self._handles = handles
+        self._failures = failures
+        self._renamed = renamed  # the kernel must be told: this name of this folder is another file now
+
+    # --- looking
+
+    def rows(self) -> list[dict[str, object]]:
+        """One row for each unsent file."""
+        now_s = trio.current_time()
+        return [self._row(item, now_s) for item in self._named()]
+
+    def conflicts(self) -> list[dict[str, object]]:
+        """The copies beside somebody else's version, made since the start."""
+        return [{"path": path, "state": State.CONFLICT} for path in self._uploads.conflicts]
+
+    def paths(self) -> list[str]:
+        return [str(item.node.path) for item in self._named()]
+
+    def progress(self) -> dict[str, int]:
+        """Few numbers, for whoever asks twice a second."""
+        items = self._uploads.pending()
+        return {
+            "files": len(items),
+            "bytes": sum(item.content.size_bytes for item in items),
+            "sending": sum(1 for item in items if item.running is not None),
+            "stuck": sum(1 for item in items if item.failed is not None),
+            "sent_files": self._uploads.sent_files,
+        }
+
+    def state(self, node: Node) -> State:
+        content = node.content
+        dirty = content is not None and content.dirty
+        return state_of(
+            dirty=dirty,
+            sending=dirty
+            and any(item.content is content and item.running for item in self._uploads.pending()),
+            failure=self._failures.of(content) if content is not None else None,
+            is_conflict_copy=not node.is_folder and str(node.path) in self._uploads.conflicts,
+        )
+
+    def _named(self) -> Iterator[Pending]:
+        return (item for item in self._uploads.pending() if not item.node.unlinked)
+
+    def _row(self, item: Pending, now_s: float) -> dict[str, object]:
+        content = item.content
+        failure = self._failures.of(content)
+        sending = item.running is not None
+        state = state_of(dirty=True, sending=sending, failure=failure, is_conflict_copy=False)
+        return {
+            "path": str(item.node.path),
+            "size": content.size_bytes,
+            "state": state,
+            "attempts": content.attempts,
+            "error": content.error,
+            "errno": errno.errorcode.get(failure.errno) if failure is not None else None,
+            "next_try_s": 0.0 if sending else round(max(0.0, item.due_s - now_s), 1),
+        }
+
+    def _at(self, path: str) -> list[Pending]:
+        """The unsent file of this path, or all that are below this folder. Raises PosixError(ENOENT)."""
+        wanted = _parsed(path).parts
+        if not wanted:
+            raise PosixError(errno.EINVAL, "say which file or folder: not the whole drive")
+        found = [item for item in self._named() if item.node.path.parts[: len(wanted)] == wanted]
+        if not found:
+            raise PosixError(errno.ENOENT, f"{path}: nothing there waits to be sent")
+        return found
+
+    # --- doing
+
+    def retry(self, path: str | None) -> int:
+        """Try it now, also what would wait an hour; returns how many files."""
+        found = self._at(path) if path is not None else list(self._named())
+        for item in found:
+            self._uploads.retry(item)
+        return len(found)
+
+    async def discard(self, path: str) -> list[dict[str, object]]:
+        """Give up the unsent changes of a file, or below a folder; one row for each that was given up."""
+        rows = []
+        for item in self._at(path):
+            if item.node.unlinked:  # removed while another one was being given up
+                continue
+            row = {"path": str(item.node.path), "size": item.content.size_bytes}
+            with self._tree.nodes.held(item.node):
+                await self._uploads.abandon(item.content)
+                if _still_unsent(item):
+                    rows.append({**row, **self._give_up(item.node, item.content)})
+        return rows
+
+    def _give_up(self, node: Node, content: Content) -> dict[str, object]:
+        parent, name = node.parent, node.name
+        assert parent is not None
+        # Without a base the server never had it, unless a PUT of it may have arrived.
+        never_sent = content.base is None and not content.life.unknown and not content.life.acked
+        told: dict[str, object] = {"gone": never_sent, "may_have_arrived": content.life.unknown}
+        for file in self._handles.of(content):
+            file.discarded = True
+        content.held += 1  # its handles go on reading: what is here must stay
+        self._tree.remember_last(node)
+        self._tree.store.discard(content)
+        node.content = None if content.closed else node.content
+        self._tree.nodes.detach(node)
+        if never_sent:
+            self._tree.store.index.delete_locals(node.ino)
+            self._tree.meta.learn(parent.ino, name, Entry(None, trio.current_time(), None, ours=True))
+            self._tree.touched(parent)
+        else:
+            self._tree.meta.expire(parent.ino, name)
+        self._renamed(parent, name)
+        return told
+
+    def unsent_bytes(self, path: str) -> UnsentBytes:
+        """For a copy elsewhere: never asks the server. The caller closes the descriptor."""
+        wanted = _parsed(path).parts
+        item = next((item for item in self._named() if item.node.path.parts == wanted), None)
+        if item is None:
+            raise PosixError(errno.ENOENT, f"{path}: nothing there waits to be sent")
+        content = item.content
+        fd = os.open(f"/proc/self/fd/{content.fd}", os.O_RDONLY | os.O_CLOEXEC)
+        missing = content.missing(0, content.size_bytes)
+        return UnsentBytes(fd, content.size_bytes, content.mtime_ns, missing[:MISSING_MAX])
+
+
+def _still_unsent(item: Pending) -> bool:
+    """It may have arrived, or been removed or replaced, while its upload was being stopped."""
+    return item.content.dirty and item.node.content is item.content and not item.node.unlinked
+
+
+def _parsed(path: str) -> DavPath:
+    """A path of the share as a person writes it."""
+    parsed = DavPath()
+    for part in path.split("/"):
+        if part not in {"", "."}:
+            parsed = parsed.child(checked_name(part))
+    return parsed

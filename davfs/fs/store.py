@@ -1,0 +1,296 @@
+"""The cache folder: the contents in it, the index, and what is evicted when it is full.
+
+Invariants:
+- A dirty content is never evicted. When there is more of them than the limit of the cache, they exceed it,
+  and nothing else is kept.
+- What is not on the server is in the index and in a record at its file (`record`): either can be lost.
+- A write is refused before it is accepted: what the index needs to go on is put by (`database`).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from davfs.dav.hrefs import shown
+from davfs.dav.resource import DavPath, Validator
+from davfs.errors import PosixError
+from davfs.fs.content import FILE_SIZE_MAX, Content, path_bytes, path_from_bytes
+from davfs.fs.disk import CacheDisk, Descriptors, disk_error
+from davfs.fs.growth import Growth, growth
+from davfs.fs.index import ContentRow, Index
+from davfs.fs.ranges import RangeSet
+from davfs.fs.record import encode
+from davfs.fs.salvage import Salvage
+
+log = logging.getLogger("davfs.content")
+
+DROP_MIN: Final = 1 << 20  # less is not worth fetching again
+
+
+class ContentStore:
+    """The cache folder: data files, the index, eviction."""
+
+    def __init__(
+        self, index: Index, *, size_limit_bytes: int, now_s: Callable[[], float] = time.time
+    ) -> None:
+        self.index = index
+        self.disk = CacheDisk(index.folder)
+        self._limit = size_limit_bytes
+        self._now_s = now_s
+        self._live: dict[int, Content] = {}
+        self._descriptors = Descriptors()
+        self.growth = Growth()
+        self.stop_upload: Callable[[Content], None] = lambda _content: None
+        self.bytes_on_disk = Salvage(index, self.disk, now_s=now_s()).run()
+        self.recovered = self.disk.recovered()
+        if not self.disk.records_complete:
+            self._record_all()
+        index.note_open()
+
+    # --- making and finding
+
+    def create(self, ino: int, path: DavPath, *, size: int, base: Validator | None) -> Content:
+        """A new version. With a base, nothing is present yet; without, it is an empty new file."""
+        if size > FILE_SIZE_MAX:
+            raise PosixError(errno.EFBIG, f"{shown(path)}: the server says it has {size} bytes")
+        raw = path_bytes(path)
+        content_id = self.index.new_content(ino, raw, size, base)
+        present = b"" if base is not None and size else None
+        base_size = size if base is not None else 0
+        row = ContentRow(content_id, ino, raw, 0, size, base_size, present, base, source=base)
+        content = Content(self, row)
+        fd = self.disk.create(content_id, 0)
+        try:
+            os.ftruncate(fd, size)
+        except OSError as error:
+            raise disk_error(error) from error
+        finally:
+            os.close(fd)
+        self._live[content_id] = content
+        return content
+
+    def cached(self, ino: int) -> Content | None:
+        """The version that is kept for this inode, opened; None when there is none (any more)."""
+        row = self.index.content_of(ino)
+        if row is None:
+            return None
+        live = self._live.get(row.id)
+        return live if live is not None else self._load(row)
+
+    def unfinished(self) -> list[Content]:
+        """What the last run did not get to the server, opened, with size and mtime from the disk."""
+        found = []
+        for row in self.index.unfinished():
+            content = self._live.get(row.id) or self._load(row)
+            if content is None:
+                log.error("%s was not sent, and its cached bytes are gone", shown(path_from_bytes(row.path)))
+                continue
+            self._believe_size(content)
+            if content.life.unknown:
+                # The counters of the row are those of the PUT; what was written after it is only in the file.
+                content.note_unanswered()
+                content.life = content.life.wrote()
+            self.count_growth(content)
+            found.append(content)
+        return found
+
+    def _believe_size(self, content: Content) -> None:
+        """The size of the file is the size, unless a power loss took the end of one that can be fetched."""
+        size = self.status(content).st_size
+        if self.index.lost_power and size < content.size_bytes and not content.complete:
+            os.ftruncate(content.fd, content.size_bytes)
+            content.present.remove(size, content.size_bytes)
+            return
+        if size > content.size_bytes:
+            content.present.add(content.size_bytes, size)
+        content.size_bytes = size
+
+    def _load(self, row: ContentRow) -> Content | None:
+        try:
+            content = Content(self, row)
+            content.disk_bytes = self.status(content).st_blocks * 512
+            if content.life.dirty:
+                content.recorded, content.mode = True, self._kept_mode(content)
+        except (FileNotFoundError, ValueError):
+            # The file or its extents are gone. A clean row is only a lost cache entry.
+            if row.written <= row.acked and not row.unknown:
+                self.index.delete_content(row.id)
+            return None
+        self._live[row.id] = content
+        return content
+
+    # --- use
+
+    def acquire(self, content: Content) -> None:
+        content.users += 1
+
+    def release(self, content: Content) -> None:
+        """The last user of a clean version closes its file; of an unlinked one, removes it."""
+        content.users -= 1
+        if content.users > 0:
+            return
+        if content.orphan:
+            self.discard(content)
+        elif not content.life.dirty and not content.closed:
+            self.save(content)
+            self._close(content)
+            self.evict()
+
+    def discard(self, content: Content) -> None:
+        """Forget this version: its row now, its bytes when the last user lets go."""
+        if not content.orphan:
+            self._forget_record(content)  # first: a record without a row says that the row was lost
+            content.orphan = True
+            self.count_growth(content)
+            self.index.delete_content(content.id)
+            self.bytes_on_disk -= content.disk_bytes
+        content.progress.unpark_all()
+        if content.users <= 0 and not content.closed:
+            self._close(content)
+            self.disk.remove(self.disk.file_name(content.id, content.generation))
+
+    def _close(self, content: Content) -> None:
+        self._live.pop(content.id, None)
+        self._descriptors.forget(content.id)
+        content.park()
+        content.closed = True
+
+    def save(self, content: Content) -> None:
+        if content.orphan:
+            return
+        on_disk = content.disk_bytes
+        with suppress(FileNotFoundError):
+            on_disk = self.status(content).st_blocks * 512
+        content.revision += 1
+        recorded = content.recorded
+        try:
+            self._commit(content)
+        except PosixError as error:
+            if error.errno != errno.ENOSPC or not self.evict(force=True):
+                if not recorded:
+                    self._forget_record(content)
+                raise
+            self._commit(content)
+        if not content.life.dirty:
+            self._forget_record(content)
+            content.own = RangeSet()
+        self.bytes_on_disk += on_disk - content.disk_bytes
+        content.disk_bytes = on_disk
+        self.count_growth(content)
+
+    def count_growth(self, content: Content) -> None:
+        """How much larger the server's files become by what is unsent."""
+        grown = growth(content.size_bytes, content.base)
+        self.growth.note(content.counted, content.life, grown=grown, gone=content.orphan)
+
+    def _commit(self, content: Content) -> None:
+        """The record first: what the index does not say is then taken from it."""
+        row = content.as_row()
+        if content.life.dirty:
+            self._record(content, row)
+        self.index.save(row, now_s=self._now_s())
+
+    def _record(self, content: Content, row: ContentRow) -> None:
+        if not content.recorded:
+            content.mode = self._kept_mode(content)
+        content.recorded = True
+        self.disk.write_record(content.id, content.generation, encode(row, content.mode))
+
+    def _kept_mode(self, content: Content) -> int | None:
+        kept = self.index.locals_of(content.ino)
+        return kept.mode if kept is not None else None
+
+    def _forget_record(self, content: Content) -> None:
+        if content.recorded:
+            self.disk.remove_record(content.id, content.generation)
+            content.recorded = False
+
+    def keep_mode(self, content: Content, mode: int) -> None:
+        """What a program set goes with the unsent file."""
+        content.mode = mode
+        if content.recorded and not content.orphan:
+            self._record(content, content.as_row())
+
+    def _record_all(self) -> None:
+        """An older davfs made no records: what it left unsent gets them now."""
+        for row in self.index.unfinished():
+            content = self._load(row)
+            if content is not None:
+                content.recorded = False
+                self._record(content, row)
+        self.disk.note_records_complete()
+
+    def close(self) -> None:
+        for content in list(self._live.values()):
+            with suppress(PosixError):  # a full disk: the row says less than there is, never more
+                self.save(content)
+            self._close(content)
+        with suppress(PosixError, OSError):
+            self.disk.flush()
+            self.index.note_closed()
+
+    # --- disk
+
+    def pwrite(self, content: Content, data: bytes | memoryview, offset: int) -> None:
+        """All of it, or PosixError(ENOSPC, EDQUOT, EIO) after everything that can go has gone."""
+        view = memoryview(data)
+        done = 0
+        while done < len(view):
+            try:
+                done += os.pwrite(content.fd, view[done:], offset + done)
+            except OSError as error:
+                if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not self._make_room():
+                    raise disk_error(error) from error
+
+    def count_filled(self, content: Content, size: int) -> None:
+        """Keep to the limit while a file is being read, also one that is larger than the limit."""
+        content.disk_bytes += size
+        self.bytes_on_disk += size
+        if self.bytes_on_disk > self._limit and not self.evict():
+            self._make_room()
+
+    def _make_room(self) -> bool:
+        """Evict what nobody uses; else half of the largest version that can be fetched again."""
+        if self.evict(force=True):
+            return True
+        largest = max(
+            (content for content in self._live.values() if content.droppable),
+            key=lambda content: content.disk_bytes,
+            default=None,
+        )
+        return largest is not None and largest.disk_bytes > DROP_MIN and largest.drop_lower_half()
+
+    def evict(self, *, force: bool = False) -> bool:
+        """Remove clean versions that nobody uses, oldest first, to 90 % of the limit; `force`: one batch."""
+        if self.bytes_on_disk <= self._limit and not force:
+            return False
+        removed = False
+        for content_id, generation in self.index.oldest_clean(256 + len(self._live)):
+            if content_id in self._live:
+                continue
+            # The file first: on a full disk SQLite has no room for the DELETE. A clean row without its file
+            # is only a lost cache entry.
+            name = self.disk.file_name(content_id, generation)
+            with suppress(FileNotFoundError):
+                self.bytes_on_disk -= os.stat(name).st_blocks * 512
+                os.unlink(name)
+            with suppress(PosixError):
+                self.index.delete_content(content_id)
+            removed = True
+            if not force and self.bytes_on_disk <= self._limit * 0.9:
+                break
+        return removed
+
+    def open_file(self, content: Content) -> int:
+        """A descriptor for a content that has none."""
+        return self._descriptors.open(content, self.disk.file_name(content.id, content.generation))
+
+    def status(self, content: Content) -> os.stat_result:
+        """stat(2) of its file, without taking a descriptor. Raises FileNotFoundError."""
+        return os.stat(self.disk.file_name(content.id, content.generation))
