@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from davfs.errors import DavfsError
@@ -24,20 +25,30 @@ from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
 
 URL = "http://fake.test/"
+START_S = 1_700_000_000.0
 KINDS: tuple[ETags, ...] = ("strong", "young", "none")
 
 pytestmark = pytest.mark.expects_warning("")  # a conflict is announced
 
 
+def _now_s() -> float:
+    """Wall time that goes with trio's clock, so that a young file is young however slow the machine is."""
+    try:
+        return START_S + trio.current_time()
+    except RuntimeError:
+        return START_S
+
+
 @pytest.fixture(params=KINDS)
 def theirs(request: pytest.FixtureRequest) -> FakeDav:
     """The server, as another client changes it."""
-    return FakeDav(etags=request.param)
+    return FakeDav(etags=request.param, now_s=_now_s)
 
 
 @pytest.fixture
 async def ours(theirs: FakeDav, tmp_path: Path, autojump_clock: MockClock) -> AsyncIterator[Vfs]:
-    async with running(theirs, URL, Settings(cache_dir=str(tmp_path / "cache"))) as fs:
+    settings = Settings(cache_dir=str(tmp_path / "cache"))
+    async with running(theirs, URL, settings, now_s=_now_s) as fs:
         yield Vfs(fs)
 
 
@@ -150,7 +161,7 @@ async def test_edit_delete_of_the_folder(ours: Vfs, theirs: FakeDav) -> None:
     assert await settled(ours, theirs) == {"d": None, "d/e": None, "d/e/a.txt": b"ours"}
 
 
-@pytest.mark.parametrize("theirs", [FakeDav(etags="strong")], ids=["strong"])
+@pytest.mark.parametrize("theirs", [FakeDav(etags="strong", now_s=_now_s)], ids=["strong"])
 async def test_delete_edit(ours: Vfs, theirs: FakeDav) -> None:
     """We remove what they changed since we saw it: refused once, theirs shows; the second time is meant."""
     await known(ours, theirs, "a.txt", b"old")
@@ -321,8 +332,10 @@ def _composed(name: str) -> str:
 one_name = pytest.mark.parametrize(
     ("theirs", "their_name", "our_name"),
     [
-        pytest.param(FakeDav(same_name=_case), "Report.txt", "report.txt", id="case"),
-        pytest.param(FakeDav(same_name=_composed), "caf\u00e9.txt", "cafe\u0301.txt", id="NFC and NFD"),
+        pytest.param(FakeDav(same_name=_case, now_s=_now_s), "Report.txt", "report.txt", id="case"),
+        pytest.param(
+            FakeDav(same_name=_composed, now_s=_now_s), "caf\u00e9.txt", "cafe\u0301.txt", id="NFC and NFD"
+        ),
     ],
 )
 
