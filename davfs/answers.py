@@ -102,8 +102,8 @@ def last_answers(filesystem: Filesystem, ending: Ending) -> Mapping[str, control
     async def progress(_: Mapping[str, Any]) -> Mapping[str, object]:
         return {**filesystem.unsent.progress(), "phase": ending.phase}
 
-    async def farewell(_: Mapping[str, Any]) -> Mapping[str, object]:
-        return await ending.outcome()
+    async def farewell(request: Mapping[str, Any]) -> Mapping[str, object]:
+        return await ending.outcome(patient=request.get("patient") is not False)
 
     async def hand_over(_: Mapping[str, Any]) -> Mapping[str, object]:
         ending.hand_over()

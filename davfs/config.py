@@ -25,6 +25,7 @@ from davfs.options import HOW_TO_GIVE_CREDENTIALS, Surroundings, read_options
 if TYPE_CHECKING:  # at run time imported where used: `davfs --help` must not load the file system
     from davfs.fs.settings import Settings
 
+LockPolicy = Literal["auto", "always", "never"]
 AuthScheme = Literal["auto", "basic", "digest", "ntlm", "negotiate", "bearer", "none"]
 _OPEN_SCHEMES = frozenset({"basic", "digest", "bearer"})  # who listens can read, replay or guess the secret
 
@@ -52,6 +53,7 @@ class Config:
     attr_timeout_max_s: float
     write_back_s: float
     close_sync: bool
+    lock: LockPolicy
     uid: int
     gid: int
     umask: int
@@ -61,6 +63,7 @@ class Config:
     nonempty: bool
     timeout_s: float
     drain_timeout_s: float
+    offline_ok: bool
     connections: int
     log_level: str
     log_file: str | None
@@ -83,6 +86,7 @@ class Config:
             attr_timeout_max_s=self.attr_timeout_max_s,
             write_back_s=self.write_back_s,
             close_sync=self.close_sync,
+            lock=self.lock,
             uid=self.uid,
             gid=self.gid,
             file_mode=0o666 & ~self.umask,

@@ -7,6 +7,7 @@
     ├── BadName               a name this share cannot hold (EINVAL, ENAMETOOLONG)
     ├── LinkError             the server was not reached, or did not answer in time
     │   ├── Unreachable       DNS, refused, TLS: nothing was sent
+    │   │   └── LinkDown      known to be so: not even tried
     │   ├── Disconnected      broke midway: the outcome is unknown
     │   └── TimedOut          no answer within the deadline
     ├── ProtocolError         an answer that is not what the RFCs allow, or not WebDAV
@@ -104,6 +105,19 @@ class Unreachable(LinkError):
     """No connection: unknown host, refused, TLS failure. The request did not reach the server."""
 
     errno = errno.EHOSTUNREACH
+
+
+class LinkDown(Unreachable):
+    """The server has not answered lately, so this was not even tried; `code` is the errno of the outage.
+
+    Logged once, when the outage begins: programs may ask thousands of times during it.
+    """
+
+    log_level = logging.DEBUG
+
+    def __init__(self, text: str = "", *, code: int = errno.EHOSTUNREACH) -> None:
+        super().__init__(text)
+        self.errno = code
 
 
 class Disconnected(LinkError):

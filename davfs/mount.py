@@ -22,8 +22,7 @@ from davfs.credentials import Login, from_file
 from davfs.dav.auth import Authenticator, Credentials, Token, TokenSource, build_auth
 from davfs.dav.client import Client
 from davfs.dav.lanes import Lanes, LaneSettings, Proxies, tls_context
-from davfs.dav.resource import Resource
-from davfs.errors import DavfsError
+from davfs.errors import DavfsError, LinkError, TimedOut
 from davfs.exitcodes import Exit
 from davfs.fs.filesystem import Filesystem
 from davfs.fs.index import CacheUnusable, Index
@@ -35,6 +34,7 @@ log = logging.getLogger("davfs.mount")
 METADATA_CONNECTIONS: Final = 8  # beyond those of the transfers, so that a listing never queues behind data
 ANSWER_S: Final = 20.0
 HAND_OVER_S: Final = 15.0
+OFFLINE_START_S: Final = 5.0  # with offline=ok: how long the mount waits for the server before it goes on
 
 
 async def serve(config: Config, login: Login | None, *, ready: Callable[[], None]) -> int:
@@ -49,7 +49,7 @@ async def serve(config: Config, login: Login | None, *, ready: Callable[[], None
             client = Client(_lanes(config, auth), config.url, timeout_s=config.timeout_s)
             try:
                 filesystem = Filesystem(client, store, config.settings())
-                filesystem.learn_root(await _connected(client, config.url))
+                await _connect(config, client, filesystem)
                 answers = handlers(config, filesystem, client, auth)
                 return await _serve_share(config, filesystem, answers, ready)
             finally:
@@ -85,12 +85,22 @@ def _handed_over(cache_dir: str) -> Index:
             time.sleep(0.05)
 
 
-async def _connected(client: Client, url: str) -> Resource:
-    try:
-        return await client.connect()
-    except DavfsError as error:
-        error.args = (f"cannot mount {url}: {error}",)
-        raise
+async def _connect(config: Config, client: Client, filesystem: Filesystem) -> None:
+    """With offline=ok a server that cannot be reached is no obstacle: then it is looked for all the time."""
+    longest_s = min(config.timeout_s, OFFLINE_START_S) if config.offline_ok else float("inf")
+    error: LinkError = TimedOut(f"no answer within {longest_s:.0f} s")
+    with trio.move_on_after(longest_s):
+        try:
+            filesystem.learn_root(await client.connect())
+        except DavfsError as failure:
+            if not (config.offline_ok and isinstance(failure, LinkError)):
+                failure.args = (f"cannot mount {config.url}: {failure}",)
+                raise
+            error = failure
+        else:
+            return
+    log.warning("%s is mounted without its server (%s): what is kept here is served", config.url, error)
+    client.reach.link.unproven(str(error), error.errno, trio.current_time())
 
 
 def _credentials(login: Login | None) -> Credentials | None:
@@ -154,6 +164,7 @@ async def _serve_share(
         finally:
             fuse.unmount()
         left = await ending.send_the_rest()
+        await filesystem.release_locks()
         background.cancel_scope.cancel()
     return Exit.UNSENT if left else Exit.OK
 

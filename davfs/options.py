@@ -125,6 +125,10 @@ def _close(text: str, around: Surroundings) -> bool:
     return _choice("async", "sync")(text, around) == "sync"
 
 
+def _offline(text: str, around: Surroundings) -> bool:
+    return _choice("ok", "no")(text, around) == "ok"
+
+
 def _account(kind: str) -> Reader:
     def read(text: str, around: Surroundings) -> int:
         if (
@@ -281,6 +285,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "WHEN",
         "async: close returns at once; sync: when the server has the file",
     ),
+    Option(
+        "lock",
+        "lock",
+        _choice("auto", "always", "never"),
+        "auto",
+        "WHEN",
+        "auto: lock on the server what stays open for writing; always: at open, which fails while"
+        " somebody else holds the lock; never",
+    ),
     Option("uid", "uid", _account("user"), None, "USER", "the owner of all files", "who mounts"),
     Option("gid", "gid", _account("group"), None, "GROUP", "the group of all files", "of who mounts"),
     Option("umask", "umask", _octal, "022", "OCTAL", "the permissions that files and folders do not have"),
@@ -303,6 +316,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "60",
         "SECONDS",
         "at SIGTERM or Ctrl-C, send for no longer than this; systemd kills after TimeoutStopSec=90",
+    ),
+    Option(
+        "offline",
+        "offline_ok",
+        _offline,
+        "no",
+        "WHEN",
+        "ok: mount although the server is away, with what the cache holds; no: fail",
     ),
     Option("connections", "connections", _integer(1, 64), "16", "COUNT", "transfers at the same time"),
     Option(

@@ -45,6 +45,7 @@ class Ending:
         self._handed_over = False
         self._finished = trio.Event()
         self._left: list[str] = []
+        self._impatient = trio.Event()  # somebody waits for the end
         self.told = trio.Event()  # a signal came
         self.phase = "mounted"
 
@@ -58,6 +59,7 @@ class Ending:
                     log.info("got %s: finishing the uploads, for at most %g s", name, self._limit_s)
                     self._limit(self._limit_s)
                     self.told.set()
+                    self._impatient.set()
                 else:
                     log.warning("got %s again: stopping at once", name)
                     self._limit(0)
@@ -84,7 +86,7 @@ class Ending:
         self._limit(UNMOUNTED_LIMIT_S)
         if frozenset(self._filesystem.pending_paths()) - self._tried:
             self._sent_unmounted = True
-            await self._send_until_told()
+            await self._send_patiently()
         self._left = self._filesystem.pending_paths()
         if self._left and not self._handed_over:
             named = ", ".join(printable(path) for path in self._left[:NAMED_MAX])
@@ -99,17 +101,17 @@ class Ending:
         await self._say_goodbye()
         return len(self._left)
 
-    async def _send_until_told(self) -> None:
-        """Nobody waits, so what may pass is waited for; from a signal on somebody does."""
+    async def _send_patiently(self) -> None:
+        """Nobody waits, so what may pass is waited for; from a signal or --force on somebody does."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stop_at_signal, nursery.cancel_scope)
+            nursery.start_soon(self._stop_when_impatient, nursery.cancel_scope)
             await self._send(patient=True)
             nursery.cancel_scope.cancel()
-        if self.told.is_set():
+        if self._impatient.is_set():
             await self._send(patient=False)
 
-    async def _stop_at_signal(self, scope: trio.CancelScope) -> None:
-        await self.told.wait()
+    async def _stop_when_impatient(self, scope: trio.CancelScope) -> None:
+        await self._impatient.wait()
         scope.cancel()
 
     async def _send(self, *, patient: bool) -> None:
@@ -131,8 +133,10 @@ class Ending:
 
     # --- whoever waits for the end
 
-    async def outcome(self) -> Mapping[str, object]:
+    async def outcome(self, *, patient: bool) -> Mapping[str, object]:
         """Answered when the end is there: how many files are left, and where they are kept."""
+        if not patient:
+            self._impatient.set()
         self._asked += 1
         await self._finished.wait()
         return {"left": len(self._left), "files": self._left[:NAMED_MAX], "cache_dir": self._cache_dir}

@@ -142,7 +142,7 @@ def _unmount_served(
             )
         within_s = _FORCED_END_S if force else max(_DAEMON_ENDS_WITHIN_S, timeout_s or 0)
         with connect(mount) as last:
-            last.send("farewell")
+            last.send("farewell", patient=not force)
             if not unmounted:
                 _let_go(mount.target, force=force)
             farewell = _awaited(mount, last, within_s, watch)

@@ -47,6 +47,7 @@ from davfs.dav.multistatus import (
 )
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
+from davfs.dav.reach import Reach
 from davfs.dav.redirects import NotWebDav, is_in_share, redirected
 from davfs.dav.refusals import check_location, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
@@ -59,6 +60,7 @@ from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
 from davfs.dav.wire import Body, Incoming, Octets, Outgoing, deadline, translated
 from davfs.errors import (
     DavfsError,
+    LinkDown,
     NotFound,
     ParentMissing,
     PosixError,
@@ -83,6 +85,7 @@ _LONG_FACTOR: Final = 10
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
 _SERVER_WORK_BYTES_PER_S: Final = 2 * 1024 * 1024
+_BUFFERED_BYTES: Final = 8 * 1024 * 1024  # beyond what the kernel takes for a peer that is gone (tcp_wmem)
 _CONNECT_TIMEOUT_S: Final = 15.0
 _ASK_RESOURCE: Final = Octets(PROPFIND_RESOURCE)
 
@@ -107,6 +110,7 @@ class Client:
         self._down_bytes = 0
         self.capabilities = Capabilities()
         self.upload_limit = UploadLimit()
+        self.reach = Reach(clock)
 
     # --- what callers ask of the wire ---------------------------------------------------------------
 
@@ -121,7 +125,14 @@ class Client:
             raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         with suppress(ServerRefused):  # proxies filter OPTIONS; PROPFIND has answered, which is enough
             self.capabilities = await self._repeat(ONCE, "OPTIONS", self._options)
+        self.reach.proven()
         return root
+
+    async def probe(self, longest_s: float) -> None:
+        """Asks for the root although the link is down. What it says does not matter: the link has noticed."""
+        request = replace(self._root_request(), is_probe=True)
+        with suppress(DavfsError):
+            await self._repeat(ONCE, request.label, lambda: self._describe(request), longest_s=longest_s)
 
     async def stat(self, path: DavPath, *, is_collection: bool = False) -> Resource:
         """PROPFIND Depth 0. `is_collection` is a hint that saves Apache's redirect from 'a' to 'a/'."""
@@ -190,10 +201,11 @@ class Client:
         )
         wish = UploadWish(path, body.size_bytes, if_match, if_none_match, lock_token)
         request = replace(request, preflight=self._preflight(wish))
-        async with self._answer(request) as answer:
-            self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
-            await self._check_put(request, answer)
-            self.upload_limit = self.upload_limit.stored(body.size_bytes)
+        with self.reach.watched():
+            async with self._answer(request) as answer:
+                self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
+                await self._check_put(request, answer)
+                self.upload_limit = self.upload_limit.stored(body.size_bytes)
             return self._learn_put(answer, mtime_sent=mtime_s is not None)
 
     async def mkcol(self, path: DavPath) -> None:
@@ -313,8 +325,11 @@ class Client:
 
     # --- PROPFIND and OPTIONS -----------------------------------------------------------------------
 
+    def _root_request(self) -> _Request:
+        return self._propfind(ROOT, "0", PROPFIND_RESOURCE, is_collection=True)
+
     async def _describe_root(self) -> Resource:
-        request = self._propfind(ROOT, "0", PROPFIND_RESOURCE, is_collection=True)
+        request = replace(self._root_request(), is_probe=True)
         try:
             return (await self._describe(request)).resource
         except NotFound as error:
@@ -326,7 +341,7 @@ class Client:
             raise
 
     async def _options(self) -> Capabilities:
-        request = _Request("OPTIONS", ROOT, _PLAIN, is_collection=True)
+        request = _Request("OPTIONS", ROOT, _PLAIN, is_collection=True, is_probe=True)
         async with self._answer(request) as answer:
             if not 200 <= answer.status < 300:
                 raise self._refusal(request, answer)
@@ -393,7 +408,8 @@ class Client:
         opening = partial(self._open_get, request, wanted)
         incoming, answer = await self._repeat(PATIENT, request.label, opening)
         try:
-            yield Download(answer, incoming, wanted.expected, shown(path))
+            with self.reach.watched():
+                yield Download(answer, incoming, wanted.expected, shown(path))
         finally:
             await incoming.close()
 
@@ -441,7 +457,7 @@ class Client:
     async def _change(self, request: _Request, *, is_long: bool = False) -> None:
         """Sends it once. `is_long`: the server may have to work on a whole tree before it answers."""
         longest_s = self._long_s if is_long else self._timeout_s
-        with deadline(longest_s, request.label):
+        with self.reach.watched(), deadline(longest_s, request.label):
             async with self._answer(replace(request, read_timeout_s=longest_s)) as answer:
                 await self._check_change(request, answer)
 
@@ -502,9 +518,11 @@ class Client:
         while True:
             left_s = started + self._timeout_s - self._clock()
             try:
-                with deadline(longest_s or left_s, label):
+                with self.reach.watched(), self.reach.asking(), deadline(longest_s or left_s, label):
                     return await attempt()
             except DavfsError as error:
+                if failures == 0 and isinstance(error, LinkDown):
+                    raise  # known to be down; only who found that out tries again for a moment
                 failures += 1
                 left_s = started + self._timeout_s - self._clock()
                 dice = random.random()  # noqa: S311 - it spreads retries, it hides nothing
@@ -551,6 +569,8 @@ class Client:
         raise ProtocolError(f"{request.label}: more than {_MOST_REDIRECTS} redirects")
 
     async def _send_once(self, request: _Request, url: str) -> Incoming:
+        if not request.is_probe:
+            self.reach.check()
         sent: Sequence[str] = [request.method]
         try:
             address = httpx.URL(url)
@@ -561,6 +581,7 @@ class Client:
             raise UriTooLong(f"{request.label}: the address is too long", status=414) from None
         finally:
             self._requests.update(sent)
+        self.reach.answered()
         return Incoming(response, address, request.label, self._count_down)
 
     async def _exchange(self, request: _Request, url: httpx.URL) -> httpx.Response:
@@ -573,7 +594,9 @@ class Client:
         built = httpx.Request(request.method, url, headers=request.headers, extensions=extensions)
         if request.content is None:
             return await self._wire.handle_async_request(built)
-        built.stream = outgoing = Outgoing(request.content, self._count_up)
+        is_large = request.content.size_bytes > _BUFFERED_BYTES
+        count = self._count_up_large if is_large else self._count_up
+        built.stream = outgoing = Outgoing(request.content, count)
         try:
             return await self._wire.handle_async_request(built)
         finally:
@@ -601,8 +624,14 @@ class Client:
     def _count_up(self, size_bytes: int) -> None:
         self._up_bytes += size_bytes
 
+    def _count_up_large(self, size_bytes: int) -> None:
+        """Somebody takes these bytes: more of them than fit into the buffers of a dead connection."""
+        self._up_bytes += size_bytes
+        self.reach.progressed()
+
     def _count_down(self, size_bytes: int) -> None:
         self._down_bytes += size_bytes
+        self.reach.progressed()
 
 
 def _not_webdav_text(url: str, status: int) -> str:

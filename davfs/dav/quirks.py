@@ -148,9 +148,15 @@ class Capabilities:
     def move_condition_honoured(self) -> bool:
         """`If: <destination> (["etag"])` on MOVE (table 5, last column).
 
-        WsgiDAV and nginx ignore it; rclone refuses even the right tag, and beside a lock token takes any.
+        WsgiDAV and nginx ignore it; lighttpd refuses even the right tag, and so does rclone, which beside a
+        lock token takes any.
         """
-        return self._is_apache_dav or self._is_sabre or self._is_lighttpd_dav
+        return self._is_apache_dav or self._is_sabre
+
+    @property
+    def moves_onto_locked(self) -> bool:
+        """MOVE with the token of the destination's lock works; lighttpd 1.4.69 answers 412 to every form."""
+        return not self._is_lighttpd_dav
 
     @property
     def may_stage(self) -> bool:

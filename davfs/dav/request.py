@@ -33,6 +33,7 @@ class Request:
     is_collection: bool = False
     read_timeout_s: float | None = None
     preflight: Preflight | None = None
+    is_probe: bool = False  # sent although the link is down
 
     @property
     def label(self) -> str:

@@ -36,6 +36,10 @@ _PIECE_BYTES: Final = 128 * 1024  # one write time-out covers one piece, so a sl
 _INFLATE_BYTES: Final = 64 * 1024
 
 
+class NoLane(TimedOut):
+    """All connections are busy. That says nothing of the link."""
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """`error` and all that led to it, the members of groups included."""
     todo: list[BaseException | None] = [error]
@@ -81,8 +85,9 @@ def link_error(error: httpx.HTTPError, label: str) -> DavfsError:
     if isinstance(error, httpx.ConnectTimeout):
         return Unreachable(f"{label}: no connection in time")
     if isinstance(error, httpx.TimeoutException):
-        waited_for = "a free connection" if isinstance(error, httpx.PoolTimeout) else "the server"
-        return TimedOut(f"{label}: waited too long for {waited_for}")
+        if isinstance(error, httpx.PoolTimeout):
+            return NoLane(f"{label}: waited too long for a free connection")
+        return TimedOut(f"{label}: waited too long for the server")
     tls = _tls_text(error)
     if isinstance(error, httpx.ConnectError):
         return Unreachable(f"{label}: {tls or _connect_text(error)}")

@@ -45,6 +45,7 @@ class Store(Protocol):
     disk: CacheDisk
     stop_upload: Callable[[Content], None]
 
+    def admit(self) -> None: ...
     def open_file(self, content: Content) -> int: ...
     def status(self, content: Content) -> os.stat_result: ...
     def pwrite(self, content: Content, data: bytes | memoryview, offset: int) -> None: ...
@@ -200,6 +201,7 @@ class Content:
         end = offset + len(data)
         if end > FILE_SIZE_MAX:
             raise PosixError(errno.EFBIG)
+        self._store.admit()
         first = not self.life.dirty
         if first:
             self.mark_written()
@@ -224,6 +226,8 @@ class Content:
         """Cut or extend. `prepare_write` must have run, without an await since."""
         if size > FILE_SIZE_MAX:
             raise PosixError(errno.EFBIG)
+        if size > self.size_bytes:
+            self._store.admit()
         self.mark_written()
         try:
             os.ftruncate(self.fd, size)

@@ -5,8 +5,8 @@ WAL with synchronous=NORMAL: a commit survives `kill -9` of the daemon (the page
 
 A damaged file is kept as `index.db.damaged-DATE`, the newest three of them, and an empty index takes its
 place: what was not sent is found again by `salvage`. A file of a newer davfs is refused, and not touched. A
-small file, `reserve`, is given back when the disk is so full that nothing can be committed any more: what is
-on the way to the server can then be noted, and removing works. Measured: a commit needs 16 to 37 KB of log.
+file, `reserve`, is given back when the disk is so full that nothing can be committed any more: what is
+on the way to the server can then be noted, and removing works.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ log = logging.getLogger("davfs.index")
 
 NAME: Final = "index.db"
 DAMAGED_MAX: Final = 3
-RESERVE_BYTES: Final = 256 * 1024
+SMALL_DISK_BYTES: Final = 64 << 20
+# A commit needs 16 to 37 KB of log. The log grows to 4 MB (1,000 pages) before it is copied to the database,
+# which may grow by as much: all that must fit when nothing else does. On a small disk the log is kept short,
+# at the price of a flush for every eighth commit.
+RESERVE_BYTES: Final = 8 << 20
+SMALL_RESERVE_BYTES: Final = 256 << 10
+SMALL_LOG_PAGES: Final = 32
 # SQLITE_ERROR is a table or column that is not there: not our database, or not all of it.
 _DAMAGE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR}
 
@@ -47,6 +53,10 @@ class Database:
     def __init__(self, connection: sqlite3.Connection, folder: str | None = None) -> None:
         self._db = connection
         self._reserve = os.path.join(folder, "reserve") if folder is not None else None
+        self._small = folder is not None and _is_small(folder)
+        if self._small:
+            connection.execute(f"PRAGMA wal_autocheckpoint={SMALL_LOG_PAGES}")
+        self.reserve_spent = self._reserve is not None and not os.path.exists(self._reserve)
         self.failed = False  # SQLite found damage while running: the next start looks closely
 
     def run(self, query: str, arguments: tuple[object, ...] = ()) -> sqlite3.Cursor:
@@ -80,17 +90,14 @@ class Database:
 
     # --- the reserve
 
-    @property
-    def reserve_spent(self) -> bool:
-        return self._reserve is not None and not os.path.exists(self._reserve)
-
     def _found_room(self) -> bool:
-        with suppress(sqlite3.Error):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log may have grown to 4 MB
         if self._reserve is None:
             return False
         with suppress(FileNotFoundError):
             os.unlink(self._reserve)
+        self.reserve_spent = True
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return True
 
     def restore_reserve(self) -> bool:
@@ -98,16 +105,18 @@ class Database:
         if self._reserve is None or not self.reserve_spent:
             return True
         name = f"{self._reserve}.new"
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(fd, 0, RESERVE_BYTES)
+            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, SMALL_RESERVE_BYTES if self._small else RESERVE_BYTES)
+            finally:
+                os.close(fd)
             os.rename(name, self._reserve)
         except OSError:
             with suppress(OSError):
                 os.unlink(name)
             return False
-        finally:
-            os.close(fd)
+        self.reserve_spent = False
         return True
 
 
@@ -137,8 +146,7 @@ def open_database(folder: str, *, expected: bool, thorough: bool) -> tuple[Datab
     except (sqlite3.Error, OSError) as error:
         raise CacheUnusable(f"the cache index {path} cannot be used: {error}") from error
     database = Database(connection, folder)
-    with suppress(OSError):
-        database.restore_reserve()
+    database.restore_reserve()
     return database, damage
 
 
@@ -176,6 +184,11 @@ def _connected(path: str, *, expected: bool, thorough: bool) -> sqlite3.Connecti
         db.close()
         raise
     return db
+
+
+def _is_small(folder: str) -> bool:
+    disk = os.statvfs(folder)
+    return disk.f_blocks * disk.f_frsize < SMALL_DISK_BYTES
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -100,6 +100,12 @@ class Delivery:
 
     async def settle(self, pending: Pending) -> None:
         """Step by step until the server has the file. Raises what stands in the way."""
+        path = None if pending.node.unlinked else pending.node.path
+        await self._settle(pending)
+        if path is not None:
+            await self._guard.done(path)
+
+    async def _settle(self, pending: Pending) -> None:
         content = pending.content
         found: LookedUp | None = None
         trust_tags, puts = True, 0
@@ -142,6 +148,7 @@ class Delivery:
             pending.content.base = None  # whatever its tag says: it is not the version ours is based on
             return await self._look_up(pending.node), True
         except (PreconditionFailed, StaleVersion):
+            await self._guard.refused(pending.node.path)
             pending.node.foreign_s = trio.current_time()
             return await self._look_up(pending.node), True
         except (ParentMissing, NotFound) as error:

@@ -18,7 +18,14 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.dav.resource import DavPath, Validator
-from davfs.errors import DavfsError, Disconnected, ProtocolError, ServerRefused, as_davfs_error
+from davfs.errors import (
+    DavfsError,
+    Disconnected,
+    LinkDown,
+    ProtocolError,
+    ServerRefused,
+    as_davfs_error,
+)
 from davfs.fs.content import Content
 from davfs.fs.store import ContentStore
 
@@ -109,7 +116,7 @@ class Downloads:
                     failures, progressed_s = 0, trio.current_time()
                 waited_s = trio.current_time() - progressed_s
                 # A refusal was repeated by the client already, as often as it helps and Retry-After allows.
-                final = isinstance(error, ServerRefused) or not error.retry_helps
+                final = isinstance(error, ServerRefused | LinkDown) or not error.retry_helps
                 if final or failures >= ATTEMPTS_MAX or waited_s >= self._timeout_s:
                     raise
                 await trio.sleep(0.1 * 2**failures)

@@ -23,6 +23,7 @@ from davfs.fs.download import WHOLE_MAX, Downloads
 from davfs.fs.failures import Failures
 from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
+from davfs.fs.locks import Locks
 from davfs.fs.metadata import Entry
 from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
@@ -47,6 +48,8 @@ class Files:
         failures: Failures,
         allowance: Allowance,
         settings: Settings,
+        *,
+        locks: Locks,
     ) -> None:
         self._tree = tree
         self._store = store
@@ -55,6 +58,7 @@ class Files:
         self._handles = handles
         self._failures = failures
         self._allowance = allowance
+        self._locks = locks
         self._settings = settings
 
     # --- opening
@@ -67,7 +71,10 @@ class Files:
             raise PosixError(errno.EROFS)
         self._tree.nodes.pin(node)
         try:
-            content = await self._current_for(node, writing=writing)
+            emptied = writing and bool(flags & os.O_TRUNC)
+            if writing:
+                await self._lock(node)
+            content = await self._current_for(node, writing=writing, emptied=emptied)
         except DavfsError:
             self._tree.nodes.unpin(node)
             raise
@@ -109,9 +116,9 @@ class Files:
         head = size if size <= WHOLE_MAX else 1
         await self._downloads.ensure(file.content, lambda: file.node.server_path, 0, head)
 
-    async def _current_for(self, node: Node, *, writing: bool) -> Content:
+    async def _current_for(self, node: Node, *, writing: bool, emptied: bool) -> Content:
         """The version to open. Whoever will write is told first what became of the last change."""
-        content = await self._current(node)
+        content = await self._current(node, writing=writing, emptied=emptied)
         if writing:
             try:
                 self._failures.tell_at_open(content)
@@ -119,6 +126,21 @@ class Files:
                 self._tree.let_go(node, content)
                 raise
         return content
+
+    async def _lock(self, node: Node) -> None:
+        """Raises Locked when somebody else holds the file and the policy is `always`."""
+        if node.parent is None:
+            return
+        path, parent = node.path, node.parent
+        made = await self._locks.opened_for_writing(node, path)
+        content = node.content
+        if made is None or node.path != path:
+            return
+        if content is not None and content.dirty and content.base is None:
+            content.rebase(made)  # unsent: the empty file in its place is ours
+        else:  # somebody deleted it
+            await self._locks.abandoned(path)
+            self._tree.meta.expire(parent.ino, node.name)
 
     async def _empty(self, node: Node, content: Content) -> None:
         """O_TRUNC. A file that is empty already is not sent again; only its mtime moves."""
@@ -137,9 +159,16 @@ class Files:
             return await self.open(existing, flags), existing
         if parent.unlinked:
             raise PosixError(errno.ENOENT)
+        path = parent.path.child(name)
+        made = await self._locks.opened_for_writing(None, path)
+        rival = parent.children.get(name)
+        if rival is not None and rival.content is not None and rival.content.dirty:  # made meanwhile, here
+            if flags & os.O_EXCL:
+                raise PosixError(errno.EEXIST)
+            return await self.open(rival, flags), rival
         node = self._tree.nodes.child(parent, name, is_folder=False)
         self._tree.nodes.pin(node)
-        content = self._store.create(node.ino, node.path, size=0, base=None)
+        content = self._store.create(node.ino, node.path, size=0, base=made)
         self._store.acquire(content)
         node.content = content
         node.ctime_ns = time.time_ns()
@@ -150,10 +179,14 @@ class Files:
         node.kernel_content = content.id
         self._tree.touched(parent)
         self._uploads.schedule(node, content, self._settings.open_flush_s)
+        self._locks.belongs_to(path, node)
         return Opened(file.number, keep_cache=True), node
 
-    async def _current(self, node: Node) -> Content:
-        """The version to open, acquired: the unsent one, the cached one if it still holds, or a new one."""
+    async def _current(self, node: Node, *, writing: bool, emptied: bool) -> Content:
+        """The version to open, acquired: the unsent one, the cached one if it still holds, or a new one.
+
+        Whether it still holds is asked of the server: only while that is away, what was last known will do.
+        """
         content = self._live_content(node)
         if content is not None and (content.dirty or content.orphan):
             self._store.acquire(content)
@@ -161,10 +194,38 @@ class Files:
         if node.parent is None:
             raise PosixError(errno.ESTALE)
         entry = await self._tree.entry(node.parent, node.name)
+        refusal = self._tree.refusal()
+        if refusal is not None and not emptied and not self._is_here(node, entry, whole=writing):
+            raise refusal
         content = self._chosen(node, entry)
-        if entry.resource is not None and entry.resource.size_bytes is None and not content.dirty:
+        if (
+            refusal is None
+            and entry.resource is not None
+            and entry.resource.size_bytes is None
+            and not content.dirty
+        ):
             await self._learn_size(node, content)
         return content
+
+    def _is_here(self, node: Node, entry: Entry, *, whole: bool) -> bool:
+        """Whether this version can be opened without the server. To change a file, all of it must be here:
+        else an edit could end as a conflict copy with holes.
+        """
+        resource = entry.resource
+        if resource is None or resource.is_collection or resource.size_bytes == 0:
+            return True  # `_chosen` says what is to be said
+        content = self._live_content(node) or self._store.cached(node.ino)
+        if content is None:
+            return False
+        self._store.acquire(content)
+        try:
+            if content.dirty:
+                return True
+            return _holds(content, resource) and (
+                content.complete or (not whole and len(content.present) > 0)
+            )
+        finally:
+            self._store.release(content)
 
     async def _learn_size(self, node: Node, content: Content) -> None:
         """A server that does not say how long a file is: only fetching it tells."""
@@ -357,7 +418,7 @@ class Files:
             self._still_current(file)
             await self.truncate(file.node, file.content, size)
             return
-        content = await self._current(node)
+        content = await self._current(node, writing=True, emptied=size == 0)
         try:
             await self.truncate(node, content, size)
             if content.dirty and not self._handles.has_writer(content):

@@ -32,6 +32,7 @@ from davfs.fs.leftovers import Leftovers
 from davfs.fs.locks import Locks
 from davfs.fs.namespace import Namespace
 from davfs.fs.pending import Pendings
+from davfs.fs.probe import Probe
 from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
 from davfs.fs.states import State
@@ -43,6 +44,8 @@ __all__ = ["ROOT_INO", "Attributes", "Changes", "Filesystem", "Invalidation", "O
 
 XATTR_PREFIX: Final = "user.davfs."
 TOLD_WITHIN_S: Final = 1.0
+XATTR_LOCK: Final = "user.davfs.lock"
+SETTLE_LOCKS_S: Final = 5.0
 CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
 
 
@@ -79,7 +82,8 @@ class Filesystem:
         )
         self._leftovers = Leftovers(content.index)
         conflicts = Conflicts(self._tree, self._downloads, self._handles)
-        guard = Guard(client, Locks())
+        self._locks = locks = Locks(client, content.index, self._handles, settings.lock)
+        guard = Guard(client, locks)
         self._uploads = Uploads(self._tree, self._downloads, conflicts, guard, self._leftovers, settings)
         self._failures = Failures(content.index)
         self._uploads.failed = self._failures.noted
@@ -93,6 +97,7 @@ class Filesystem:
             self._failures,
             self._allowance,
             settings,
+            locks=locks,
         )
         self._namespace = Namespace(
             self._tree,
@@ -105,6 +110,7 @@ class Filesystem:
             conflicts=conflicts,
             leftovers=self._leftovers,
         )
+        self._probe = Probe(client, self._tree, self._uploads, timeout_s=settings.timeout_s)
         self._started = now_s()
         self._send_changes, self.invalidations = trio.open_memory_channel[Invalidation](CHANGES_MAX)
         self._tree.changed = self._report_change
@@ -117,11 +123,26 @@ class Filesystem:
         """The background work, until cancelled. Reports how many unsent files the last run left."""
         async with trio.open_nursery() as nursery:
             self._downloads.start(nursery)
+            self._tree.questions.start(nursery)
+            await nursery.start(self._probe.run)
+            nursery.start_soon(self._tree.listings.run, self._tree.meta)
             left = self._uploads.recover()
-            nursery.start_soon(self._uploads.run, nursery)
+            self._locks.recover(item.node.path for item in self._uploads.pending())
+            nursery.start_soon(self._locks.run, nursery)
+            nursery.start_soon(self._send, nursery)
             nursery.start_soon(self._leftovers.clean, self._client)
             nursery.start_soon(self._allowance.run)
             task_status.started(left)
+
+    async def _send(self, nursery: trio.Nursery) -> None:
+        """The uploads, as soon as it is known which locks of the last run still hold."""
+        with trio.move_on_after(SETTLE_LOCKS_S):
+            await self._locks.settle()
+        await self._uploads.run(nursery)
+
+    async def release_locks(self) -> None:
+        """At the end: what is on the server is unlocked."""
+        await self._locks.leave()
 
     def learn_root(self, resource: Resource) -> None:
         """What connecting has shown of the root: not asked again."""
@@ -148,14 +169,10 @@ class Filesystem:
     # --- names and attributes
 
     async def lookup(self, parent: int, name: str) -> Attributes:
-        node = await self._named(parent, name)
+        node = await self._tree.find(self._tree.nodes.get(parent), checked_name(name), soon=True)
         if node is None:
             raise PosixError(errno.ENOENT)
         return self._referenced(node)
-
-    async def _named(self, parent: int, name: str) -> Node | None:
-        folder = self._tree.nodes.get(parent)
-        return await self._tree.find(folder, checked_name(name))
 
     def _referenced(self, node: Node) -> Attributes:
         node.lookups += 1
@@ -278,6 +295,8 @@ class Filesystem:
 
     async def release(self, handle: int) -> None:
         node = self._files.release(handle)
+        if not node.unlinked:
+            await self._locks.finished(node.path)
         if node.unlinked and not node.pins:
             await self._namespace.forget_set_aside(node)
 
@@ -297,7 +316,10 @@ class Filesystem:
     async def getxattr(self, ino: int, name: str) -> bytes:
         if not name.startswith(XATTR_PREFIX):
             raise PosixError(errno.ENODATA)  # `ls -l` asks for two others of every file
-        value = self._xattrs(await self._attributed(ino)).get(name)
+        node = await self._attributed(ino)
+        if name == XATTR_LOCK and not node.unlinked:
+            await self._locks.look(node.path)
+        value = self._xattrs(node).get(name)
         if value is None:
             raise PosixError(errno.ENODATA)
         return value
@@ -319,6 +341,9 @@ class Filesystem:
         values["user.davfs.state"] = self.unsent.state(node)
         if content is not None and content.dirty and content.error:
             values["user.davfs.error"] = content.error
+        holder = self._locks.holder(node.path)
+        if holder is not None:
+            values[XATTR_LOCK] = holder
         entry = self._tree.meta.stale_entry(node.parent.ino, node.name) if node.parent is not None else None
         if entry is not None and entry.resource is not None and entry.resource.etag is not None:
             values["user.davfs.etag"] = entry.resource.etag.header()
@@ -326,6 +351,7 @@ class Filesystem:
 
     async def sync(self, timeout_s: float | None = None, *, patient: bool = True) -> int:
         """Send everything now; returns how many files are left. Not patient: one attempt each."""
+        self._probe.hurry()
         return await self._uploads.drain(timeout_s, patient=patient)
 
     def pending_paths(self) -> list[str]:
@@ -336,12 +362,14 @@ class Filesystem:
         """What is going on, as JSON-able values."""
         pending = self.unsent.rows()
         return {
+            "link": self._probe.status(),
             "pending": pending,
             "failed": sum(1 for each in pending if each["state"] in {State.FAILED, State.REFUSED}),
             "conflicts": list(self._uploads.conflicts),
             "recovered": list(self._store.recovered),
             "sent_files": self._uploads.sent_files,
             "open_files": len(self._handles),
+            "locks": self._locks.status(),
             "known_entries": self._tree.meta.entries_count(),
             "inodes": len(self._tree.nodes),
             "cache_bytes": self._store.bytes_on_disk,

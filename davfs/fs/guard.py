@@ -72,12 +72,12 @@ def needs_look(server: Capabilities, over: Known, *, size: int) -> bool:
 class Guard:
     def __init__(self, client: Client, locks: Locks) -> None:
         self._client = client
-        self._locks = locks
+        self.locks = locks
 
     async def put_new(self, path: DavPath, body: Body, *, mtime_s: int) -> PutResult:
         """Raises PreconditionFailed when the name is taken, where the server can tell."""
         return await self._client.put(
-            path, body, if_none_match=True, mtime_s=mtime_s, lock_token=self._locks.token_for(path)
+            path, body, if_none_match=True, mtime_s=mtime_s, lock_token=self.locks.token_for(path)
         )
 
     async def put_over(
@@ -86,9 +86,9 @@ class Guard:
         """Raises PreconditionFailed when the server's version is not `over`, Locked when it is locked."""
         tag = _condition(self._client.capabilities, over.version) if trust_tags else None
         if trust_tags and not needs_look(self._client.capabilities, over, size=body.size_bytes):
-            token = self._locks.token_for(path)
+            token = self.locks.token_for(path)
             return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s, lock_token=token)
-        async with self._locks.around(path) as token:
+        async with self.locks.around(path) as token:
             await self._check(path, over)
             return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s, lock_token=token)
 
@@ -98,22 +98,48 @@ class Guard:
         """MOVE onto a name that is free (`over` None), or that still holds `over`."""
         if over is None or over is EMPTY_FOLDER:
             overwrite = over is not None
-            await self._client.move(source, destination, is_collection=is_collection, overwrite=overwrite)
+            token = self.locks.token_for(destination)
+            await self._client.move(
+                source,
+                destination,
+                is_collection=is_collection,
+                overwrite=overwrite,
+                dest_lock_token=token,
+            )
             return
         tag = over.version.etag
         server = self._client.capabilities
         sure = over.digest is None and not over.contended
         proved = tag is not None and sure and (not tag.weak or server.weak_tag_in_if)
         if proved and server.move_condition_honoured:
+            token = self.locks.token_for(destination)
             await self._client.move(
-                source, destination, is_collection=is_collection, overwrite=True, dest_if_match=tag
+                source,
+                destination,
+                is_collection=is_collection,
+                overwrite=True,
+                dest_lock_token=token,
+                dest_if_match=tag,
             )
             return
-        async with self._locks.around(destination) as token:
+        if not server.moves_onto_locked:
+            await self.locks.give_up(destination)
+            await self._check(destination, over)
+            await self._client.move(source, destination, is_collection=is_collection, overwrite=True)
+            return
+        async with self.locks.around(destination) as token:
             await self._check(destination, over)
             await self._client.move(
                 source, destination, is_collection=is_collection, overwrite=True, dest_lock_token=token
             )
+
+    async def refused(self, path: DavPath) -> None:
+        """After 412: it may be the token of a lock that is lost, which then is dropped."""
+        await self.locks.check(path)
+
+    async def done(self, path: DavPath) -> None:
+        """Nothing more is to be sent there for now: a lock may go."""
+        await self.locks.finished(path)
 
     async def _check(self, path: DavPath, over: Known) -> None:
         try:

@@ -1,23 +1,567 @@
-"""LOCK: not used yet; where it will be taken is known."""
+"""Locks held on the server: when one is taken, who refreshes it, and when it is given back.
+
+Owns the tokens, in memory and in a table of the index, and the one task that refreshes them, which waits
+for no transfer. The policy is the option `lock`: `auto` locks what stays open for writing for some seconds
+and is on the server, so that others see it; `always` locks at open, for a new name too, and the open fails
+with EBUSY while somebody else holds it; `never` sends no LOCK at all. A lock is kept until the file is closed
+and sent.
+
+A lock is never what keeps other people's work safe, conditions are (servers lose locks, drop them under MOVE
+and COPY, and let go of them early): so a lock that cannot be had or is lost is noted, and the work goes on.
+
+Invariants: a row is in the index before its LOCK is sent, and goes after UNLOCK was answered: whatever
+happens between is found again by the next run, by token, or by our id in the owner's text. Only an empty file
+that our own LOCK made is ever removed here, under that lock, when nothing was sent to it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import getpass
+import logging
+import random
+import secrets
+import socket
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 import trio
 
-from davfs.dav.locks import LockToken
-from davfs.dav.resource import DavPath
+from davfs.dav.client import Client
+from davfs.dav.hrefs import shown
+from davfs.dav.locks import NEVER_S, ActiveLock, GrantedLock, LockToken
+from davfs.dav.resource import DavPath, Validator
+from davfs.errors import DavfsError, Disconnected, LinkError, Locked, NotFound, TimedOut
+from davfs.fs.content import path_bytes, path_from_bytes
+from davfs.fs.handles import Handles
+from davfs.fs.index import Index
+from davfs.fs.inodes import Node
+
+log = logging.getLogger("davfs.locks")
+
+Policy = Literal["auto", "always", "never"]
+
+LOCK_AFTER_S: Final = 5.0  # auto: open for writing for so long
+LOCK_TIMEOUT_S: Final = 600.0  # asked for; after a crash of the machine the name is free again by then
+RETRY_S: Final = 10.0  # a refresh or an UNLOCK that found no server
+LEAVE_S: Final = 5.0  # how long the end of a mount waits for its UNLOCKs
+AROUND_S: Final = 5.0  # how long an upload waits for somebody else's short lock
+AROUND_RETRY_S: Final = 0.1
+OWNER_MARK: Final = "(davfs "
+UNKNOWN_HOLDER: Final = "somebody else (the server does not say who)"
+
+_SCHEMA: Final = (
+    "CREATE TABLE IF NOT EXISTS locks (path BLOB PRIMARY KEY, token TEXT, made INTEGER NOT NULL DEFAULT 0)",
+    "CREATE TABLE IF NOT EXISTS lock_owner (id TEXT NOT NULL)",
+)
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """One lock of ours. `due_s` is when something must be done about it."""
+
+    path: DavPath
+    token: LockToken
+    due_s: float
+    node: Node | None = None  # the open file it is for; None: of an earlier run, or around one request
+    users: int = 0  # `around` blocks that run now
+    made: Validator | None = None  # the empty file that the LOCK made
+    ending: bool = False  # to be given back
+    found: bool = False  # a row of an earlier run, not proved yet
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """One LOCK at a time for each path."""
+
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    waiting: int = 0
 
 
 class Locks:
-    def token_for(self, _path: DavPath) -> LockToken | None:
-        """Of a lock that we hold."""
-        return None
+    def __init__(self, client: Client, index: Index, handles: Handles, policy: Policy) -> None:
+        self._client = client
+        self._index = index
+        self._handles = handles
+        self._policy = policy
+        self._held: dict[DavPath, _Held] = {}
+        self._unanswered: dict[DavPath, float] = {}  # rows without a token: is there a lock? When to ask
+        self._watched: dict[Node, float] = {}  # open for writing, to be looked at then
+        self._holders: dict[DavPath, str] = {}  # of foreign locks that stood in the way
+        self._turns: dict[DavPath, _Turn] = {}
+        self._wake = trio.Event()
+        for statement in _SCHEMA:
+            index.run(statement)
+        self._id = self._own_id()
+        self.owner = f"{_user()}@{socket.gethostname()} {OWNER_MARK}{self._id})"
+
+    def _own_id(self) -> str:
+        row = self._index.run("SELECT id FROM lock_owner").fetchone()
+        if row is not None:
+            return str(row[0])
+        new = secrets.token_hex(8)
+        self._index.run("INSERT INTO lock_owner VALUES (?)", (new,))
+        return new
+
+    @property
+    def _usable(self) -> bool:
+        return self._policy != "never" and self._client.capabilities.locks_usable
+
+    # --- what open files ask
+
+    async def opened_for_writing(self, node: Node | None, path: DavPath) -> Validator | None:
+        """Before a file is opened for writing, or created (`node` None: see `belongs_to`).
+
+        Returns the version of the empty file that the LOCK had to make, for what is created now to be based
+        on. Raises Locked with the holder's name when the policy is `always`.
+        """
+        if not self._usable:
+            return None
+        if self._policy == "auto":
+            if node is not None:
+                self.belongs_to(path, node)
+            return None
+        try:
+            return (await self._take(path, node)).made
+        except Locked:
+            raise
+        except DavfsError as error:  # no server, no such folder, not allowed: conditions protect the upload
+            log.info("%s is opened without a lock: %s", shown(path), error)
+            if node is not None:
+                self._watch(node, LOCK_AFTER_S)
+            return None
+
+    def belongs_to(self, path: DavPath, node: Node) -> None:
+        """The node of a file that was created under a lock, or without one."""
+        held = self._held.get(path)
+        if held is not None:
+            held.node, held.ending = node, False
+        elif self._usable:
+            self._watch(node, LOCK_AFTER_S)
+
+    def _watch(self, node: Node, delay_s: float) -> None:
+        self._watched[node] = trio.current_time() + delay_s
+        self._wake.set()
+
+    async def finished(self, path: DavPath) -> None:
+        """Closed, or sent: the lock goes unless the file is still open for writing or unsent."""
+        held = self._held.get(path)
+        if held is not None and not held.users and not self._is_needed(held.node):
+            await self._release(held)
+
+    async def abandoned(self, path: DavPath) -> None:
+        """What was to be written under this lock will never be: the empty file it made goes too."""
+        held = self._held.get(path)
+        if held is not None:
+            await self._remove_made(held)
+            await self._release(held)
+
+    async def give_up(self, path: DavPath) -> None:
+        """Before DELETE or MOVE of `path`: locks at and below it go.
+
+        They never move along; rclone moves no locked file, and keeps the lock of a deleted one.
+        """
+        for held in [one for one in self._held.values() if one.path.is_within(path)]:
+            await self._release(held)
+
+    def moved(self, node: Node) -> None:
+        """A file has another name now: if it is open for writing it is locked there, as the policy says."""
+        for one in (node, *node.below()):
+            if self._usable and self._is_open(one):
+                self._watch(one, LOCK_AFTER_S if self._policy == "auto" else 0)
+
+    def _is_open(self, node: Node | None) -> bool:
+        content = node.content if node is not None and not node.unlinked else None
+        return content is not None and self._handles.has_writer(content)
+
+    def _is_needed(self, node: Node | None) -> bool:
+        if node is None or node.unlinked:
+            return False
+        return self._is_open(node) or (node.content is not None and node.content.dirty)
+
+    # --- what requests ask
+
+    def token_for(self, path: DavPath) -> LockToken | None:
+        """What goes out with PUT, DELETE, and as the destination's with MOVE and COPY."""
+        held = self._held.get(path)
+        return held.token if held is not None else None
 
     @asynccontextmanager
-    async def around(self, _path: DavPath) -> AsyncIterator[None]:
-        """For a look and the change that follows it."""
-        await trio.lowlevel.checkpoint()
-        yield None
+    async def around(self, path: DavPath) -> AsyncIterator[LockToken | None]:
+        """A lock for a look and the change that follows it; None where there is none to be had.
+
+        Raises Locked when somebody else holds it, LinkError.
+        """
+        held = await self._taken_around(path)
+        if held is None:
+            yield None
+            return
+        held.users += 1
+        try:
+            yield held.token
+        finally:
+            held.users -= 1
+            if not held.users and not self._is_needed(held.node) and self._held.get(path) is held:
+                with trio.CancelScope(shield=True), trio.move_on_after(LEAVE_S):
+                    await self._release(held)
+
+    async def _taken_around(self, path: DavPath) -> _Held | None:
+        if not self._usable:
+            return self._held.get(path)
+        before = self._held.get(path)
+        try:
+            held = await self._take_patiently(path)
+        except (Locked, LinkError):
+            raise
+        except DavfsError as error:
+            log.info("no lock on %s: %s", shown(path), error)
+            return None
+        if before is None and held.made is not None:  # it is gone: what follows must see that
+            await self.abandoned(path)
+            return None
+        return held
+
+    async def _take_patiently(self, path: DavPath) -> _Held:
+        """Another davfs, or who may be one, holds a lock like this for the moment of one upload."""
+        deadline_s, wait_s = trio.current_time() + AROUND_S, AROUND_RETRY_S
+        while True:
+            try:
+                return await self._take(path, None)
+            except Locked:
+                holder = self._holders.get(path, "")
+                brief = holder == UNKNOWN_HOLDER or OWNER_MARK in holder
+                if not brief or trio.current_time() + wait_s > deadline_s:
+                    raise
+            await trio.sleep(wait_s * (0.5 + random.random()))  # noqa: S311 - two that wait must not meet again
+            wait_s *= 2
+
+    async def check(self, path: DavPath) -> bool:
+        """After 412 or 423 under a token: whether the lock is still ours. A lost one is dropped."""
+        held = self._held.get(path)
+        if held is not None:
+            await self._refresh(held)
+        return path in self._held
+
+    # --- taking
+
+    async def _take(self, path: DavPath, node: Node | None) -> _Held:
+        """LOCK now, unless it is held. Raises Locked with the holder in its text."""
+        async with self._turn(path):
+            held = self._held.get(path)
+            if held is not None:
+                held.node, held.ending = node or held.node, False
+                return held
+            self._index.run("INSERT OR REPLACE INTO locks (path) VALUES (?)", (path_bytes(path),))
+            try:
+                lock = await self._locked(path)
+            except (Disconnected, TimedOut):
+                self._unanswered[path] = trio.current_time() + RETRY_S  # the row stays: there may be a lock
+                self._wake.set()
+                raise
+            except DavfsError:
+                self._forget(path)
+                raise
+            return await self._keep(path, lock, node)
+
+    async def _locked(self, path: DavPath) -> GrantedLock:
+        try:
+            return await self._client.lock(path, self.owner, LOCK_TIMEOUT_S)
+        except Locked as error:
+            locks = await self._client.active_locks(path)
+            mine = self._mine(locks)
+            if mine is not None:
+                return mine
+            self._holders[path] = locks[0].owner or UNKNOWN_HOLDER if locks else UNKNOWN_HOLDER
+            text = f"{shown(path)} is locked by {self._holders[path]}"
+            raise Locked(text, status=error.status) from None
+        except Disconnected as error:
+            mine = self._mine(await self._client.active_locks(path))
+            if mine is None:
+                raise error from None
+            return mine
+
+    def _mine(self, locks: Iterable[ActiveLock]) -> GrantedLock | None:
+        """A lock that we took and do not know of: its answer was lost. Nobody else has our id."""
+        for lock in locks:
+            if lock.token is not None and self._id in lock.owner:
+                return GrantedLock(lock.token, lock.timeout_s)
+        return None
+
+    async def _keep(self, path: DavPath, lock: GrantedLock, node: Node | None) -> _Held:
+        held = _Held(path, lock.token, _due_s(lock), node)
+        self._save(held, made=lock.created)
+        self._held[path] = held
+        self._holders.pop(path, None)
+        self._wake.set()
+        if lock.created:
+            await self._note_made(held)
+        return held
+
+    async def _note_made(self, held: _Held) -> None:
+        try:
+            found = await self._client.stat(held.path)
+        except DavfsError as error:
+            log.info("%s was made by LOCK, and cannot be looked at: %s", shown(held.path), error)
+            return
+        held.made = found.validator if found.size_bytes == 0 else None
+
+    @asynccontextmanager
+    async def _turn(self, path: DavPath) -> AsyncIterator[None]:
+        turn = self._turns.setdefault(path, _Turn())
+        turn.waiting += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.waiting -= 1
+            if not turn.waiting:
+                self._turns.pop(path, None)
+
+    # --- giving back
+
+    async def _release(self, held: _Held) -> None:
+        """UNLOCK. Without an answer it is tried again; until then the token stays known."""
+        held.ending = True
+        async with self._turn(held.path):
+            if not held.ending or self._held.get(held.path) is not held:
+                return  # wanted again, or gone
+            try:
+                await self._client.unlock(held.path, held.token)
+            except DavfsError as error:
+                if error.retry_helps:
+                    held.due_s = trio.current_time() + RETRY_S
+                    self._wake.set()
+                    return
+                log.info("UNLOCK of %s: %s", shown(held.path), error)
+            self._drop(held)
+
+    async def _remove_made(self, held: _Held) -> None:
+        """The empty file that our LOCK made, if it still is that: nobody else can write under our lock."""
+        made, held.made = held.made, None
+        if made is None:
+            return
+        try:
+            found = await self._client.stat(held.path)
+            if found.size_bytes == 0 and made.same_version(found.validator):
+                await self._client.delete(held.path, is_collection=False, lock_token=held.token)
+        except NotFound:
+            return
+        except DavfsError as error:
+            log.info("%s: the empty file that LOCK made stays: %s", shown(held.path), error)
+
+    def _drop(self, held: _Held) -> None:
+        if self._held.get(held.path) is held:
+            del self._held[held.path]
+            self._forget(held.path)
+
+    def _forget(self, path: DavPath) -> None:
+        self._index.run("DELETE FROM locks WHERE path=?", (path_bytes(path),))
+
+    def _save(self, held: _Held, *, made: bool) -> None:
+        self._index.run(
+            "INSERT OR REPLACE INTO locks (path, token, made) VALUES (?,?,?)",
+            (path_bytes(held.path), held.token.text, int(made)),
+        )
+
+    async def leave(self) -> None:
+        """The end of the mount: what is sent is unlocked. The locks of unsent files wait for the next run."""
+        with trio.move_on_after(LEAVE_S):
+            async with trio.open_nursery() as nursery:
+                for held in list(self._held.values()):
+                    content = held.node.content if held.node is not None else None
+                    if content is None or not content.dirty:
+                        nursery.start_soon(self._release, held)
+
+    # --- the task
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Refreshes, looks after open files, repeats what found no server. Never ends by itself."""
+        while True:
+            self._wake = trio.Event()
+            with trio.move_on_at(self._next_due_s()):
+                await self._wake.wait()
+            self._start_what_is_due(nursery, trio.current_time())
+
+    def _next_due_s(self) -> float:
+        locks = (held.due_s for held in self._held.values())
+        return min([*locks, *self._watched.values(), *self._unanswered.values()], default=NEVER_S)
+
+    def _start_what_is_due(self, nursery: trio.Nursery, now_s: float) -> None:
+        """Each on its own: one that waits for the server must not let the others run out."""
+        for held in [one for one in self._held.values() if one.due_s <= now_s]:
+            held.due_s = NEVER_S  # until it is done
+            nursery.start_soon(self._attend, held)
+        for node in [one for one, due_s in self._watched.items() if due_s <= now_s]:
+            del self._watched[node]
+            nursery.start_soon(self._lock_if_open, node)
+        for path in [one for one, due_s in self._unanswered.items() if due_s <= now_s]:
+            del self._unanswered[path]
+            nursery.start_soon(self._look_for_unanswered, path)
+
+    async def _attend(self, held: _Held) -> None:
+        if held.ending and not held.users:
+            await self._release(held)
+        else:
+            await self._refresh(held)
+
+    async def _refresh(self, held: _Held) -> None:
+        try:
+            lock = await self._client.refresh_lock(held.path, held.token, LOCK_TIMEOUT_S)
+        except DavfsError as error:
+            if error.retry_helps:
+                held.due_s = trio.current_time() + RETRY_S
+                self._wake.set()
+            else:
+                self._lost(held, str(error))
+            return
+        if self._held.get(held.path) is not held:
+            return
+        held.due_s = _due_s(lock)
+        held.found = False
+        self._wake.set()
+        if lock.token == held.token:
+            return
+        # nginx takes the refresh of a lock that is gone for a new one, and makes the file if that is gone too
+        held.token = lock.token
+        self._save(held, made=lock.created)
+        if lock.created:
+            await self._remove_new(held)
+
+    async def _remove_new(self, held: _Held) -> None:
+        """A refresh made an empty file: somebody had deleted ours."""
+        await self._note_made(held)
+        await self._remove_made(held)
+        await self._release(held)
+        self._lost(held, "the file is gone")
+
+    def _lost(self, held: _Held, why: str) -> None:
+        if self._held.get(held.path) is not held:
+            return
+        self._drop(held)
+        level = logging.INFO if held.found or held.ending else logging.WARNING
+        log.log(level, "the lock on %s is lost: %s", shown(held.path), why)
+        if self._is_open(held.node) and held.node is not None:
+            self._watch(held.node, LOCK_AFTER_S)
+
+    async def _lock_if_open(self, node: Node) -> None:
+        """A file that is still open for writing. What the server never saw is not locked yet."""
+        content = node.content
+        if not self._usable or not self._is_open(node) or content is None:
+            return
+        path = node.path
+        if content.base is None and path not in self._held:
+            self._watch(node, LOCK_AFTER_S)
+            return
+        try:
+            held = await self._take(path, node)
+        except LinkError:
+            self._watch(node, RETRY_S)
+        except DavfsError as error:
+            log.info("%s stays open without a lock: %s", shown(path), error)
+        else:
+            if held.made is not None:  # it was deleted meanwhile
+                await self.abandoned(path)
+            elif node.unlinked or node.path != path or not self._is_needed(node):
+                await self.finished(path)
+
+    async def _look_for_unanswered(self, path: DavPath) -> None:
+        """A LOCK without an answer, of now or of an earlier run: ours is known by the id in its owner."""
+        async with self._turn(path):
+            if path in self._held:
+                return
+            try:
+                mine = self._mine(await self._client.active_locks(path))
+            except DavfsError as error:
+                if error.retry_helps:
+                    self._unanswered[path] = trio.current_time() + RETRY_S
+                    return
+                mine = None
+            if mine is None:  # none, or a server that does not say: it ends by itself
+                self._forget(path)
+                return
+            held = await self._keep(path, mine, None)
+        await self._release(held)
+
+    # --- start
+
+    def recover(self, unsent: Iterable[DavPath]) -> int:
+        """Takes up the locks of the last run: those of unsent files are ours again, the others go.
+
+        Returns how many there are; `settle` waits until the server has said what it thinks of them.
+        """
+        wanted = set(unsent)
+        for raw, token, _ in self._index.run("SELECT path, token, made FROM locks").fetchall():
+            path = path_from_bytes(raw)
+            known = LockToken.parse(token)
+            if known is None:
+                self._unanswered[path] = trio.current_time()
+            else:
+                self._held[path] = _Held(path, known, NEVER_S, ending=path not in wanted, found=True)
+        return len(self._held)
+
+    async def settle(self) -> None:
+        """Adopts or gives back what `recover` found. What finds no server is tried again by `run`."""
+        async with trio.open_nursery() as nursery:
+            for held in [one for one in self._held.values() if one.found]:
+                nursery.start_soon(self._settle, held)
+
+    async def _settle(self, held: _Held) -> None:
+        if held.ending and self._was_made_and_never_written(held.path):
+            token = held.token
+            await self._refresh(held)  # is it ours still? Only then is the file
+            if self._held.get(held.path) is held and not held.found and held.token == token:
+                await self._note_made(held)
+                await self._remove_made(held)
+        await self._attend(held)
+
+    def _was_made_and_never_written(self, path: DavPath) -> bool:
+        """Killed between LOCK and the journal: the cache knows nothing of a file there."""
+        raw = path_bytes(path)
+        row = self._index.run("SELECT made FROM locks WHERE path=?", (raw,)).fetchone()
+        known = self._index.run("SELECT 1 FROM contents WHERE path=?", (raw,)).fetchone()
+        return row is not None and bool(row[0]) and known is None
+
+    # --- what is told
+
+    def holder(self, path: DavPath) -> str | None:
+        """Who holds the lock, as far as it was noticed: ours, or the one that stood in the way."""
+        return self.owner if path in self._held else self._holders.get(path)
+
+    async def look(self, path: DavPath) -> str | None:
+        """Who holds the lock now, asked of the server; what is known where it does not say."""
+        if path in self._held or not self._client.capabilities.locks:
+            return self.holder(path)
+        try:
+            locks = await self._client.active_locks(path)
+        except DavfsError:
+            return self.holder(path)
+        if locks:
+            self._holders[path] = locks[0].owner or UNKNOWN_HOLDER
+        elif self._holders.get(path) != UNKNOWN_HOLDER:  # rclone shows no lock to anybody
+            self._holders.pop(path, None)
+        return self.holder(path)
+
+    def status(self) -> list[dict[str, object]]:
+        """The locks that are held, as JSON-able values."""
+        now_s = trio.current_time()
+        return [
+            {"path": str(path), "refresh_s": _rounded(held.due_s - now_s)}
+            for path, held in self._held.items()
+        ]
+
+
+def _rounded(seconds: float) -> int | None:
+    return None if seconds == NEVER_S else round(seconds)
+
+
+def _due_s(lock: GrantedLock) -> float:
+    """Half of what was granted: nginx grants 60 s whatever is asked (servers.md 28)."""
+    return trio.current_time() + lock.timeout_s / 2
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for this user
+        return "somebody"

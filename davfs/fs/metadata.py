@@ -5,7 +5,9 @@ seen, each with its age, and whether the whole folder was listed. A fresh listin
 itself. Entries live between `attr_timeout_min_s` and `attr_timeout_max_s`, as NFS's do: a tenth of the
 time since the resource last changed. Bounded by the number of entries, least recently used folder first.
 
-Own changes are learned, not dropped, so a program's next question costs no request.
+Own changes are learned, not dropped, so a program's next question costs no request. What an earlier run knew
+comes through `recall`. It is never fresh: it is asked again, and served only while the server is away.
+`changed` and `forgotten` name the folders that differ from what is kept on disk.
 Synchronous, no I/O; the clocks come as arguments: `now_s` monotonic, `wall_s` since the epoch.
 """
 
@@ -22,6 +24,7 @@ from davfs.fs.index import LocalAttributes
 
 COST_FACTOR: Final = 3
 ENTRIES_MAX: Final = 400_000  # about 400 bytes each
+NEVER: Final = float("-inf")  # the age of what must be asked before it is believed
 
 
 @dataclass(slots=True)
@@ -52,6 +55,11 @@ class Folder:
     cost_s: float = 0.0  # how long the listing took
     misses: int = 0  # single look-ups since the last listing
     misses_since_s: float = 0.0
+    recalled: bool = False  # there is nothing more of it on disk
+
+    @property
+    def was_listed(self) -> bool:
+        return self.listed_s is not None
 
 
 class Metadata:
@@ -64,11 +72,15 @@ class Metadata:
         max_s: float,
         wall_s: Callable[[], float],
         hidden: Callable[[str], bool] = lambda _name: False,
+        recall: Callable[[int], Folder | None] = lambda _ino: None,
     ) -> None:
         self._min_s = min(min_s, max_s)
         self._max_s = max_s
         self._wall_s = wall_s
         self._hidden = hidden
+        self._recall = recall
+        self.changed: set[int] = set()
+        self.forgotten: set[int] = set()
         self._folders: LRUCache[int, Folder] = LRUCache(ENTRIES_MAX, getsizeof=lambda f: len(f.entries) + 1)
 
     # --- asking
@@ -91,6 +103,42 @@ class Metadata:
         """What was last known, however old."""
         folder = self._folders.get(folder_ino)
         return None if folder is None else folder.entries.get(name)
+
+    def last_known(self, folder_ino: int, name: str) -> Entry | None:
+        """The same; absent only by a look-up, or by a listing that named everything."""
+        folder = self._folders.get(folder_ino)
+        if folder is None:
+            return None
+        entry = folder.entries.get(name)
+        if entry is None and folder.listed_s is not None and folder.complete and not self._hidden(name):
+            return Entry(None, folder.listed_s)
+        return entry
+
+    def was_listed(self, folder_ino: int) -> bool:
+        folder = self._folders.get(folder_ino)
+        return folder is not None and folder.was_listed
+
+    def known_folder(self, folder_ino: int) -> Folder | None:
+        return self._folders.get(folder_ino)
+
+    def recall(self, folder_ino: int) -> None:
+        """Fill up, once, what is known of one that this run has not listed with what an earlier run knew.
+
+        100,000 members take 0.4 to 1 s, so only for who has nobody else to ask.
+        """
+        folder = self._folders.get(folder_ino)
+        if folder_ino in self.forgotten or (folder is not None and (folder.recalled or folder.was_listed)):
+            return
+        found = self._recall(folder_ino)
+        if found is None:
+            if folder is not None:
+                folder.recalled = True
+            return
+        if folder is not None:
+            found.entries.update(folder.entries)
+            found.changed_s = folder.changed_s
+        found.recalled = True
+        self._store(folder_ino, found)
 
     def remaining_s(self, folder_ino: int, name: str, now_s: float) -> float:
         """How long the answer may still be believed (for the kernel's own time-outs)."""
@@ -161,10 +209,12 @@ class Metadata:
         changed = False
         for name, entry in before.entries.items():
             newer = entry.ours and entry.learned_s >= asked_s
-            if newer or (name not in members and entry.resource is not None and self._hidden(name)):
+            seen = entry.resource is not None and entry.learned_s > NEVER
+            if newer or (name not in members and seen and self._hidden(name)):
                 folder.entries[name] = entry
             elif name not in members and entry.resource is not None:
                 changed = True
+        self.changed.add(folder_ino)
         if before.listed_s is not None and (changed or len(before.entries) != len(folder.entries)):
             folder.changed_s = asked_s
         self._store(folder_ino, folder)
@@ -179,12 +229,15 @@ class Metadata:
             entry.inherit(before)
         folder.entries[name] = entry
         self._store(folder_ino, folder)
+        if entry.resource is not None or before is not None:
+            self.changed.add(folder_ino)
         if entry.ours:
             folder.changed_s = entry.learned_s
 
     def learn_new_folder(self, ino: int, now_s: float) -> None:
         """A folder we just made is empty: no listing needed."""
         self._store(ino, Folder(listed_s=now_s, changed_s=now_s))
+        self.changed.add(ino)
 
     def keep(self, folder_ino: int, name: str, kept: LocalAttributes) -> None:
         entry = self.stale_entry(folder_ino, name)
@@ -199,20 +252,23 @@ class Metadata:
         if name is None:
             folder.listed_s = None
             for entry in folder.entries.values():
-                entry.learned_s = float("-inf")
+                entry.learned_s = NEVER
         elif name in folder.entries:
-            folder.entries[name].learned_s = float("-inf")
+            folder.entries[name].learned_s = NEVER
         else:
             folder.listed_s = None
 
     def forget_folder(self, folder_ino: int) -> None:
         self._folders.pop(folder_ino, None)
+        self.changed.add(folder_ino)
+        self.forgotten.add(folder_ino)
 
     def entries_count(self) -> int:
         return int(self._folders.currsize)
 
     def _store(self, ino: int, folder: Folder) -> None:
         self._folders.pop(ino, None)
+        self.forgotten.discard(ino)
         if len(folder.entries) + 1 <= self._folders.maxsize:
             self._folders[ino] = folder
         else:  # larger than the whole cache: kept alone

@@ -131,6 +131,7 @@ class Namespace:
 
     async def _free_name(self, node: Node) -> None:
         """Nothing of this file is on the server any more; open handles can go on."""
+        await self._guard.locks.give_up(node.path)
         set_aside = await self._preserve(node, by_copy=False)
         content = node.content
         if content is not None and content.dirty:
@@ -165,6 +166,7 @@ class Namespace:
 
     async def _delete(self, node: Node) -> None:
         path = node.path
+        await self._guard.locks.give_up(path)
         try:
             await self._delete_seen(node, path)
         except NotFound:
@@ -224,12 +226,16 @@ class Namespace:
         rename = self._rename_folder if node.is_folder else self._rename_file
         with self._tree.nodes.held(node, target), self._uploads.paused(node, target):
             try:
+                await self._guard.locks.give_up(node.path)
+                await self._guard.locks.give_up(new_parent.path.child(new_name))
                 await rename(node, new_parent, new_name, target)
             except PreconditionFailed:
                 self._tree.meta.expire(new_parent.ino, new_name)
                 raise PosixError(errno.EEXIST, f"{new_name!r}: somebody else made it meanwhile") from None
             finally:
+                self._guard.locks.moved(node)
                 if target is not None and not target.unlinked:
+                    self._guard.locks.moved(target)
                     self._uploads.resume(target)
         self._paths_changed(node)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 GIB: Final = 1 << 30
 
@@ -26,3 +26,4 @@ class Settings:
     connections: int = 16
     timeout_s: float = 30.0
     read_only: bool = False
+    lock: Literal["auto", "always", "never"] = "auto"

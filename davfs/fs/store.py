@@ -19,7 +19,7 @@ from typing import Final
 
 from davfs.dav.hrefs import shown
 from davfs.dav.resource import DavPath, Validator
-from davfs.errors import PosixError
+from davfs.errors import CacheFull, PosixError
 from davfs.fs.content import FILE_SIZE_MAX, Content, path_bytes, path_from_bytes
 from davfs.fs.disk import CacheDisk, Descriptors, disk_error
 from davfs.fs.growth import Growth, growth
@@ -30,6 +30,7 @@ from davfs.fs.salvage import Salvage
 
 log = logging.getLogger("davfs.content")
 
+ROOM_TRIES: Final = 4
 DROP_MIN: Final = 1 << 20  # less is not worth fetching again
 
 
@@ -59,6 +60,8 @@ class ContentStore:
         """A new version. With a base, nothing is present yet; without, it is an empty new file."""
         if size > FILE_SIZE_MAX:
             raise PosixError(errno.EFBIG, f"{shown(path)}: the server says it has {size} bytes")
+        if base is None:
+            self.admit()
         raw = path_bytes(path)
         content_id = self.index.new_content(ino, raw, size, base)
         present = b"" if base is not None and size else None
@@ -133,6 +136,9 @@ class ContentStore:
     def release(self, content: Content) -> None:
         """The last user of a clean version closes its file; of an unlinked one, removes it."""
         content.users -= 1
+        if content.dirty:
+            self._measure(content)
+            self.evict()
         if content.users > 0:
             return
         if content.orphan:
@@ -164,9 +170,6 @@ class ContentStore:
     def save(self, content: Content) -> None:
         if content.orphan:
             return
-        on_disk = content.disk_bytes
-        with suppress(FileNotFoundError):
-            on_disk = self.status(content).st_blocks * 512
         content.revision += 1
         recorded = content.recorded
         try:
@@ -180,9 +183,14 @@ class ContentStore:
         if not content.life.dirty:
             self._forget_record(content)
             content.own = RangeSet()
-        self.bytes_on_disk += on_disk - content.disk_bytes
-        content.disk_bytes = on_disk
+        self._measure(content)
         self.count_growth(content)
+
+    def _measure(self, content: Content) -> None:
+        with suppress(FileNotFoundError):
+            on_disk = self.status(content).st_blocks * 512
+            self.bytes_on_disk += on_disk - content.disk_bytes
+            content.disk_bytes = on_disk
 
     def count_growth(self, content: Content) -> None:
         """How much larger the server's files become by what is unsent."""
@@ -236,6 +244,18 @@ class ContentStore:
             self.index.note_closed()
 
     # --- disk
+
+    def admit(self) -> None:
+        """Before a change is accepted: what the index has put by must be there, or be got back.
+
+        Else the acknowledgement of what is being sent could not be noted. Raises CacheFull.
+        """
+        for _ in range(ROOM_TRIES):
+            if not self.index.reserve_spent or self.index.restore_reserve():
+                return
+            if not self._make_room():
+                break
+        raise CacheFull(errno.ENOSPC, "cache disk: full of what is not on the server yet")
 
     def pwrite(self, content: Content, data: bytes | memoryview, offset: int) -> None:
         """All of it, or PosixError(ENOSPC, EDQUOT, EIO) after everything that can go has gone."""

@@ -16,18 +16,20 @@ import stat
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
 from davfs.dav.client import Client
 from davfs.dav.resource import NAME_MAX_BYTES, ETag, Resource, Validator
-from davfs.errors import LinkError, NotFound, PosixError, Unauthorized
+from davfs.errors import LinkDown, LinkError, NotFound, PosixError, Unauthorized
 from davfs.fs.attributes import Attributes
 from davfs.fs.content import Content
 from davfs.fs.index import LocalAttributes
 from davfs.fs.inodes import InodeTable, Node
-from davfs.fs.metadata import Entry, Metadata
+from davfs.fs.listings import Listings
+from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
+from davfs.fs.questions import Ask, Key, Questions
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
 
@@ -35,7 +37,10 @@ _NS: Final = 1_000_000_000
 OWN_CHANGE_S: Final = 2  # servers tell whole seconds, and a change shows when it is done
 HIDDEN_PREFIX: Final = ".davfs-"  # our own temporary names on the server
 
-T = TypeVar("T")
+PATIENCE_S: Final = 3.0  # how long a program waits for names and attributes while old ones are known,
+PATIENCE_SHARE: Final = 0.5  # but no longer than this part of the time-out
+OUTAGE_VALID_S: Final = 1.0  # how long the kernel may believe old ones while the server is away
+_ROOT_ITSELF: Final[Key] = (0, None)  # the key of the question about the root's own attributes
 
 
 class Tree:
@@ -47,31 +52,38 @@ class Tree:
         self.settings = settings
         self.wall_s = wall_s
         self.nodes = InodeTable(store.index.numbers)
+        self.listings = Listings(store.index, wall_s=wall_s)
         self.meta = Metadata(
             min_s=settings.attr_timeout_min_s,
             max_s=settings.attr_timeout_max_s,
             wall_s=wall_s,
             hidden=self.may_be_hidden,
+            recall=self._recall,
         )
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
         self.kernel_knows: Callable[[Node], Awaitable[None]] = _nobody_to_tell  # told, and told it was heard
         self._root: Entry | None = None
-        self._in_flight: dict[tuple[int, str | None], trio.Event] = {}
+        self.questions = Questions()
+        self.patience_s = min(PATIENCE_S, PATIENCE_SHARE * settings.timeout_s)
 
     def may_be_hidden(self, name: str) -> bool:
         """Whether a listing may leave out this name although it exists (nginx: names with a dot)."""
         return self.client.capabilities.hides_dot_names and name.startswith(".")
 
+    def refusal(self) -> LinkDown | None:
+        """While the server is known to be away: what a question would end with."""
+        return self.client.reach.link.refusal()
+
     # --- names
 
-    async def find(self, parent: Node, name: str) -> Node | None:
-        """The node of this name, or None when there is nothing there."""
+    async def find(self, parent: Node, name: str, *, soon: bool = False) -> Node | None:
+        """The node of this name, or None when there is nothing there. `soon`: see `entry`."""
         if not parent.is_folder:
             raise PosixError(errno.ENOTDIR)
         local = self._local_child(parent, name)
         if local is not None:
             return local
-        entry = await self.entry(parent, name)
+        entry = await self.entry(parent, name, soon=soon)
         local = self._local_child(parent, name)
         if local is not None:
             return local
@@ -111,25 +123,70 @@ class Tree:
         elif content is not None:
             self.store.discard(content)
 
-    async def entry(self, parent: Node, name: str) -> Entry:
-        """What the server holds under this name; `resource` None for nothing."""
+    async def entry(self, parent: Node, name: str, *, soon: bool = False) -> Entry:
+        """What the server holds under this name; `resource` None for nothing.
+
+        While the server is away: what was last known. With `soon` that is also better than waiting for a slow
+        server, unless it is that there is nothing.
+        """
         while True:
             known = self.meta.entry(parent.ino, name, trio.current_time())
             if known is not None:
                 return known
-            listing = self.meta.wants_listing(parent.ino, trio.current_time()) and not self.may_be_hidden(
-                name
-            )
-            # A listing that broke off is no answer about a name that it lacks.
-            listing = listing and self.meta.folder(parent.ino).complete
-            fetch = self._fetch_listing if listing else self._fetch_entry
-            key = (parent.ino, None if listing else name)
-            if await self._once(key, functools.partial(fetch, parent, name)):
-                known = self.meta.stale_entry(parent.ino, name)
-                if known is not None:
-                    return known
-                if self.meta.folder(parent.ino).complete:
-                    return Entry(None, trio.current_time())
+            refusal = self.refusal()
+            if refusal is not None:
+                return self._last_known(parent, name, refusal)
+            try:
+                asked = await self._ask_for(parent, name, patiently=not soon)
+            except LinkError as error:
+                return (self._seen(parent, name) if soon else None) or self._last_known(parent, name, error)
+            if asked is None:
+                seen = self._seen(parent, name)
+                if seen is not None:
+                    return seen
+                soon = False
+            known = self._just_learned(parent, name) if asked else None
+            if known is not None:
+                return known
+
+    def _seen(self, parent: Node, name: str) -> Entry | None:
+        """What was there, however long ago."""
+        self.meta.recall(parent.ino)
+        last = self.meta.last_known(parent.ino, name)
+        return last if last is not None and last.resource is not None else None
+
+    def _last_known(self, parent: Node, name: str, error: LinkError) -> Entry:
+        """While the server is known to be away; else, or if nothing is known, `error` is the answer."""
+        if self.refusal() is None:
+            raise error
+        self.meta.recall(parent.ino)
+        last = self.meta.last_known(parent.ino, name)
+        if last is None:
+            raise error
+        return last
+
+    def _just_learned(self, parent: Node, name: str) -> Entry | None:
+        known = self.meta.stale_entry(parent.ino, name)
+        if known is None and self.meta.folder(parent.ino).complete:
+            return Entry(None, trio.current_time())
+        return known
+
+    async def _ask_for(self, parent: Node, name: str, *, patiently: bool) -> bool | None:
+        """One look-up, as Depth 0 or as a listing; see `Questions` for what it returns."""
+        listing = self.meta.wants_listing(parent.ino, trio.current_time()) and not self.may_be_hidden(name)
+        # A listing that broke off is no answer about a name that it lacks.
+        listing = listing and self.meta.folder(parent.ino).complete
+        fetch = self._fetch_listing if listing else self._fetch_entry
+        key = (parent.ino, None if listing else name)
+        return await self._ask(key, functools.partial(fetch, parent, name), patiently=patiently)
+
+    async def _ask(self, key: Key, ask: Ask, *, patiently: bool) -> bool | None:
+        if patiently:
+            return await self.questions.answered(key, ask)
+        answer = await self.questions.answered_within(self.patience_s, key, ask)
+        if answer is None:
+            self.client.reach.doubt()
+        return answer
 
     async def refreshed(self, node: Node) -> Entry:
         """The server's word on this node, asked now."""
@@ -141,13 +198,34 @@ class Tree:
         return self.meta.stale_entry(parent.ino, name) or Entry(None, trio.current_time())
 
     async def list_names(self, node: Node, *, now: bool = False) -> list[str]:
-        """The members of a folder, unsent ones included; with `now`, asked of the server now."""
-        asked = False
+        """The members of a folder, unsent ones included; with `now`, asked of the server now.
+
+        Otherwise what was last known is better than waiting for a slow server, or than none at all.
+        """
+        asked, soon = False, not now
         while not (asked if now else self.meta.listing_is_fresh(node.ino, trio.current_time())):
-            asked = await self._once((node.ino, None), lambda: self._fetch_listing(node, ""))
+            if soon and self.refusal() is not None and self._was_listed(node):
+                break
+            try:
+                answer = await self._ask_for_listing(node, patiently=not soon)
+            except LinkError:
+                if now or not self._was_listed(node):
+                    raise
+                break
+            if answer is None and self._was_listed(node):
+                break
+            asked, soon = bool(answer), soon and answer is not None
             if asked:
                 break
         return self.known_names(node)
+
+    def _was_listed(self, node: Node) -> bool:
+        self.meta.recall(node.ino)
+        return self.meta.was_listed(node.ino)
+
+    async def _ask_for_listing(self, node: Node, *, patiently: bool) -> bool | None:
+        ask = functools.partial(self._fetch_listing, node, "")
+        return await self._ask((node.ino, None), ask, patiently=patiently)
 
     def known_names(self, node: Node) -> list[str]:
         names = [name for name in self.meta.names(node.ino) if not name.startswith(HIDDEN_PREFIX)]
@@ -164,20 +242,6 @@ class Tree:
             return local
         entry = self.meta.stale_entry(parent.ino, name)
         return None if entry is None else self.adopt(parent, name, entry)
-
-    async def _once(self, key: tuple[int, str | None], ask: Callable[[], Awaitable[None]]) -> bool:
-        """Ask, unless the same question is on its way: then wait for it and return False."""
-        running = self._in_flight.get(key)
-        if running is not None:
-            await running.wait()
-            return False
-        self._in_flight[key] = done = trio.Event()
-        try:
-            await ask()
-        finally:
-            del self._in_flight[key]
-            done.set()
-        return True
 
     async def _fetch_listing(self, node: Node, _name: str) -> None:
         asked_s = trio.current_time()
@@ -248,7 +312,7 @@ class Tree:
                 await self._refresh_root()
             return self.known_attributes(node)
         if not is_unsent(node):
-            entry = await self.entry(node.parent, node.name)
+            entry = await self.entry(node.parent, node.name, soon=True)
             self._still_there(node, entry)
         return self.known_attributes(node)
 
@@ -263,14 +327,24 @@ class Tree:
         known = self._root
         if known is not None and trio.current_time() - known.learned_s < self.settings.attr_timeout_max_s:
             return
-        asked_s = trio.current_time()
+        if self.refusal() is not None:
+            self._root = known or self._recalled_root()
+            return
         try:
-            resource = await self.client.stat(self.nodes.root.path)
+            await self._ask(_ROOT_ITSELF, self._fetch_root, patiently=known is None)
         except (LinkError, Unauthorized):  # the way to what is not sent yet leads through the root
             if known is None:
                 raise
-            return
-        self.learn_root(resource, asked_s)
+
+    def _recalled_root(self) -> Entry:
+        self.meta.recall(self.nodes.root.ino)
+        folder = self.meta.known_folder(self.nodes.root.ino)
+        resource = Resource(is_collection=True, mtime_s=folder.mtime_s if folder is not None else None)
+        return Entry(resource, NEVER, self.store.index.locals_of(self.nodes.root.ino))
+
+    async def _fetch_root(self) -> None:
+        asked_s = trio.current_time()
+        self.learn_root(await self.client.stat(self.nodes.root.path), asked_s)
 
     def learn_root(self, resource: Resource, asked_s: float) -> None:
         before = self._root
@@ -307,7 +381,8 @@ class Tree:
             return self.settings.attr_timeout_min_s
         if is_unsent(node):
             return self.settings.attr_timeout_max_s
-        return self.meta.remaining_s(node.parent.ino, node.name, trio.current_time())
+        left_s = self.meta.remaining_s(node.parent.ino, node.name, trio.current_time())
+        return left_s if self.refusal() is None else max(left_s, OUTAGE_VALID_S)
 
     def _permissions(self, node: Node, entry: Entry | None) -> int:
         if node.mode is not None:
@@ -358,6 +433,17 @@ class Tree:
         )
 
     # --- what only we know
+
+    def _recall(self, ino: int) -> Folder | None:
+        """What an earlier run knew of a folder."""
+        node = self.nodes.find(ino)
+        if node is None or node.unlinked:
+            return None
+        folder = self.listings.load(ino, node.path)
+        if folder is not None and (kept := self.store.index.locals_below(ino)):
+            for name, entry in folder.entries.items():
+                entry.kept = kept.get(self.nodes.number_of(node, name))
+        return folder
 
     def remember_last(self, node: Node) -> None:
         """Before a node leaves the tree: what fstat will go on saying."""

@@ -178,13 +178,17 @@ class Uploads:
         Patient: as long as there is time, waits for what may pass (a server that is away).
         """
         with trio.move_on_after(timeout_s if timeout_s is not None else float("inf")):
+            begun_before = {id(pending) for pending in self._queue.all() if pending.running is not None}
             for pending in self._queue.all():
                 pending.failed = None  # of the attempt before, also where the next one runs already
-                if pending.running is None:
-                    self._queue.push(pending, trio.current_time())
+                self.retry(pending)
             for pending in self._queue.all():
                 while self._queue.holds(pending):
-                    if pending.failed is not None and not (patient and pending.failed.retry_helps):
+                    if pending.failed is not None and id(pending) in begun_before:
+                        begun_before.discard(id(pending))  # it began before this was asked: once more
+                        pending.failed = None
+                        self.retry(pending)
+                    elif pending.failed is not None and not (patient and pending.failed.retry_helps):
                         break
                     await pending.attempted.wait()
         return len(self._queue)

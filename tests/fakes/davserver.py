@@ -25,7 +25,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Literal, NamedTuple, TypeAlias, cast
 from urllib.parse import quote, unquote_to_bytes, urlsplit
@@ -149,12 +149,14 @@ Parts: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """An exclusive write lock on one resource (and what is below it, when `deep`)."""
+    """An exclusive write lock on one resource (and what is below it, when `deep`), until `ends_s`."""
 
     token: str
     parts: Parts
     deep: bool
     owner: str
+    timeout_s: float
+    ends_s: float  # of trio's clock
 
 
 class Answer(Exception):
@@ -203,6 +205,9 @@ class FakeDav(httpx.AsyncBaseTransport):
         self.now_s = now_s
         self.account = account
         self.capacity_bytes = capacity_bytes
+        self.most_lock_s = 3600.0  # what LOCK grants at most
+        self.tells_owners = True
+        self.headers: list[tuple[str, str, str]] = []  # method, If, Timeout: of requests that had one
         self.log: list[Logged] = []
         self.changes: list[Change] = []
         self.faults: list[Fault] = []
@@ -315,14 +320,37 @@ class FakeDav(httpx.AsyncBaseTransport):
         )
 
     @property
-    def locks(self) -> tuple[Lock, ...]:
-        return tuple(self._locks)
+    def locks(self) -> list[Lock]:
+        """Those that have not ended."""
+        self._locks = [lock for lock in self._locks if lock.ends_s > trio.current_time()]
+        return list(self._locks)
+
+    def lock(self, path: str, owner: str) -> None:
+        """The other client locks a file for good."""
+        token = f"opaquelocktoken:{next(self._serials):08x}"
+        self._locks.append(
+            Lock(
+                token,
+                _decoded(path, plain=True),
+                deep=False,
+                owner=owner,
+                timeout_s=3600,
+                ends_s=float("inf"),
+            )
+        )
+
+    def forget_locks(self) -> None:
+        """As a server does that keeps them in memory, when it is started again."""
+        self._locks.clear()
 
     # The wire.
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         raw_path = request.url.raw_path.decode("ascii")
         shown = "/" + "/".join(_decoded(raw_path)[len(self._root) :])
+        if "if" in request.headers or "timeout" in request.headers:
+            conditions = (request.headers.get("if", ""), request.headers.get("timeout", ""))
+            self.headers.append((request.method, *conditions))
         fault = self._fault_for(request.method, shown)
         if fault is not None and fault.delay_s:
             await trio.sleep(fault.delay_s)
@@ -485,7 +513,7 @@ class FakeDav(httpx.AsyncBaseTransport):
         """423 when a lock of another covers `parts`; the token in If opens it."""
         submitted = asked.headers.get("if", "")
         self._check_if(asked, parts)
-        for lock in self._locks:
+        for lock in self.locks:
             below = lock.deep and parts[: len(lock.parts)] == lock.parts
             if (parts == lock.parts or below) and lock.token not in submitted:
                 raise Answer(423)
@@ -503,7 +531,7 @@ class FakeDav(httpx.AsyncBaseTransport):
         if claim.startswith("<"):
             return any(
                 lock.token == claim.strip("<>") and parts[: len(lock.parts)] == lock.parts
-                for lock in self._locks
+                for lock in self.locks
             )
         node = self._find(parts)
         tag = self._etag(node) if node is not None else None
@@ -569,6 +597,9 @@ class FakeDav(httpx.AsyncBaseTransport):
         response = etree.SubElement(answer, f"{_DAV}response")
         etree.SubElement(response, f"{_DAV}href").text = self._href(parts, node)
         known = self._properties(node)
+        if wanted is not None:
+            held = [lock for lock in self.locks if lock.parts == parts]
+            known[f"{_DAV}lockdiscovery"] = lambda: _active_locks(held, owners=self.tells_owners)
         missing = [name for name in wanted or [] if name not in known]
         for status, names in (("200 OK", wanted or list(known)), ("404 Not Found", missing)):
             shown = [name for name in names if (name in known) == status.startswith("200")]
@@ -755,19 +786,29 @@ class FakeDav(httpx.AsyncBaseTransport):
             self._store(asked.parts, b"")
         owner = "".join(_parse(asked.body).itertext()).strip()
         token = f"opaquelocktoken:{next(self._serials):08x}"
-        lock = Lock(token, asked.parts, asked.headers.get("depth") != "0", owner)
+        timeout_s = self._granted_s(asked)
+        ends_s = trio.current_time() + timeout_s
+        lock = Lock(token, asked.parts, asked.headers.get("depth") != "0", owner, timeout_s, ends_s)
         self._locks.append(lock)
         raise Answer(201 if created else 200, _lockdiscovery(lock), {"Lock-Token": f"<{token}>"})
 
     def _refresh(self, asked: _Asked) -> None:
-        for lock in self._locks:
+        for lock in self.locks:
             if lock.parts == asked.parts and lock.token in asked.headers.get("if", ""):
-                raise Answer(200, _lockdiscovery(lock))
+                timeout_s = self._granted_s(asked)
+                self._locks.remove(lock)
+                longer = replace(lock, timeout_s=timeout_s, ends_s=trio.current_time() + timeout_s)
+                self._locks.append(longer)
+                raise Answer(200, _lockdiscovery(longer))
         raise Answer(412)
+
+    def _granted_s(self, asked: _Asked) -> float:
+        wanted = re.fullmatch(r"Second-(\d+)", asked.headers.get("timeout", ""))
+        return min(self.most_lock_s, float(wanted[1]) if wanted else self.most_lock_s)
 
     def _unlock(self, asked: _Asked) -> None:
         token = asked.headers.get("lock-token", "").strip("<> ")
-        held = [lock for lock in self._locks if lock.token == token]
+        held = [lock for lock in self.locks if lock.token == token]
         if not held:
             raise Answer(409)
         self._locks.remove(held[0])
@@ -888,15 +929,27 @@ def _error(condition: str) -> etree._Element:
 
 def _lockdiscovery(lock: Lock) -> bytes:
     prop = etree.Element(f"{_DAV}prop", nsmap={"D": "DAV:"})
-    discovery = etree.SubElement(prop, f"{_DAV}lockdiscovery")
+    prop.append(_active_locks([lock]))
+    return _xml(prop)
+
+
+def _active_locks(locks: list[Lock], *, owners: bool = True) -> etree._Element:
+    discovery = etree.Element(f"{_DAV}lockdiscovery", nsmap={"D": "DAV:"})
+    for lock in locks:
+        _add_active(discovery, lock, owner=lock.owner if owners else "")
+    return discovery
+
+
+def _add_active(discovery: etree._Element, lock: Lock, *, owner: str) -> None:
     active = etree.SubElement(discovery, f"{_DAV}activelock")
     etree.SubElement(etree.SubElement(active, f"{_DAV}locktype"), f"{_DAV}write")
     etree.SubElement(etree.SubElement(active, f"{_DAV}lockscope"), f"{_DAV}exclusive")
     etree.SubElement(active, f"{_DAV}depth").text = "infinity" if lock.deep else "0"
-    etree.SubElement(active, f"{_DAV}timeout").text = "Second-3600"
+    if owner:
+        etree.SubElement(active, f"{_DAV}owner").text = owner
+    etree.SubElement(active, f"{_DAV}timeout").text = f"Second-{int(lock.timeout_s)}"
     token = etree.SubElement(active, f"{_DAV}locktoken")
     etree.SubElement(token, f"{_DAV}href").text = lock.token
-    return _xml(prop)
 
 
 def _xml(element: etree._Element) -> bytes:

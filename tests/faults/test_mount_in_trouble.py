@@ -249,20 +249,6 @@ def test_both_sides_wrote(share: Share, mount_of: MountOf) -> None:
     assert copy.name in drive.listdir()
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 6 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a tmpfs")
-    place = tmp_path / "tiny"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)], check=True, timeout=20)
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True, timeout=20)
-
-
 def test_a_full_cache_disk(apache_share: Share, tiny_disk: Path, mount_of: MountOf) -> None:
     """ENOSPC where it happens, what was written before arrives, and the mount works when there is room
     again.

@@ -14,6 +14,7 @@ import httpx
 import trio
 
 from davfs.dav.client import Client
+from davfs.errors import LinkError
 from davfs.fs.filesystem import Filesystem
 from davfs.fs.index import Index
 from davfs.fs.settings import Settings
@@ -27,13 +28,19 @@ async def running(
     settings: Settings,
     *,
     now_s: Callable[[], float] = time.time,
+    offline: bool = False,
 ) -> AsyncIterator[Filesystem]:
-    """A connected file system. It is stopped without a drain at the end: call `sync` for that."""
+    """A connected file system; with `offline` perhaps not yet. It is stopped without a drain: see `sync`."""
     client = Client(wire, url, timeout_s=settings.timeout_s)
     Path(settings.cache_dir).mkdir(parents=True, exist_ok=True)
     store = ContentStore(Index(settings.cache_dir), size_limit_bytes=settings.cache_size_bytes, now_s=now_s)
     fs = Filesystem(client, store, settings, now_s=now_s)
-    fs.learn_root(await client.connect())
+    try:
+        fs.learn_root(await client.connect())
+    except LinkError as error:
+        if not offline:
+            raise
+        client.reach.link.unproven(str(error), error.errno, trio.current_time())
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(fs.run)

@@ -104,13 +104,13 @@ class Play:
 
     def kill(self, _one: int, _two: int) -> None:
         copy = self.root / str(int(self.folder.name) + 1)
-        shutil.copytree(self.folder, copy)
+        shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns("reserve"))
         self._open(copy)
 
     def damage(self, number: int, _: int) -> None:
         """A kill, and then the disk spoils the index or its log from some byte on, or loses one."""
         copy = self.root / str(int(self.folder.name) + 1)
-        shutil.copytree(self.folder, copy)
+        shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns("reserve"))
         victim = copy / ("index.db", "index.db-wal")[number % 2]
         (copy / "index.db-shm").unlink(missing_ok=True)
         if victim.exists():

@@ -22,6 +22,7 @@ server.follow-symlink = "disable"
 accesslog.filename = "{folder}/access.log"
 accesslog.format = "%r\\t%{{Depth}}i\\t%s\\t%I\\t%O\\t%{{Range}}i"
 accesslog.escaping = "default"
+mimetype.assign = ( "" => "application/octet-stream" )  # without a type there is no ETag
 webdav.activate = "enable"
 webdav.is-readonly = "disable"
 webdav.sqlite-db-name = "{folder}/webdav.db"

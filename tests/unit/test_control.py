@@ -67,6 +67,36 @@ async def in_thread(function: Any, *arguments: Any, **named: Any) -> Any:
     return await trio.to_thread.run_sync(partial(function, *arguments, **named))
 
 
+def _open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_a_file_comes_with_its_answer(path: Path, nursery: trio.Nursery) -> None:
+    """The descriptor is the client's to close, or is closed with the connection; the server keeps none."""
+    shared = path.with_name("bytes")
+    shared.write_bytes(b"unsent")
+
+    async def file(_: Mapping[str, Any]) -> control.FileAnswer:
+        return control.FileAnswer({"size": 6, "long": "x" * 100_000}, os.open(shared, os.O_RDONLY))
+
+    await nursery.start(partial(control.serve_control, path, {**HANDLERS, "file": file}))
+
+    def talk() -> None:
+        with dial(path) as client:
+            answer, fd = client.ask_for_file("file")
+            with os.fdopen(fd, "rb") as unsent:
+                assert (answer["size"], unsent.read()) == (6, b"unsent")
+            assert client.ask("file")["size"] == 6
+            assert client.ask("status")["pending"] == []
+        with dial(path) as client, pytest.raises(NoDaemon):
+            client.ask_for_file("status")
+
+    before = _open_files()
+    await in_thread(talk)
+    await trio.sleep(0.1)
+    assert _open_files() == before
+
+
 async def test_questions_are_answered(path: Path, nursery: trio.Nursery) -> None:
     """Several questions on one connection, surrogates in names included."""
     await nursery.start(partial(control.serve_control, path, HANDLERS))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from davfs.fs.states import State
+
 _ROOT = Path(__file__).parents[2]
 _ROW = re.compile(r"^\| (\d+) \| (.+) \| `([^`]+)` \|$", re.MULTILINE)
 _PROMISES = _ROW.findall((_ROOT / "docs" / "SEMANTICS.md").read_text())
@@ -39,3 +41,10 @@ def test_every_conflict_that_is_tested_is_in_the_table() -> None:
     rows = {test.partition("::")[2]: row for row, test in _CONFLICTS if test.startswith(_CONFLICT_TESTS)}
     assert tested == {name: "not yet" in row for name, row in rows.items()}
     assert len(tested) >= 25
+
+
+def test_the_states_are_those_of_the_program() -> None:
+    """The table of states says what fs/states says."""
+    table = [f"| `{state}` | {state.meaning} |" for state in State]
+    lines = (_ROOT / "docs" / "SEMANTICS.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("| `")][: len(table)] == table

@@ -162,7 +162,7 @@ def test_the_if_header() -> None:
     ("server", "locks", "conditions", "in_place", "moves_under_condition"),
     [
         ("apache-basic", True, "honoured", False, True),
-        ("lighttpd", True, "honoured", False, True),
+        ("lighttpd", True, "honoured", False, False),
         ("nginx", True, "ignored", False, False),
         ("wsgidav", True, "honoured", True, False),
         ("nextcloud", False, "honoured", True, True),

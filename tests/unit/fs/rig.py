@@ -63,7 +63,7 @@ def crashed(folder: Path) -> Iterator[ContentStore]:
     """The store that the next daemon opens, if this one were killed now."""
     copy = folder.with_name(folder.name + "-after-the-crash")
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(folder, copy)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("reserve"))
     with opened(copy) as store:
         yield store
     shutil.rmtree(copy)
@@ -158,9 +158,15 @@ async def rig(
             client.capabilities = Capabilities.from_options(httpx.Headers(announced()))
         tree = Tree(client, store, settings, wall_s=time.time)
         downloads = Downloads(client, store, connections=connections)
-        conflicts = Conflicts(tree, downloads, Handles())
+        handles = Handles()
+        conflicts = Conflicts(tree, downloads, handles)
         uploads = Uploads(
-            tree, downloads, conflicts, Guard(client, Locks()), Leftovers(store.index), settings
+            tree,
+            downloads,
+            conflicts,
+            Guard(client, Locks(client, store.index, handles, settings.lock)),
+            Leftovers(store.index),
+            settings,
         )
         async with trio.open_nursery() as nursery:
             downloads.start(nursery)

@@ -7,6 +7,7 @@ import errno
 import os
 import resource as limits
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -622,6 +623,55 @@ def test_after_a_power_loss_clean_contents_are_not_believed(store: ContentStore,
 
 
 @pytest.mark.expects_warning("the machine went down")
+def test_after_a_power_loss_only_what_programs_wrote_is_kept(store: ContentStore, folder: Path) -> None:
+    """Downloaded parts of a partly written file are fetched again, from the version that they are of; but our
+    bytes may be gone too, so the file has no base: it goes beside the server's version, never over it.
+    """
+    content = cached_file(store, 20)
+    content.fill(0, b"0123456789")
+    content.write(5, b"wrote")
+    content.truncate(18)
+    copy = _copy_of(folder)
+    _next_boot(copy)
+    with opened(copy) as after:
+        kept = only_unfinished(after)
+        assert kept.missing(0, 18) == [(0, 5), (10, 18)]
+        assert (kept.base, kept.source) == (None, version(20))
+        assert next_step(kept.life, kept.base, None, our_sizes={18}).step is Step.PUT_NEW
+        kept.fill(0, b"ABCDEFGHIJKLMNOPQRST")
+        assert on_disk(kept) == b"ABCDEwroteKLMNOPQR"
+
+
+@pytest.mark.expects_warning("the machine went down")
+def test_after_a_power_loss_a_cut_end_is_fetched_again(store: ContentStore, folder: Path) -> None:
+    """A partly written file whose end did not reach the disk keeps its size."""
+    content = cached_file(store, 100)
+    content.write(5, b"wrote")
+    copy = _copy_of(folder)
+    os.truncate(copy / Path(store.disk.file_name(content.id, 0)).relative_to(folder), 8)
+    _next_boot(copy)
+    with opened(copy) as after:
+        kept = only_unfinished(after)
+        assert kept.size_bytes == 100
+        assert kept.missing(0, 100) == [(0, 5), (8, 100)]
+
+
+@pytest.mark.expects_warning("")
+def test_after_a_power_loss_a_record_without_a_row_is_not_sent(store: ContentStore, folder: Path) -> None:
+    """It may be of a file that was removed: kept in recovered/, and told."""
+    content = new_file(store, b"perhaps removed")
+    copy = _copy_of(folder)
+    database = sqlite3.connect(copy / "index.db", isolation_level=None)
+    database.execute("DELETE FROM contents WHERE id=?", (content.id,))
+    database.close()
+    _next_boot(copy)
+    with opened(copy) as after:
+        assert after.unfinished() == []
+        (kept,) = after.recovered
+        assert Path(kept).read_bytes() == b"perhaps removed"
+
+
+@pytest.mark.expects_warning("the machine went down")
 def test_after_a_power_loss_unsent_contents_overwrite_nothing(store: ContentStore, folder: Path) -> None:
     """What was not sent is kept and queued, but has no base: it is never put over the server's version."""
     content = cached_file(store, 4)
@@ -648,5 +698,5 @@ def test_a_power_loss_after_a_clean_end_costs_nothing(folder: Path) -> None:
 
 def _copy_of(folder: Path) -> Path:
     copy = folder.with_name(folder.name + "-power")
-    shutil.copytree(folder, copy)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("reserve"))
     return copy

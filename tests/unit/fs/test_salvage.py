@@ -55,7 +55,7 @@ def clean(store: ContentStore, name: str, *, ino: int = 7) -> Content:
 def killed(folder: Path, damage: str) -> Path:
     """A copy of the cache as it is now, spoiled."""
     copy = folder.with_name("spoiled")
-    shutil.copytree(folder, copy)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("reserve"))
     index, log = copy / "index.db", copy / "index.db-wal"
     (copy / "index.db-shm").unlink(missing_ok=True)
     match damage:
