@@ -57,8 +57,8 @@ class Logged(NamedTuple):
 class Change(NamedTuple):
     """One change of the tree. `client` is "" for the test itself.
 
-    `stored` is the content that a PUT brought, `gone` what this change overwrote or removed. `late`: others
-    may have come between what its client looked at and this.
+    `stored` is the content that a PUT, or MOVE or COPY of a file, brought to its place, `gone` what this
+    change overwrote or removed. `late`: others may have come between what its client looked at and this.
     """
 
     at_s: float
@@ -115,6 +115,9 @@ class Members(dict[str, "File | Folder"]):
 
     def __getitem__(self, name: str) -> File | Folder:
         return super().__getitem__(self._stored(name))
+
+    def find(self, name: str) -> File | Folder | None:
+        return super().get(self._stored(name))
 
     def __setitem__(self, name: str, node: File | Folder) -> None:
         super().__setitem__(self._stored(name), node)
@@ -307,6 +310,9 @@ class FakeDav(httpx.AsyncBaseTransport):
     def _note(self, method: str, parts: Parts, target: Parts = (), stored: bytes | None = None) -> None:
         """Before the change is made."""
         node = self._find(target or parts)
+        source = self._find(parts)
+        if target and isinstance(source, File):
+            stored = source.content
         gone = [one.content for _, one in _walk((), node) if isinstance(one, File)] if node else []
         where = ("/".join(parts), "/".join(target))
         self.changes.append(
@@ -449,7 +455,7 @@ class FakeDav(httpx.AsyncBaseTransport):
         """True when the file is new."""
         folder = self._folder_of(parts)
         self._note("PUT", parts, stored=content)
-        old = folder.members.get(parts[-1])
+        old = folder.members.find(parts[-1])
         if isinstance(old, File):
             old.content, old.mtime_s, old.serial = content, self.now_s(), next(self._serials)
             return False

@@ -16,7 +16,7 @@ import pytest
 import trio
 from lxml import etree
 
-from tests.fakes.davserver import FakeDav, Fault, Logged
+from tests.fakes.davserver import Change, FakeDav, Fault, Logged
 from tests.servers import Share
 
 FAKE_URL = "http://fake.test/share/"
@@ -281,3 +281,84 @@ async def test_password_and_quota() -> None:
         assert (await http.put("http://fake.test/b", content=b"12345678")).status_code == 507
         told = await http.request("PROPFIND", "http://fake.test/", headers={"Depth": "0"})
         assert "<D:quota-available-bytes>2</D:quota-available-bytes>" in told.text
+
+
+async def test_a_put_that_takes_effect_late() -> None:
+    """A late PUT is applied when its time has come, by its conditions; a repeated one a second time."""
+    clock = [0.0]
+    server = FakeDav(now_s=lambda: clock[0])
+    server.inject(Fault("PUT", lost="before", late_s=5))
+    server.inject(Fault("PUT", late_s=5))
+    async with httpx.AsyncClient(transport=server) as http:
+        with pytest.raises(httpx.ReadError):
+            await http.put("http://fake.test/a", content=b"late", headers={"If-None-Match": "*"})
+        assert (await http.put("http://fake.test/b", content=b"twice")).status_code == 201
+    server.put("b", b"between")
+    assert (server.tree(), server.late_s) == ({"b": b"between"}, 5.0)
+    clock[0] = 5.0
+    assert server.tree() == {"a": b"late", "b": b"twice"}
+    assert [(entry.path, entry.status) for entry in server.log[-2:]] == [("/a", 201), ("/b", 204)]
+
+
+async def test_a_late_put_meets_what_came_meanwhile() -> None:
+    """If-None-Match: * of a late PUT is checked when it takes effect."""
+    clock = [0.0]
+    server = FakeDav(now_s=lambda: clock[0])
+    server.inject(Fault("PUT", lost="before", late_s=5))
+    async with httpx.AsyncClient(transport=server) as http:
+        with pytest.raises(httpx.ReadError):
+            await http.put("http://fake.test/a", content=b"late", headers={"If-None-Match": "*"})
+    server.put("a", b"newer")
+    clock[0] = 5.0
+    assert server.tree() == {"a": b"newer"}
+
+
+async def test_conditions_may_mean_nothing() -> None:
+    """As on nginx and rclone: a PUT with a wrong tag is stored."""
+    server = FakeDav(conditions=False)
+    async with httpx.AsyncClient(transport=server) as http:
+        server.put("a", b"old")
+        answer = await http.put("http://fake.test/a", content=b"new", headers={"If-Match": '"wrong"'})
+    assert (answer.status_code, server.content("a")) == (204, b"new")
+
+
+async def test_young_tags_are_weak() -> None:
+    """As Apache's: weak for two seconds, no match for If-Match then, and the same text afterwards."""
+    clock = [0.0]
+    server = FakeDav(etags="young", now_s=lambda: clock[0])
+    async with httpx.AsyncClient(transport=server) as http:
+        server.put("a", b"old")
+        young = (await http.get("http://fake.test/a")).headers["etag"]
+        refused = await http.put("http://fake.test/a", content=b"new", headers={"If-Match": young})
+        clock[0] = 3.0
+        aged = (await http.get("http://fake.test/a")).headers["etag"]
+        stored = await http.put("http://fake.test/a", content=b"new", headers={"If-Match": aged})
+    assert (young, refused.status_code, stored.status_code) == (f"W/{aged}", 412, 204)
+
+
+async def test_names_that_are_one_name() -> None:
+    """A server that does not tell case apart keeps the name as first written; MOVE between the two is 403."""
+    server = FakeDav(same_name=str.casefold)
+    server.put("Name", b"one")
+    async with httpx.AsyncClient(transport=server) as http:
+        assert (await http.get("http://fake.test/NAME")).content == b"one"
+        assert (await http.put("http://fake.test/name", content=b"two")).status_code == 204
+        to = {"Destination": "http://fake.test/name", "Overwrite": "T"}
+        assert (await http.request("MOVE", "http://fake.test/Name", headers=to)).status_code == 403
+    assert server.tree() == {"Name": b"two"}
+
+
+async def test_the_log_of_changes() -> None:
+    """Each change with the client that made it, what it brought and what it overwrote."""
+    server = FakeDav(now_s=lambda: 7.0)
+    server.put("a", b"one")
+    async with httpx.AsyncClient(transport=server, headers={"X-Client": "me"}) as http:
+        await http.put("http://fake.test/b", content=b"two")
+        await http.request("MOVE", "http://fake.test/b", headers={"Destination": "http://fake.test/a"})
+        await http.delete("http://fake.test/a")
+    assert server.changes == [
+        Change(7.0, "", "PUT", "a", "", b"one"),
+        Change(7.0, "me", "PUT", "b", "", b"two"),
+        Change(7.0, "me", "MOVE", "b", "a", b"two", (b"one",)),
+        Change(7.0, "me", "DELETE", "a", gone=(b"two",)),
+    ]
