@@ -333,12 +333,15 @@ class Versions:
 
     def replay(self, calls: Iterable[Call]) -> list[str]:
         told = []
+        look: Call | None = None
         self.by_rename = set()
         for call in calls:
             if call.is_odd:
                 told.append(f"shared: unexpected error: {call}")
-            if call.name == "look" and call.returned and call.answer[0] is None and call.answer[1]:
-                told.append(f"shared: read bytes that are no version of anybody: {call} {call.answer}")
+            if call.name == "look":
+                look = call
+            elif call.name == "edit" and look is not None and look.answer[0] is None and look.answer[1]:
+                told.append(f"shared: read bytes that are no version of anybody: {look} {look.answer}")
             if call.name in {"edit", "replace"}:
                 self._ours(call)
             elif call.name == "fsync" and call.returned and call.path in self._newest:

@@ -370,7 +370,9 @@ class Editor(_Hand):
         self.close(path, fd)
 
     def _edit_open(self, path: str, fd: int) -> None:
-        seen = self.call("look", path, lambda: _looked(os.pread(fd, 1 << 20, 0)))[0]
+        seen, found, *_ = self.call("look", path, lambda: _looked(os.pread(fd, 1 << 20, 0)))
+        if seen is None and found and self._is_dead():
+            raise _Ended(None)  # the kill came in the middle of the read, and cut it short
         tag, size = self._version()
         self.call("edit", path, lambda: os.pwrite(fd, version_of(tag, size), 0), tag, size, seen)
         if self.rng.random() < 0.3:
