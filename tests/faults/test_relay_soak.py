@@ -226,7 +226,7 @@ def _story(relay: Relay, name: str) -> list[str]:
     bad = [(one.order - 0.5, 999, f"    {one}") for one in relay.happened if one.connection in carried]
     lines = sorted(there + bad)
     near = {at + by for at, line in enumerate(lines) if line[1] >= 400 for by in range(-5, 6)}
-    return [line[2] for at, line in enumerate(lines) if at in near]
+    return [line[2] for at, line in enumerate(lines) if at in near][-80:]
 
 
 def _slow(calls: list[oracle.Call]) -> list[str]:
