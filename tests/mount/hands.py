@@ -115,6 +115,17 @@ def walk(path: str) -> list[tuple[str, list[str], list[str]]]:
     return [(at, sorted(dirs), sorted(files)) for at, dirs, files in os.walk(path, onerror=fail)]
 
 
+def read_tree(path: str) -> tuple[dict[str, bytes], set[str]]:
+    """Everything below: relative paths of files with their bytes, and of folders."""
+    files: dict[str, bytes] = {}
+    folders: set[str] = set()
+    for at, dirs, names in walk(path):
+        here = Path(at)
+        folders |= {str((here / name).relative_to(path)) for name in dirs}
+        files |= {str((here / name).relative_to(path)): (here / name).read_bytes() for name in names}
+    return files, folders
+
+
 def statvfs(path: str) -> tuple[int, int]:
     found = os.statvfs(path)
     return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
@@ -124,7 +135,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     call.__name__: call
     for call in (
         rename_noreplace, rename_exchange, stat, lstat, fstat, listdir, utime, futime, read, seek, read_file,
-        write_file, mmap_read, mmap_write, socket_at, walk, statvfs,
+        write_file, mmap_read, mmap_write, socket_at, walk, read_tree, statvfs,
         os.open, os.close, os.write, os.pread, os.pwrite, os.fsync, os.truncate, os.ftruncate, os.chmod,
         os.chown, os.mkdir, os.rmdir, os.unlink, os.rename, os.link, os.symlink, os.mkfifo, os.mknod,
         os.listxattr, os.getxattr, os.setxattr, os.chdir, os.getcwd, os.access, os.seteuid, os.fdatasync,

@@ -12,7 +12,10 @@ import base64
 import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
+
+# What just passed: the head of a request, half of its body, all of it, or the head of the final answer.
+Moment = Literal["request", "half", "sent", "answer"]
 
 _NTLM: Final = b"NTLMSSP\0"
 _NO_BODY: Final = frozenset({204, 304})
@@ -27,8 +30,10 @@ class Exchange:
     method: str
     target: str
     depth: str | None = None
+    destination: str | None = None
     announced_bytes: int | None = None  # Content-Length of the request; None: none, or chunked
     expects_continue: bool = False
+    is_conditional: bool = False  # If-Match, If-None-Match or If
     scheme: str | None = None  # of Authorization, in lower case
     ntlm_message: int | None = None  # 1 or 3, the first leg and the last
     body_bytes: int = 0  # of the request, as they passed the relay; chunked framing not counted
@@ -48,7 +53,10 @@ class Exchange:
         depth = "" if self.depth is None else f" Depth {self.depth}"
         leg = {1: " (1)", 3: " (3)"}.get(self.ntlm_message or 0, "")
         auth = "" if self.scheme is None else f" {self.scheme}{leg}"
-        return f"{self.connection}: {self.method} {self.target}{depth}{auth} {self.body_bytes} {self.status}"
+        to = "" if self.destination is None else f" to {self.destination}"
+        return (
+            f"{self.connection}: {self.method} {self.target}{to}{depth}{auth} {self.body_bytes} {self.status}"
+        )
 
 
 class _Stream:
@@ -137,6 +145,9 @@ class Meter:
     connection: int
     log: list[Exchange]
     is_http: bool = True
+    moments: list[tuple[Moment, Exchange]] = field(
+        default_factory=list
+    )  # since whoever reads them cleared it
     _unanswered: list[Exchange] = field(default_factory=list)
     _current: Exchange | None = None
     _up: _Stream = field(init=False)
@@ -170,19 +181,33 @@ class Meter:
             method=method,
             target=rest.rpartition(" ")[0],
             depth=_one(headers, "depth"),
+            destination=_one(headers, "destination"),
             expects_continue=(_one(headers, "expect") or "").lower() == "100-continue",
             head_bytes=len(head) + 4,
+            is_conditional=any(name in {"if-match", "if-none-match", "if"} for name, _ in headers),
         )
         one.scheme, one.ntlm_message = _authorization(_one(headers, "authorization"))
         length = _one(headers, "content-length")
         one.announced_bytes = None if length is None else int(length)
         self.log.append(one)
         self._unanswered.append(one)
-        return _framing(headers)
+        self.moments.append(("request", one))
+        framing = _framing(headers)
+        if framing == 0:
+            self.moments.append(("sent", one))
+        return framing
 
     def _request_body(self, size: int) -> None:
-        if self._current is not None:
-            self._current.body_bytes += size
+        one = self._current
+        if one is None:
+            return
+        before, one.body_bytes = one.body_bytes, one.body_bytes + size
+        whole = one.announced_bytes
+        if whole is not None:  # the end of a chunked body is not a moment
+            if before < whole // 2 <= one.body_bytes:
+                self.moments.append(("half", one))
+            if before < whole <= one.body_bytes:
+                self.moments.append(("sent", one))
 
     def _answer(self, head: bytes) -> int | str:
         first, headers = _parsed(head)
@@ -195,6 +220,7 @@ class Meter:
         one = self._unanswered.pop(0)
         one.status = status
         one.bytes_before_answer = one.body_bytes
+        self.moments.append(("answer", one))
         one.offers = tuple(
             value.split(" ")[0].lower() for name, value in headers if name == "www-authenticate"
         )

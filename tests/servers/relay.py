@@ -3,10 +3,16 @@
     with Relay(server.url, latency_s=0.02) as relay:
         client = Client(relay.url) ...
 
+`arm` a `Fault` (trouble.py) and the next connection has it: cut or reset at a byte, stall, drip, another
+status.
+
 It runs a trio loop in a thread of its own; its methods may be called from any thread. `latency_s` is the
 round trip: half is added to each direction, and a new connection pays one round trip first, as on a real
 line. Bytes in flight are not held up by each other (a delay line, not a sleep per chunk), so that latency
 does not limit throughput by itself.
+
+`watch` is told of each moment of each request, before the bytes that made it pass, and says what becomes of
+them.
 
 It reads along where the connection speaks HTTP in the clear: `relay.exchanges` has one entry per request,
 with the bytes of its body and the status that they met, connection by connection (see meter.py).
@@ -23,18 +29,29 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
-from typing import Literal, Self, TypeVar
+from typing import Literal, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
 import trio
 
-from tests.servers.meter import Exchange, Meter
+from tests.servers.meter import Exchange, Meter, Moment
+from tests.servers.trouble import Direction, Fault, Wound
 
 _CHUNK_BYTES = 256 * 1024
 _IN_FLIGHT_CHUNKS = 512  # bounds memory; far above what a loopback socket delivers within one latency
 
-Direction = Literal["up", "down"]
+# "half": up to the middle of the body, or of the piece, then the connection breaks; "drop": at once.
+Verdict = Literal["pass", "half", "drop"]
+Watch = Callable[[Moment, Exchange], Verdict]
 T = TypeVar("T")
+
+
+class Happened(NamedTuple):
+    """A fault, the connection that had it, and how many requests there were before."""
+
+    fault: Fault
+    connection: int
+    order: int
 
 
 class _Flow:
@@ -68,6 +85,7 @@ class _Connection:
         self.server = server
         self.meter = meter
         self.delivering = 0  # pieces that were counted and are not delivered yet
+        self.wounds: dict[Direction, Wound] = {}
         self.scope = trio.CancelScope()
 
     @property
@@ -89,18 +107,21 @@ class _Connection:
 class Relay:
     """`up` is from client to server. Counters and switches span all connections, past and present."""
 
-    def __init__(self, to: str, *, latency_s: float = 0.0, port: int = 0) -> None:
+    def __init__(self, to: str, *, latency_s: float = 0.0, port: int = 0, watch: Watch | None = None) -> None:
         parts = urlsplit(to if "//" in to else f"//{to}")
         self._path = parts.path or "/"
         self._scheme = parts.scheme or "http"
         self._to = (parts.hostname or "127.0.0.1", parts.port or 80)
         self.latency_s = latency_s
+        self.watch = watch  # runs in the relay's thread
         self.port = port
         self.connections = 0
         self._exchanges: list[Exchange] = []
         self._flows: dict[Direction, _Flow] = {"up": _Flow(), "down": _Flow()}
         self._live: set[_Connection] = set()
         self._refusing = False
+        self._armed: list[Fault] = []
+        self.happened: list[Happened] = []
         self._started = threading.Event()
         self._failure: BaseException | None = None
 
@@ -182,6 +203,20 @@ class Relay:
         self._flows["up"].left = up
         self._flows["down"].left = down
 
+    def arm(self, fault: Fault) -> None:
+        """The next connection that carries something in its direction has this fault."""
+        self._in_loop(lambda: self._armed.append(fault))
+
+    def disarm(self) -> None:
+        """No fault any more, also not on the connections that have one to come."""
+        self._in_loop(self._disarm)
+
+    @property
+    def waiting_faults(self) -> int:
+        """Those that are armed, or on a connection, and did not happen yet."""
+        live = [wound for one in list(self._live) for wound in one.wounds.values() if not wound.over]
+        return len(self._armed) + len(live)
+
     # --- inside the loop ----------------------------------------------------------------------
 
     def _in_loop(self, action: Callable[[], T]) -> T:
@@ -255,7 +290,7 @@ class Relay:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, source, into)
                 read = connection.meter.up if direction == "up" else connection.meter.down
-                await self._deliver(connection, out_of, sink, self._flows[direction], read)
+                await self._deliver(connection, out_of, sink, direction, read)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             connection.break_off()
 
@@ -271,16 +306,23 @@ class Relay:
         connection: _Connection,
         out_of: trio.MemoryReceiveChannel[tuple[float, bytes]],
         sink: trio.SocketStream,
-        flow: _Flow,
+        direction: Direction,
         read: Callable[[bytes], None],
     ) -> None:
+        flow = self._flows[direction]
         async for due, data in out_of:
             await trio.sleep_until(due)
             await self._gate.wait()
             size = flow.allowed(len(data))
             read(data[:size])  # before it is delivered: whoever sees the answer finds it counted
+            allowed = self._judged(connection, data[:size])
+            if allowed < size:
+                await sink.send_all(data[:allowed])
+                connection.break_off()
+                return
             connection.delivering += 1
-            await sink.send_all(data[:size])
+            if not await self._pass_on(connection, direction, data[:size], sink):
+                return
             connection.delivering -= 1
             flow.passed(size)
             if size < len(data):
@@ -288,6 +330,50 @@ class Relay:
                 connection.break_off()
                 return
         await sink.send_eof()
+
+    async def _pass_on(
+        self, connection: _Connection, direction: Direction, data: bytes, sink: trio.SocketStream
+    ) -> bool:
+        """Delivers, through the fault of this connection if it has one. False: it has ended."""
+        wound = connection.wounds.get(direction)
+        if (wound is None or wound.may_go) and (fault := self._take_fault(direction)) is not None:
+            wound = connection.wounds[direction] = Wound(fault, lambda one: self._note(connection, one))
+        if wound is None:
+            await sink.send_all(data)
+            return True
+        if await wound.deliver(data, sink):
+            return True
+        if wound.fault.kind == "reset":
+            connection.break_off()
+        else:
+            connection.end()
+        return False
+
+    def _note(self, connection: _Connection, fault: Fault) -> None:
+        self.happened.append(Happened(fault, connection.meter.connection, len(self._exchanges)))
+
+    def _take_fault(self, direction: Direction) -> Fault | None:
+        fault = next((one for one in self._armed if one.direction == direction), None)
+        if fault is not None:
+            self._armed.remove(fault)
+        return fault
+
+    def _disarm(self) -> None:
+        self._armed.clear()
+        for connection in self._live:
+            connection.wounds = {way: wound for way, wound in connection.wounds.items() if wound.over}
+
+    def _judged(self, connection: _Connection, data: bytes) -> int:
+        """How many of these bytes pass, after the watch was told what they contain."""
+        moments, connection.meter.moments = connection.meter.moments, []
+        for moment, exchange in moments:
+            verdict = "pass" if self.watch is None else self.watch(moment, exchange)
+            if verdict == "drop":
+                return 0
+            if verdict == "half":
+                beyond = exchange.body_bytes - (exchange.announced_bytes or 0) // 2
+                return max(0, len(data) - beyond) if 0 < beyond < len(data) else len(data) // 2
+        return len(data)
 
     def _close_gate(self) -> None:
         self._gate = trio.Event()
