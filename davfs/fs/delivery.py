@@ -248,7 +248,10 @@ class Delivery:
                 self._unanswered(content, body, error)
                 raise
         except BaseException as error:
-            self._leftovers.give_up(staged)
+            if isinstance(error, ServerRefused):
+                await self._leftovers.remove(self._tree.client, staged)
+            else:
+                self._leftovers.give_up(staged)
             if isinstance(error, NotFound | ParentMissing) and moving:
                 raise Disconnected(f"{shown(staged)} is gone: it is sent again") from error
             raise

@@ -180,6 +180,8 @@ def test_a_changed_password_waits_for_login(drive: Drive, scheme: str) -> None:
         _until(lambda: drive.status()["authentication"] == "unauthenticated")
         asked = len(relay.exchanges)
         time.sleep(1.2)  # what is known of the folder is too old now
+        with pytest.raises(PermissionError):  # the next writer is told, once
+            (drive.point / "kept.txt").write_text("not accepted")
         for number in range(50):
             (drive.point / "kept.txt").write_text(f"kept {number}")
         assert (drive.point / "kept.txt").read_text() == "kept 49"

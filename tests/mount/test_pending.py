@@ -91,10 +91,10 @@ def test_discard_shows_the_servers_version_again(small_share: Share, mount_of: M
     small_share.write("old", b"theirs")
     drive = mount_of(small_share)
     fd = drive.open("old", os.O_RDWR)
-    drive.write(fd, b"x" * 200_000)
+    drive.write(fd, b"x" * 300_000)
     with raises(errno.EFBIG):
         drive.fsync(fd)
-    refused_file(drive, "new", b"y" * 200_000)
+    refused_file(drive, "new", b"y" * 200_000)  # smaller than what is known to be too large
     unasked = pending(drive, "discard", "old")
     assert (unasked.returncode, "--yes" in unasked.stderr) == (2, True)
     assert set(listed(drive)) == {"/old", "/new"}
@@ -102,7 +102,7 @@ def test_discard_shows_the_servers_version_again(small_share: Share, mount_of: M
     done = pending(drive, "discard", "--yes", "old", drive.at("new"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "discarded: /old, 195.3 KiB; the server's version is shown again",
+        "discarded: /old, 293.0 KiB; the server's version is shown again",
         "discarded: /new, 195.3 KiB; the server never had this file",
     ]
     eventually(lambda: drive.listdir() == ["old"], 5)
@@ -110,7 +110,7 @@ def test_discard_shows_the_servers_version_again(small_share: Share, mount_of: M
     assert drive.stat("old").size == 6
     with raises(errno.ENOENT):
         drive.stat("new")
-    assert drive.pread(fd, 300_000, 0) == b"x" * 200_000
+    assert drive.pread(fd, 400_000, 0) == b"x" * 300_000
     with raises(errno.ESTALE):
         drive.pwrite(fd, b"more", 0)
     with raises(errno.ESTALE):
