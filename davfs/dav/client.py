@@ -31,6 +31,7 @@ import httpx
 import trio
 
 from davfs.dav import locks
+from davfs.dav.dates import parse_date
 from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, shown
 from davfs.dav.lanes import Preflight
@@ -81,6 +82,7 @@ _MOST_REDIRECTS: Final = 3
 _SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
 # A listing of 100,000 names is 50 MB: it may take longer than `timeout_s` while it keeps coming, and so may
 # a server's work on a whole tree.
+YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
 _LONG_FACTOR: Final = 10
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
@@ -106,6 +108,7 @@ class Client:
         self._timeout_s = timeout_s
         self._clock = clock
         self._requests: Counter[str] = Counter()
+        self._clock_ahead_s = 0.0  # the server's clock against ours
         self._up_bytes = 0
         self._down_bytes = 0
         self.capabilities = Capabilities()
@@ -311,6 +314,15 @@ class Client:
         """The address of `path`, without credentials."""
         return self._share.url(path, is_collection=is_collection)
 
+    def is_young(self, version: Validator) -> bool:
+        """Whether a change of the same size now might leave `version` the same: tags of whole seconds.
+
+        By the server's own clock (Date), as its answers to PROPFIND tell it; RFC 9110 8.8.2.2.
+        """
+        if not self.capabilities.coarse_tags:
+            return False
+        return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < YOUNG_S
+
     @property
     def request_counts(self) -> Mapping[str, int]:
         """Requests sent so far by method, those of an authentication handshake included."""
@@ -370,10 +382,16 @@ class Client:
         document = Multistatus()
         async with self._answer(request) as answer:
             self._check_multistatus(request, answer)
+            self._learn_clock(answer)
             while not document.stopped and (piece := await answer.receive_decoded()) is not None:
                 take(document.feed(piece))
             take(document.close())
         return document
+
+    def _learn_clock(self, answer: Incoming) -> None:
+        date_s = parse_date(answer.headers.get("date"))
+        if date_s is not None:
+            self._clock_ahead_s = date_s - time.time()
 
     def _own_entry(self, entries: Sequence[Entry], request: _Request) -> Entry:
         entry = sole_entry(entries, self._share, request.path)

@@ -70,6 +70,21 @@ class Conflicts:
             )
             content.present.add(0, content.size_bytes)
 
+    async def make_way(self, folder: Node) -> None:
+        """A file has the name of a folder that holds unsent files: it keeps the name, ours go beside it."""
+        parent, name = folder.parent, folder.name
+        if parent is None:
+            return
+        old = folder.path
+        kept = await self.free_name(parent, name)
+        self._tree.moved(folder, parent, kept)
+        self._tree.meta.expire(parent.ino, name)
+        for node in folder.below():
+            if node.content is not None and node.content.dirty:
+                node.content.path = path_bytes(node.path)
+                node.content.save()
+        self.note(old, folder)
+
     def note(self, name: DavPath, kept: Node) -> None:
         """Our version of `name` is now `kept`: said in log, status and xattr."""
         self.names.append(str(kept.path))

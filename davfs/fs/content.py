@@ -35,6 +35,7 @@ from davfs.fs.ranges import RangeSet
 log = logging.getLogger("davfs.content")
 
 INLINE_READ_MAX: Final = 256 * 1024  # a page-cached pread of this size takes less than a thread hop (130 us)
+DIGEST_MAX: Final = 1 << 20  # bytes that are compared where a tag of whole seconds proves nothing
 FORK_MAX: Final = 32 << 20  # a file larger than this is not copied for a write during its upload
 FILE_SIZE_MAX: Final = 1 << 43  # 8 TiB: beyond it is EFBIG at once
 
@@ -67,6 +68,7 @@ class Content:
         self.base_size = row.base_size  # bytes that could come from the server
         self.base = row.base
         self.base_digest = row.base_digest
+        self.young = False  # fetched within the second of its last change, by a tag of whole seconds
         self._source = row.source
         self.revision = row.revision
         self.recorded = False  # its file carries a record (see record)
@@ -276,9 +278,17 @@ class Content:
         """
         if self.life.unknown and self.life.written == self.life.sent:
             self.note_unanswered()
+        if self.young and not self.life.dirty:
+            self._note_base()
         while self.readers and not self._fork():
             self._store.stop_upload(self)
             await self.progress.park()
+
+    def _note_base(self) -> None:
+        """Its tag does not prove which version this is: the bytes do, before they change."""
+        self.young = False
+        if self.complete and 0 < self.size_bytes <= DIGEST_MAX:
+            self.base_digest = new_digest(os.pread(self.fd, self.size_bytes, 0)).digest()
 
     def note_unanswered(self) -> None:
         """The bytes of now are those of a PUT of unknown outcome: remember them before they change."""

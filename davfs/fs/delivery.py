@@ -31,7 +31,7 @@ from davfs.errors import (
     TooLarge,
 )
 from davfs.fs.conflict import Conflicts
-from davfs.fs.content import Content, new_digest
+from davfs.fs.content import DIGEST_MAX, Content, new_digest
 from davfs.fs.download import Downloads
 from davfs.fs.guard import Guard, Known, Superseded, needs_staging
 from davfs.fs.inodes import Node
@@ -49,9 +49,6 @@ PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server t
 HTTP_METHOD_NOT_ALLOWED: Final = 405
 CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
 LATE_S: Final = 600.0  # how long a PUT that was given up may still land
-DIGEST_MAX: Final = (
-    1 << 20
-)  # bytes that are fetched to prove that a tag of whole seconds means the same version
 
 
 class FileBody:
@@ -301,11 +298,15 @@ class Delivery:
         folder = node.parent
         while folder is not None and folder.parent is not None:
             try:
-                await self._tree.client.stat(folder.path)
-                break
+                found = await self._tree.client.stat(folder.path)
             except NotFound:
                 missing.append(folder)
                 folder = folder.parent
+                continue
+            if not found.is_collection:
+                await self._conflicts.make_way(folder)
+                missing.append(folder)
+            break
         if not missing:
             self._refused_in_place(node, size, status)
         for folder in reversed(missing):

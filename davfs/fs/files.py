@@ -252,7 +252,7 @@ class Files:
             raise PosixError(errno.ENOENT if resource is None else errno.EISDIR)
         if content is None:
             content = self._store.cached(node.ino)
-        if content is not None and _holds(content, resource):
+        if content is not None and _holds(content, resource) and not self._must_fetch_again(content):
             self._store.acquire(content)
             node.content = content
             return content
@@ -269,7 +269,12 @@ class Files:
         content = self._store.create(node.ino, node.path, size=size, base=resource.validator)
         attributes = self._tree.known_attributes(node)
         content.set_mtime(attributes.mtime_ns)
+        content.young = self._tree.client.is_young(resource.validator)
         return content
+
+    def _must_fetch_again(self, content: Content) -> bool:
+        """Whether it was fetched too soon after a change to tell whether there was another one since."""
+        return content.young and not content.dirty and not any(self._handles.of(content))
 
     def release(self, handle: int) -> Node:
         file = self._handles.close_file(handle)

@@ -275,6 +275,12 @@ class Namespace:
                 raise
             self._uploads.resume(target)
             await self._move_beside(node, new_parent, new_name)
+        except NotFound:
+            if content is None or not (content.dirty and content.complete):
+                raise
+            # Somebody took it away, and we hold an edit of it, whole: that goes to its new name.
+            self._rename_unsent(node, content, new_parent, new_name, over)
+            return
         if content is not None and based:
             await self._rebase(content, node.path)
 

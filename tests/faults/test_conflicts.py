@@ -239,7 +239,6 @@ async def test_rename_rename(ours: Vfs, theirs: FakeDav) -> None:
     assert await ours.listdir("") == ["theirs.txt"]
 
 
-@pytest.mark.xfail(strict=True, reason="ENOENT, and the edit stays under the old name")
 async def test_rename_rename_of_an_edit(ours: Vfs, theirs: FakeDav) -> None:
     """Both renamed it and ours holds an edit: that is stored under our name, theirs stays at theirs."""
     await known(ours, theirs, "a.txt", b"old")
@@ -283,7 +282,6 @@ async def test_a_folder_where_our_file_is_to_go(ours: Vfs, theirs: FakeDav) -> N
     }
 
 
-@pytest.mark.xfail(strict=True, reason="the file waits for a folder that cannot be made")
 async def test_a_file_where_the_folder_of_our_file_was(ours: Vfs, theirs: FakeDav) -> None:
     """They put a file in place of our folder: the folder is made again beside it, for our file."""
     theirs.mkdir("d")

@@ -1,0 +1,186 @@
+"""How an overwrite is made conditional: the decision as tables, and what it protects."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock
+
+from davfs.dav.quirks import Capabilities
+from davfs.dav.resource import ETag, Validator
+from davfs.fs.guard import LONG_BODY, SMALL_NEW, Known, needs_look, needs_staging
+from davfs.fs.settings import Settings
+from tests.fakes.davserver import FakeDav, Fault
+from tests.mount.assembly import running
+from tests.mount.vfs import Vfs
+from tests.unit.fs.rig import URL
+
+warns = pytest.mark.expects_warning
+
+
+def server(dav: str, name: str = "") -> Capabilities:
+    return Capabilities.from_options(httpx.Headers({"DAV": dav, "Server": name, "Allow": "PUT"}))
+
+
+APACHE = server("1,2, <http://apache.org/dav/propset/fs/1>", "Apache/2.4.71 (Debian)")
+NGINX = server("2", "nginx/1.22.1")
+SABRE = server("1, 3, extended-mkcol, 2, sabredav-partialupdate", "nginx/1.22.1")
+NEXTCLOUD = server("1, 3, extended-mkcol, access-control, nextcloud-checksum-update", "Apache/2.4.71")
+WSGIDAV = server("1,2", "WsgiDAV/4.4.0 Cheroot/11.1.2 Python/3.11.7")
+UNKNOWN = server("1, 2")
+
+STRONG = Known(Validator(ETag("v1"), None, 4))
+WEAK = Known(Validator(ETag("v1", weak=True), None, 4))
+UNTAGGED = Known(Validator(None, 1_700_000_000, 4))
+
+
+@pytest.mark.parametrize(
+    ("who", "size", "new", "staged"),
+    [
+        (APACHE, 100, True, False),
+        (APACHE, LONG_BODY, True, True),  # conditions are checked long before the body is stored
+        (APACHE, LONG_BODY, False, False),
+        (SABRE, 100, False, False),
+        (NGINX, 100, True, True),  # nothing but MOVE with Overwrite: F can tell that the name is free
+        (NGINX, 100, False, False),
+        (WSGIDAV, SMALL_NEW, True, False),
+        (WSGIDAV, SMALL_NEW + 1, True, True),
+        (WSGIDAV, 1, False, True),  # a cut PUT would leave half of ours over the old file
+        (WSGIDAV, 0, False, False),
+        (UNKNOWN, 1, True, True),
+        (UNKNOWN, 1, False, True),
+        (NEXTCLOUD, LONG_BODY, False, False),  # shares and versions hang on the file
+        (NEXTCLOUD, LONG_BODY, True, False),
+    ],
+)
+def test_what_is_staged(who: Capabilities, size: int, *, new: bool, staged: bool) -> None:
+    """By what is known of the server, and what a cut or late PUT would do there."""
+    assert needs_staging(who, size=size, new=new) is staged
+
+
+@pytest.mark.parametrize(
+    ("who", "over", "size", "looks"),
+    [
+        (APACHE, STRONG, 100, False),
+        (APACHE, WEAK, 100, False),  # `If: (["tag"])` compares weakly there
+        (APACHE, UNTAGGED, 100, True),
+        (APACHE, STRONG, LONG_BODY, True),
+        (APACHE, replace(STRONG, contended=True), 100, True),
+        (SABRE, STRONG, 100, False),
+        (SABRE, WEAK, 100, True),
+        (SABRE, replace(STRONG, digest=b"d"), 100, True),
+        (NGINX, STRONG, 100, True),
+        (UNKNOWN, STRONG, 100, True),
+    ],
+)
+def test_what_is_looked_at_before(who: Capabilities, over: Known, size: int, *, looks: bool) -> None:
+    """A condition alone will do where it is honoured, can prove the version, and nobody else writes."""
+    assert needs_look(who, over, size=size) is looks
+
+
+async def content_of(vfs: Vfs) -> bytes:
+    fd = await vfs.open("doc")
+    try:
+        return await vfs.pread(fd, 100, 0)
+    finally:
+        await vfs.close(fd)
+
+
+@warns("conflict")
+async def test_another_change_of_the_same_second_and_size_is_not_overwritten(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The tag is the same, the bytes are not: both versions survive."""
+    fake = FakeDav(etags="coarse", now_s=lambda: 1_700_000_000.5)
+    async with running(fake, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("doc", os.O_RDWR | os.O_CREAT)
+        await vfs.write(fd, b"ours 1")
+        await vfs.fsync(fd)
+        fake.put("/doc", b"theirs")
+        await vfs.pwrite(fd, b"ours 2", 0)
+        await vfs.close(fd)
+        assert await fs.sync(60) == 0
+    assert fake.content("/doc") == b"theirs"
+    assert sorted(data for data in fake.tree().values() if data is not None) == [b"ours 2", b"theirs"]
+
+
+async def test_a_file_that_was_read_too_soon_is_fetched_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Read within the second of its last change: the next open does not believe the same tag."""
+    fake = FakeDav(etags="coarse")
+    fake.put("/doc", b"first.")
+    changed_s = fake.now_s()
+    async with running(
+        fake, URL, Settings(str(tmp_path / "c"), attr_timeout_min_s=0, attr_timeout_max_s=0)
+    ) as fs:
+        vfs = Vfs(fs)
+        assert await content_of(vfs) == b"first."
+        fake.put("/doc", b"second", mtime_s=changed_s)
+        assert await content_of(vfs) == b"second"
+
+
+@warns("not sent")
+async def test_a_staged_upload_that_fails_leaves_nothing_behind(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The old file is as it was, the temporary one goes, and the new one arrives when the server is well."""
+    fake = FakeDav(conditions=False)
+    fake.put("/doc", b"old")
+    async with running(fake, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        fake.inject(Fault("MOVE", status=500))
+        fd = await vfs.open("doc", os.O_RDWR)
+        await vfs.write(fd, b"new")
+        await vfs.close(fd)
+        await trio.sleep(0.5)
+        assert fake.content("/doc") == b"old"
+        assert await fs.sync(60) == 0
+        await trio.sleep(10)
+    assert fake.tree() == {"doc": b"new"}
+
+
+@warns("not sent")
+async def test_a_staged_upload_whose_move_was_not_heard_of_is_recognised(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The answer to MOVE is lost after it was done: the file there is ours, and no conflict."""
+    fake = FakeDav(conditions=False)
+    fake.put("/doc", b"old")
+    async with running(fake, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        fake.inject(Fault("MOVE", lost="after"))
+        fd = await vfs.open("doc", os.O_RDWR)
+        await vfs.write(fd, b"new")
+        await vfs.close(fd)
+        assert await fs.sync(60) == 0
+        await trio.sleep(10)
+    assert fake.tree() == {"doc": b"new"}
+
+
+@warns("not sent")
+async def test_a_put_that_lands_late_is_put_right(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """One PUT is given up, the next acknowledged, then the first lands over it: the newest is sent again."""
+    fake = FakeDav(etags="strong")
+    fake.put("/doc", b"old")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5)) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("doc", os.O_RDWR)
+        fake.inject(Fault("PUT", lost="before"))
+        await vfs.write(fd, b"first body")
+        await vfs.close(fd)
+        await trio.sleep(0.5)
+        fd = await vfs.open("doc", os.O_RDWR)
+        await vfs.write(fd, b"the newest")
+        await vfs.fsync(fd)
+        await vfs.close(fd)
+        fake.put("/doc", b"first body")  # as Apache stores what it checked a minute ago
+        await trio.sleep(120)
+        assert await fs.sync(60) == 0
+    assert fake.tree() == {"doc": b"the newest"}
