@@ -141,8 +141,8 @@ class ContentStore:
             self.evict()
         if content.users > 0:
             return
-        if content.orphan:
-            self.discard(content)
+        if content.orphan or (content.young and not content.life.dirty):
+            self.discard(content)  # read too soon after a change to be believed again
         elif not content.life.dirty and not content.closed:
             self.save(content)
             self._close(content)
