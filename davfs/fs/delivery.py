@@ -362,6 +362,8 @@ class Delivery:
         else:
             return None
         content.base, content.base_size = version, at
+        coarse = self._tree.client.capabilities.coarse_tags and at <= DIGEST_MAX
+        content.base_digest = summed.digest() if coarse else None
         content.save()
         self._tree.uploaded(node, content, version.etag, version.mtime_s)
         return which

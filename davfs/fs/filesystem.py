@@ -176,7 +176,7 @@ class Filesystem:
 
     def _referenced(self, node: Node) -> Attributes:
         node.lookups += 1
-        return self._tree.known_attributes(node)
+        return self._tree.told_attributes(node)
 
     def remember(self, ino: int) -> None:
         self._tree.nodes.get(ino).lookups += 1
@@ -187,8 +187,9 @@ class Filesystem:
     async def getattr(self, ino: int, handle: int | None = None) -> Attributes:
         node = self._tree.nodes.get(ino)
         if handle is not None and node.content is not self._handles.file(handle).content:
-            return self._tree.known_attributes(node)  # an older version, still open: nothing to ask
-        return await self._tree.attributes(node)
+            return self._tree.told_attributes(node)  # an older version, still open: nothing to ask
+        await self._tree.attributes(node)
+        return self._tree.told_attributes(node)
 
     async def setattr(self, ino: int, changes: Changes, handle: int | None = None) -> Attributes:
         node = self._tree.nodes.get(ino)
@@ -202,7 +203,8 @@ class Filesystem:
             node.atime_ns = changes.atime_ns
         if changes.mtime_ns is not None:
             await self._files.set_mtime(node, changes.mtime_ns)
-        return await self._tree.attributes(node)
+        await self._tree.attributes(node)
+        return self._tree.told_attributes(node)
 
     def _check_changes(self, node: Node, changes: Changes) -> None:
         """Before anything is changed: what cannot be done at all."""
@@ -235,7 +237,7 @@ class Filesystem:
             node = None if folder.node.unlinked else self._tree.known_child(folder.node, name)
             if node is not None:
                 try:
-                    yield name, self._tree.known_attributes(node), at + 1
+                    yield name, self._tree.told_attributes(node), at + 1
                 finally:
                     self._tree.nodes.release(node)
 
@@ -243,7 +245,7 @@ class Filesystem:
         """Of an open folder itself and of the one above it: '.' and '..'."""
         node = self._handles.folder(handle).node
         above = node.parent if node.parent is not None else node
-        return self._tree.known_attributes(node), self._tree.known_attributes(above)
+        return self._tree.told_attributes(node), self._tree.told_attributes(above)
 
     def releasedir(self, handle: int) -> None:
         self._tree.nodes.unpin(self._handles.close_folder(handle).node)

@@ -237,7 +237,6 @@ class Namespace:
                 if target is not None and not target.unlinked:
                     self._guard.locks.moved(target)
                     self._uploads.resume(target)
-        self._paths_changed(node)
 
     async def _may_replace(self, node: Node, target: Node) -> None:
         if node.is_folder and not target.is_folder:
@@ -252,7 +251,7 @@ class Namespace:
             await self._uploads.settle_running(pending.content, SETTLE_S)
         over = EMPTY_FOLDER if target is not None else None
         await self._move(node, new_parent.path.child(new_name), over)
-        self._tree.moved(node, new_parent, new_name)
+        self._moved(node, new_parent, new_name)
 
     async def _rename_file(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         over = await self._take_over(target) if target is not None else None
@@ -263,13 +262,13 @@ class Namespace:
         destination = new_parent.path.child(new_name)
         if self._move_is_unsafe(destination):
             await self._send_again(node, destination, over)
-            self._tree.moved(node, new_parent, new_name)
+            self._moved(node, new_parent, new_name)
             self._tree.meta.expire(new_parent.ino, new_name)
             return
         based = content is not None and content.dirty and await self._is_base(node, content)
         try:
             await self._move(node, destination, over)
-            self._tree.moved(node, new_parent, new_name)
+            self._moved(node, new_parent, new_name)
         except PreconditionFailed:
             if target is None:
                 raise
@@ -288,7 +287,7 @@ class Namespace:
         """The file that this one was to replace was changed by somebody else: both survive."""
         kept = await self._conflicts.free_name(parent, name)
         await self._move(node, parent.path.child(kept), None)
-        self._tree.moved(node, parent, kept)
+        self._moved(node, parent, kept)
         self._tree.meta.expire(parent.ino, name)
         self._conflicts.note(parent.path.child(name), node)
 
@@ -328,7 +327,7 @@ class Namespace:
         self, node: Node, content: Content, new_parent: Node, new_name: str, over: Known | None
     ) -> None:
         """No request: our bytes will be PUT at the new name, over the version that we know there."""
-        self._tree.moved(node, new_parent, new_name)
+        self._moved(node, new_parent, new_name)
         content.ino, content.path = node.ino, path_bytes(node.path)
         content.rebase(over.version if over is not None else None, over.digest if over is not None else None)
         delay_s = self._settings.write_back_s
@@ -404,8 +403,9 @@ class Namespace:
     def _move_is_unsafe(self, destination: DavPath) -> bool:
         return any(self._tree.client.capabilities.move_unsafe(name) for name in destination.parts)
 
-    def _paths_changed(self, node: Node) -> None:
-        """The journal knows unsent files by path."""
+    def _moved(self, node: Node, parent: Node, name: str) -> None:
+        """Here too, and at once in the journal, which knows unsent files by path."""
+        self._tree.moved(node, parent, name)
         for pending in self._uploads.below(node):
             pending.content.path = path_bytes(pending.node.path)
             pending.content.save()

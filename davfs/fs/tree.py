@@ -352,11 +352,16 @@ class Tree:
         if before is not None:
             self._root.inherit(before)
 
+    def told_attributes(self, node: Node) -> Attributes:
+        """What is known, on its way to the kernel: it cuts reads at this size from now on."""
+        told = self.known_attributes(node)
+        node.told_size = told.size_bytes
+        return told
+
     def known_attributes(self, node: Node) -> Attributes:
         """What is known now, without asking."""
         entry = self._entry_of(node)
         size, mtime_ns = self._size_and_mtime(node, entry)
-        node.told_size = size
         kind = stat.S_IFDIR if node.is_folder else stat.S_IFREG
         return Attributes(
             ino=node.ino,
