@@ -58,8 +58,10 @@ class Call:
     @property
     def is_odd(self) -> bool:
         """An error that is not that of a dead mount; a file may be taken away under an open handle."""
-        taken = self.name in {"open", "look"} and self.path.startswith("shared/") and self.errno in TAKEN_AWAY
-        return not (self.errno in {0, None} or self.answer is True or taken)
+        shared = self.path.startswith("shared/")
+        taken = shared and self.name in {"open", "look"} and self.errno in TAKEN_AWAY
+        made = shared and self.name == "replace" and self.errno == errno.EEXIST  # by the rival, just now
+        return not (self.errno in {0, None} or self.answer is True or taken or made)
 
     def __str__(self) -> str:
         end = "in flight" if self.errno is None else name_of(self.errno)
