@@ -83,7 +83,7 @@ class Guard:
 
     async def put_new(self, path: DavPath, body: Body, *, mtime_s: int) -> PutResult:
         """Raises PreconditionFailed when the name is taken, where the server can tell."""
-        return await _patiently(
+        return await patiently(
             lambda: self._client.put(
                 path, body, if_none_match=True, mtime_s=mtime_s, lock_token=self.locks.token_for(path)
             )
@@ -95,7 +95,7 @@ class Guard:
         """Raises PreconditionFailed when the server's version is not `over`, Locked when it is locked."""
         tag = _condition(self._client.capabilities, over.version) if trust_tags else None
         if trust_tags and not needs_look(self._client.capabilities, over, size=body.size_bytes):
-            return await _patiently(
+            return await patiently(
                 lambda: self._client.put(
                     path, body, if_match=tag, mtime_s=mtime_s, lock_token=self.locks.token_for(path)
                 )
@@ -110,7 +110,7 @@ class Guard:
         """MOVE onto a name that is free (`over` None), or that still holds `over`."""
         if over is None or over is EMPTY_FOLDER:
             overwrite = over is not None
-            await _patiently(
+            await patiently(
                 lambda: self._client.move(
                     source,
                     destination,
@@ -125,7 +125,7 @@ class Guard:
         sure = over.digest is None and not over.contended
         proved = tag is not None and sure and (not tag.weak or server.weak_tag_in_if)
         if proved and server.move_condition_honoured:
-            await _patiently(
+            await patiently(
                 lambda: self._client.move(
                     source,
                     destination,
@@ -185,7 +185,7 @@ def _condition(server: Capabilities, version: Validator) -> ETag | None:
     return tag
 
 
-async def _patiently(change: Callable[[], Awaitable[T]]) -> T:
+async def patiently(change: Callable[[], Awaitable[T]]) -> T:
     """Another davfs locks a file for the moment of one look and one upload: that is waited for, not told."""
     for wait_s in LOCKED_WAITS_S:
         try:

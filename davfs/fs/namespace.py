@@ -11,6 +11,7 @@ showed it empty; MOVE always says Overwrite, T only where the target was seen an
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import secrets
 from typing import Final
@@ -32,7 +33,7 @@ from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, path_bytes
 from davfs.fs.delivery import FileBody
 from davfs.fs.files import Files
-from davfs.fs.guard import EMPTY_FOLDER, Guard, Known
+from davfs.fs.guard import EMPTY_FOLDER, Guard, Known, patiently
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
@@ -168,7 +169,7 @@ class Namespace:
         path = node.path
         await self._guard.locks.give_up(path)
         try:
-            await self._delete_seen(node, path)
+            await patiently(functools.partial(self._delete_seen, node, path))
         except NotFound:
             return
         except DavfsError as error:
@@ -327,9 +328,11 @@ class Namespace:
         self, node: Node, content: Content, new_parent: Node, new_name: str, over: Known | None
     ) -> None:
         """No request: our bytes will be PUT at the new name, over the version that we know there."""
-        self._moved(node, new_parent, new_name)
-        content.ino, content.path = node.ino, path_bytes(node.path)
-        content.rebase(over.version if over is not None else None, over.digest if over is not None else None)
+        version, digest = (over.version, over.digest) if over is not None else (None, None)
+        with self._store.atomically():
+            self._moved(node, new_parent, new_name)
+            content.ino, content.path = node.ino, path_bytes(node.path)
+            content.rebase(version, digest)
         delay_s = self._settings.write_back_s
         self._uploads.schedule(
             node, content, self._settings.open_flush_s if self._handles.has_writer(content) else delay_s
@@ -405,10 +408,11 @@ class Namespace:
 
     def _moved(self, node: Node, parent: Node, name: str) -> None:
         """Here too, and at once in the journal, which knows unsent files by path."""
-        self._tree.moved(node, parent, name)
-        for pending in self._uploads.below(node):
-            pending.content.path = path_bytes(pending.node.path)
-            pending.content.save()
+        with self._store.atomically():
+            self._tree.moved(node, parent, name)
+            for pending in self._uploads.below(node):
+                pending.content.path = path_bytes(pending.node.path)
+                pending.content.save()
 
     # --- the rest
 

@@ -13,8 +13,8 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from davfs.dav.hrefs import shown
@@ -45,6 +45,7 @@ class ContentStore:
         self._limit = size_limit_bytes
         self._now_s = now_s
         self._live: dict[int, Content] = {}
+        self._doomed: list[str] | None = None  # files to remove when the transaction is over
         self._descriptors = Descriptors()
         self.growth = Growth()
         self.stop_upload: Callable[[Content], None] = lambda _content: None
@@ -159,7 +160,29 @@ class ContentStore:
         content.progress.unpark_all()
         if content.users <= 0 and not content.closed:
             self._close(content)
-            self.disk.remove(self.disk.file_name(content.id, content.generation))
+            self._remove_file(self.disk.file_name(content.id, content.generation))
+
+    @contextmanager
+    def atomically(self) -> Iterator[None]:
+        """Rows that belong together change all or not at all, also at kill -9; files go after their rows."""
+        if self._doomed is not None:
+            yield
+            return
+        self._doomed = []
+        self.index.run("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            doomed, self._doomed = self._doomed, None
+            self.index.run("COMMIT")  # what is done in memory is done: half of it is better than none
+            for name in doomed:
+                self.disk.remove(name)
+
+    def _remove_file(self, name: str) -> None:
+        if self._doomed is not None:
+            self._doomed.append(name)
+        else:
+            self.disk.remove(name)
 
     def _close(self, content: Content) -> None:
         self._live.pop(content.id, None)
