@@ -31,6 +31,7 @@ from davfs.fs.locks import Locks
 # come between (Apache: 4 of 4 racing PUTs with If-None-Match: * were stored, servers.md table 5).
 LONG_BODY: Final = 1 << 20
 LOCKED_WAITS_S: Final = (0.2, 0.5, 1.5)
+HTTP_LOCKED: Final = 423
 SMALL_NEW: Final = 64 * 1024  # a new file of this size is not staged for want of spooling: nothing to destroy
 
 T = TypeVar("T")
@@ -186,10 +187,15 @@ def _condition(server: Capabilities, version: Validator) -> ETag | None:
 
 
 async def patiently(change: Callable[[], Awaitable[T]]) -> T:
-    """Another davfs locks a file for the moment of one look and one upload: that is waited for, not told."""
+    """Another davfs locks a file for the moment of one look and one upload: that is waited for, not told.
+
+    With Retry-After the server says itself when to come back; 424 is no lock of this file.
+    """
     for wait_s in LOCKED_WAITS_S:
         try:
             return await change()
-        except Locked:
+        except Locked as error:
+            if error.status != HTTP_LOCKED or error.retry_after_s is not None:
+                raise
             await trio.sleep(wait_s * (0.5 + random.random()))  # noqa: S311 - it keeps two apart, it hides nothing
     return await change()

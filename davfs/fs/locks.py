@@ -32,7 +32,7 @@ from davfs.dav.client import Client
 from davfs.dav.hrefs import shown
 from davfs.dav.locks import NEVER_S, ActiveLock, GrantedLock, LockToken
 from davfs.dav.resource import DavPath, Validator
-from davfs.errors import DavfsError, Disconnected, LinkError, Locked, NotFound, TimedOut
+from davfs.errors import Busy, DavfsError, Disconnected, LinkError, Locked, NotFound, TimedOut
 from davfs.fs.content import path_bytes, path_from_bytes
 from davfs.fs.handles import Handles
 from davfs.fs.index import Index
@@ -223,16 +223,20 @@ class Locks:
         return held
 
     async def _take_patiently(self, path: DavPath) -> _Held:
-        """Another davfs, or who may be one, holds a lock like this for the moment of one upload."""
+        """Another davfs, or who may be one, holds a lock like this for the moment of one upload.
+
+        Raises Locked for what is somebody's work; Busy when a short lock lasts, which passes by itself.
+        """
         deadline_s, wait_s = trio.current_time() + AROUND_S, AROUND_RETRY_S
         while True:
             try:
                 return await self._take(path, None)
-            except Locked:
+            except Locked as error:
                 holder = self._holders.get(path, "")
-                brief = holder == UNKNOWN_HOLDER or OWNER_MARK in holder
-                if not brief or trio.current_time() + wait_s > deadline_s:
+                if holder != UNKNOWN_HOLDER and OWNER_MARK not in holder:
                     raise
+                if trio.current_time() + wait_s > deadline_s:
+                    raise Busy(str(error), status=error.status) from None
             await trio.sleep(wait_s * (0.5 + random.random()))  # noqa: S311 - two that wait must not meet again
             wait_s *= 2
 

@@ -38,6 +38,10 @@ class Questions:
     def start(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
 
+    def is_out(self, key: Key) -> bool:
+        """Whether this is on its way already."""
+        return key in self._running
+
     async def answered(self, key: Key, ask: Ask) -> bool:
         """Until the answer is there. True if it was asked now, False if it was on its way already."""
         running = self._running.get(key)

@@ -173,7 +173,10 @@ class Tree:
 
     async def _ask_for(self, parent: Node, name: str, *, patiently: bool) -> bool | None:
         """One look-up, as Depth 0 or as a listing; see `Questions` for what it returns."""
-        listing = self.meta.wants_listing(parent.ino, trio.current_time()) and not self.may_be_hidden(name)
+        # Who has lost patience goes on waiting for what was asked: another question answers no sooner.
+        listing = not self.questions.is_out((parent.ino, name)) and (
+            self.meta.wants_listing(parent.ino, trio.current_time()) and not self.may_be_hidden(name)
+        )
         # A listing that broke off is no answer about a name that it lacks.
         listing = listing and self.meta.folder(parent.ino).complete
         fetch = self._fetch_listing if listing else self._fetch_entry

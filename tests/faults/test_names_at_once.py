@@ -152,7 +152,6 @@ async def shown(vfs: Vfs) -> dict[str, bytes]:
     return files
 
 
-@pytest.mark.xfail(strict=False, reason="a listing comes between a MOVE and its answer")
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_programs_at_once(seed: int, server: str, tmp_path: Path, autojump_clock: MockClock) -> None:
