@@ -212,7 +212,7 @@ class Locks:
         before = self._held.get(path)
         try:
             held = await self._take_patiently(path)
-        except (Locked, LinkError):
+        except (Locked, Busy, LinkError):
             raise
         except DavfsError as error:
             log.info("no lock on %s: %s", shown(path), error)
