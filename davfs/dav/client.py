@@ -1,9 +1,9 @@
 """One method per WebDAV verb, over an httpx transport that is given (davfs.dav.lanes, or a script).
 
 Owns the meaning of requests and answers: which headers go out, which status is which error, that an answer
-is about the version and the range that were asked for. Sending is `dav.exchange`. It holds no inode, no cache,
-no credential, and starts no task. Every failure leaves as a DavfsError (ValueError only for a caller's mistake);
-texts carry paths, never credentials, never a query.
+is about the version and the range that were asked for. Sending is `dav.exchange`. It holds no inode, no
+cache, no credential, and starts no task. Every failure leaves as a DavfsError (ValueError only for a
+caller's mistake); texts carry paths, never credentials, never a query.
 
 Invariants:
 - Depth is 0 or 1, Overwrite is explicit, PUT has a Content-Length, folders end with '/', on every verb.
