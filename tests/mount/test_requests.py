@@ -21,7 +21,7 @@ from tests.servers import Relay, Share
 
 MountOf = Callable[..., KernelDriver]
 MIB = 1 << 20
-# A new file goes to a temporary name and is moved where only MOVE can tell that the name is free: nginx ignores
+# New files are staged (temporary name, MOVE) where only MOVE can tell that the name is free: nginx ignores
 # conditions, and WsgiDAV, whose Server header is Cheroot's here, is a server of which nothing is known.
 STAGES_NEW = {"nginx", "wsgidav"}
 # What changes "document" on each server, beside PROPFIND (docs/adr/0015).
