@@ -1,9 +1,9 @@
 """One method per WebDAV verb, over an httpx transport that is given (davfs.dav.lanes, or a script).
 
 Owns the meaning of requests and answers: which headers go out, which status is which error, that an answer
-is about the version and the range that were asked for. It holds no inode, no cache, no credential, and starts
-no task. Every failure leaves as a DavfsError (ValueError only for a caller's mistake); texts carry
-paths, never credentials, never a query.
+is about the version and the range that were asked for. Sending is `dav.exchange`. It holds no inode, no
+cache, no credential, and starts no task. Every failure leaves as a DavfsError (ValueError only for a
+caller's mistake); texts carry paths, never credentials, never a query.
 
 Invariants:
 - Depth is 0 or 1, Overwrite is explicit, PUT has a Content-Length, folders end with '/', on every verb.
@@ -17,21 +17,19 @@ Invariants:
 from __future__ import annotations
 
 import errno
-import random
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final
 
 import httpx
 import trio
 
 from davfs.dav import locks
 from davfs.dav.dates import parse_date
+from davfs.dav.exchange import Exchange
 from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, shown
 from davfs.dav.lanes import Preflight
@@ -48,8 +46,7 @@ from davfs.dav.multistatus import (
 )
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
-from davfs.dav.reach import Reach
-from davfs.dav.redirects import NotWebDav, is_in_share, redirected
+from davfs.dav.redirects import NotWebDav, is_in_share
 from davfs.dav.refusals import check_location, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
@@ -58,37 +55,25 @@ from davfs.dav.request import Request as _Request
 from davfs.dav.request import conditions as _conditions
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
 from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
-from davfs.dav.wire import Body, Incoming, Octets, Outgoing, deadline, translated
+from davfs.dav.wire import Body, Incoming, Octets, deadline
 from davfs.errors import (
     DavfsError,
-    LinkDown,
     NotFound,
     ParentMissing,
     PosixError,
     ProtocolError,
     ServerRefused,
     StaleVersion,
-    UriTooLong,
     refused,
 )
 
 __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "Traffic"]
 
-T = TypeVar("T")
-
-_ABROAD: Final = frozenset({"Range", "Accept-Encoding"})  # the only headers that another host gets
-_REDIRECTS: Final = frozenset({301, 302, 307, 308})
-_MOST_REDIRECTS: Final = 3
 _SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
-# A listing of 100,000 names is 50 MB: it may take longer than `timeout_s` while it keeps coming, and so may
-# a server's work on a whole tree.
 YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
-_LONG_FACTOR: Final = 10
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
 _SERVER_WORK_BYTES_PER_S: Final = 2 * 1024 * 1024
-_BUFFERED_BYTES: Final = 8 * 1024 * 1024  # beyond what the kernel takes for a peer that is gone (tcp_wmem)
-_CONNECT_TIMEOUT_S: Final = 15.0
 _ASK_RESOURCE: Final = Octets(PROPFIND_RESOURCE)
 
 
@@ -103,17 +88,14 @@ class Client:
         timeout_s: float = 30.0,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        self._wire = wire
         self._share = Share.parse(base_url)
         self._timeout_s = timeout_s
         self._clock = clock
-        self._requests: Counter[str] = Counter()
         self._clock_ahead_s = 0.0  # the server's clock against ours
-        self._up_bytes = 0
-        self._down_bytes = 0
         self.capabilities = Capabilities()
         self.upload_limit = UploadLimit()
-        self.reach = Reach(clock)
+        self._exchange = Exchange(wire, self._share, timeout_s, clock)
+        self.reach = self._exchange.reach
 
     # --- what callers ask of the wire ---------------------------------------------------------------
 
@@ -123,11 +105,11 @@ class Client:
         Raises NotWebDav, Unauthorized, NotFound, Unreachable and the rest, each with a text for the person
         who typed the address.
         """
-        root = await self._repeat(ONCE, "connect", self._describe_root)
+        root = await self._exchange.repeat(ONCE, "connect", self._describe_root)
         if not root.is_collection:
             raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         with suppress(ServerRefused):  # proxies filter OPTIONS; PROPFIND has answered, which is enough
-            self.capabilities = await self._repeat(ONCE, "OPTIONS", self._options)
+            self.capabilities = await self._exchange.repeat(ONCE, "OPTIONS", self._options)
         self.reach.proven()
         return root
 
@@ -135,22 +117,26 @@ class Client:
         """Asks for the root although the link is down. What it says does not matter: the link has noticed."""
         request = replace(self._root_request(), is_probe=True)
         with suppress(DavfsError):
-            await self._repeat(ONCE, request.label, lambda: self._describe(request), longest_s=longest_s)
+            await self._exchange.repeat(
+                ONCE, request.label, lambda: self._describe(request), longest_s=longest_s
+            )
 
     async def stat(self, path: DavPath, *, is_collection: bool = False) -> Resource:
         """PROPFIND Depth 0. `is_collection` is a hint that saves Apache's redirect from 'a' to 'a/'."""
         request = self._propfind(path, "0", PROPFIND_RESOURCE, is_collection=is_collection)
-        return (await self._repeat(PATIENT, request.label, lambda: self._describe(request))).resource
+        return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).resource
 
     async def list(self, path: DavPath) -> Listing:
         """PROPFIND Depth 1, parsed while it arrives. Raises NotFound, ProtocolError."""
         request = self._propfind(path, "1", PROPFIND_RESOURCE, is_collection=True)
-        return await self._repeat(PATIENT, request.label, lambda: self._list(request), longest_s=self._long_s)
+        return await self._exchange.repeat(
+            PATIENT, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
+        )
 
     async def quota(self) -> Quota:
         """RFC 4331, of the share's root."""
         request = self._propfind(ROOT, "0", PROPFIND_QUOTA, is_collection=True)
-        return (await self._repeat(PATIENT, request.label, lambda: self._describe(request))).quota
+        return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).quota
 
     def get(
         self,
@@ -205,7 +191,7 @@ class Client:
         wish = UploadWish(path, body.size_bytes, if_match, if_none_match, lock_token)
         request = replace(request, preflight=self._preflight(wish))
         with self.reach.watched():
-            async with self._answer(request) as answer:
+            async with self._exchange.answer(request) as answer:
                 self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
                 await self._check_put(request, answer)
                 self.upload_limit = self.upload_limit.stored(body.size_bytes)
@@ -326,14 +312,14 @@ class Client:
     @property
     def request_counts(self) -> Mapping[str, int]:
         """Requests sent so far by method, those of an authentication handshake included."""
-        return MappingProxyType(self._requests)
+        return self._exchange.request_counts
 
     @property
     def traffic(self) -> Traffic:
-        return Traffic(self._up_bytes, self._down_bytes)
+        return self._exchange.traffic
 
     async def aclose(self) -> None:
-        await self._wire.aclose()
+        await self._exchange.aclose()
 
     # --- PROPFIND and OPTIONS -----------------------------------------------------------------------
 
@@ -354,7 +340,7 @@ class Client:
 
     async def _options(self) -> Capabilities:
         request = _Request("OPTIONS", ROOT, _PLAIN, is_collection=True, is_probe=True)
-        async with self._answer(request) as answer:
+        async with self._exchange.answer(request) as answer:
             if not 200 <= answer.status < 300:
                 raise self._refusal(request, answer)
             return Capabilities.from_options(answer.headers)
@@ -380,7 +366,7 @@ class Client:
     async def _parse(self, request: _Request, take: Callable[[Iterable[Entry]], None]) -> Multistatus:
         """Sends a PROPFIND and hands over the entries of its answer while they come."""
         document = Multistatus()
-        async with self._answer(request) as answer:
+        async with self._exchange.answer(request) as answer:
             self._check_multistatus(request, answer)
             self._learn_clock(answer)
             while not document.stopped and (piece := await answer.receive_decoded()) is not None:
@@ -424,7 +410,7 @@ class Client:
     async def _get(self, path: DavPath, wanted: RangeRequest) -> AsyncIterator[Download]:
         request = _Request("GET", path, {**_PLAIN, **wanted.headers()})
         opening = partial(self._open_get, request, wanted)
-        incoming, answer = await self._repeat(PATIENT, request.label, opening)
+        incoming, answer = await self._exchange.repeat(PATIENT, request.label, opening)
         try:
             with self.reach.watched():
                 yield Download(answer, incoming, wanted.expected, shown(path))
@@ -432,7 +418,7 @@ class Client:
             await incoming.close()
 
     async def _open_get(self, request: _Request, wanted: RangeRequest) -> tuple[Incoming, Answer]:
-        incoming = await self._send(request)
+        incoming = await self._exchange.send(request)
         try:
             return incoming, self._accepted(request, incoming, wanted)
         except DavfsError:
@@ -474,9 +460,9 @@ class Client:
 
     async def _change(self, request: _Request, *, is_long: bool = False) -> None:
         """Sends it once. `is_long`: the server may have to work on a whole tree before it answers."""
-        longest_s = self._long_s if is_long else self._timeout_s
+        longest_s = self._exchange.long_s if is_long else self._timeout_s
         with self.reach.watched(), deadline(longest_s, request.label):
-            async with self._answer(replace(request, read_timeout_s=longest_s)) as answer:
+            async with self._exchange.answer(replace(request, read_timeout_s=longest_s)) as answer:
                 await self._check_change(request, answer)
 
     async def _ask(
@@ -485,12 +471,12 @@ class Client:
         """A short answer, read whole: status, headers, body. A status in `fine` is no refusal."""
 
         async def attempt() -> tuple[int, httpx.Headers, bytes]:
-            async with self._answer(request) as answer:
+            async with self._exchange.answer(request) as answer:
                 if answer.status not in fine:
                     await self._check_change(request, answer)
                 return answer.status, answer.headers, await answer.receive_small(_SMALL_BODY_BYTES)
 
-        return await self._repeat(policy, request.label, attempt)
+        return await self._exchange.repeat(policy, request.label, attempt)
 
     async def _check_change(self, request: _Request, answer: Incoming) -> None:
         if answer.status == 207:
@@ -516,114 +502,6 @@ class Client:
         self.capabilities = self.capabilities.learned_put(etag=etag is not None, mtime_accepted=accepted)
         return PutResult(answer.status == 201, etag)
 
-    # --- sending ------------------------------------------------------------------------------------
-
-    @property
-    def _long_s(self) -> float:
-        return self._timeout_s * _LONG_FACTOR
-
-    async def _repeat(
-        self,
-        policy: RetryPolicy,
-        label: str,
-        attempt: Callable[[], Awaitable[T]],
-        *,
-        longest_s: float | None = None,
-    ) -> T:
-        """The one retry loop: `attempt` until it answers, the policy gives up, or the deadline passes."""
-        started = self._clock()
-        failures = 0
-        while True:
-            left_s = started + self._timeout_s - self._clock()
-            try:
-                with self.reach.watched(), self.reach.asking(), deadline(longest_s or left_s, label):
-                    return await attempt()
-            except DavfsError as error:
-                if failures == 0 and isinstance(error, LinkDown):
-                    raise  # known to be down; only who found that out tries again for a moment
-                failures += 1
-                left_s = started + self._timeout_s - self._clock()
-                dice = random.random()  # noqa: S311 - it spreads retries, it hides nothing
-                wait_s = policy.wait_s(error, failures=failures, left_s=left_s, dice=dice)
-                if wait_s is None:
-                    raise
-            await trio.sleep(wait_s)
-
-    @asynccontextmanager
-    async def _answer(self, request: _Request) -> AsyncIterator[Incoming]:
-        """The answer to `request`; afterwards its connection is free again."""
-        incoming = await self._send(request)
-        try:
-            yield incoming
-        except DavfsError:
-            await incoming.finish()
-            raise
-        except BaseException:
-            await incoming.close()
-            raise
-        await incoming.finish()
-
-    async def _send(self, request: _Request) -> Incoming:
-        """The final answer, after redirects. The caller finishes it."""
-        url = self.url(request.path, is_collection=request.is_collection)
-        for _ in range(_MOST_REDIRECTS + 1):
-            incoming = await self._send_once(request, url)
-            if incoming.status not in _REDIRECTS:
-                return incoming
-            location = incoming.headers.get("location", "")
-            await incoming.finish()
-            url = redirected(
-                self._share,
-                request.label,
-                request.method,
-                str(incoming.url),
-                location,
-                is_collection=request.is_collection,
-            )
-        raise ProtocolError(f"{request.label}: more than {_MOST_REDIRECTS} redirects")
-
-    async def _send_once(self, request: _Request, url: str) -> Incoming:
-        if not request.is_probe:
-            self.reach.check()
-        sent: Sequence[str] = [request.method]
-        try:
-            address = httpx.URL(url)
-            with translated(request.label):
-                response = await self._exchange(request, address)
-            sent = response.extensions.get("davfs_sent", sent)
-        except httpx.InvalidURL:  # httpx takes 65,536 characters
-            raise UriTooLong(f"{request.label}: the address is too long", status=414) from None
-        finally:
-            self._requests.update(sent)
-        self.reach.answered()
-        return Incoming(response, address, request.label, self._count_down)
-
-    async def _exchange(self, request: _Request, url: httpx.URL) -> httpx.Response:
-        extensions = {"timeout": self._timeouts(request), "davfs_preflight": request.preflight}
-        if not is_in_share(self._share, url):
-            # Object storage behind a redirected GET: no credentials, no cookies, no validators of ours
-            kept = {name: text for name, text in request.headers.items() if name in _ABROAD}
-            bare = httpx.Request("GET", url, headers=kept, extensions=extensions)
-            return await self._wire.handle_async_request(bare)
-        built = httpx.Request(request.method, url, headers=request.headers, extensions=extensions)
-        if request.content is None:
-            return await self._wire.handle_async_request(built)
-        is_large = request.content.size_bytes > _BUFFERED_BYTES
-        count = self._count_up_large if is_large else self._count_up
-        built.stream = outgoing = Outgoing(request.content, count)
-        try:
-            return await self._wire.handle_async_request(built)
-        finally:
-            await outgoing.aclose()
-
-    def _timeouts(self, request: _Request) -> dict[str, float]:
-        return {
-            "connect": min(_CONNECT_TIMEOUT_S, self._timeout_s),
-            "read": request.read_timeout_s or self._timeout_s,
-            "write": self._timeout_s,
-            "pool": self._timeout_s,
-        }
-
     def _preflight(self, wish: UploadWish) -> Preflight:
         """What is checked before the body, when the wire finds that a look is worth it."""
         folder = httpx.URL(self.url(wish.path.parent, is_collection=True))
@@ -634,18 +512,6 @@ class Client:
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
         return refused(request.method, answer.status, shown(request.path), retry_after_s=wait_s)
-
-    def _count_up(self, size_bytes: int) -> None:
-        self._up_bytes += size_bytes
-
-    def _count_up_large(self, size_bytes: int) -> None:
-        """Somebody takes these bytes: more of them than fit into the buffers of a dead connection."""
-        self._up_bytes += size_bytes
-        self.reach.progressed()
-
-    def _count_down(self, size_bytes: int) -> None:
-        self._down_bytes += size_bytes
-        self.reach.progressed()
 
 
 def _not_webdav_text(url: str, status: int) -> str:

@@ -1,0 +1,186 @@
+"""Sending one request and getting its answer: repetition, redirects, time-outs, counting.
+
+Owns the one retry loop, and tells `reach` of every answer and every failure. What a request means, and what
+its answer means, is the client's. Starts no task.
+
+Invariants:
+- `repeat` ends within `timeout_s`, or `longest_s` where that is given.
+- Beyond the share no credential goes out, and no header but the range's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+import httpx
+import trio
+
+from davfs.dav.hrefs import Share
+from davfs.dav.reach import Reach
+from davfs.dav.redirects import is_in_share, redirected
+from davfs.dav.request import Request, Traffic
+from davfs.dav.retry import RetryPolicy
+from davfs.dav.wire import Incoming, Outgoing, deadline, translated
+from davfs.errors import DavfsError, LinkDown, ProtocolError, UriTooLong
+
+T = TypeVar("T")
+
+_ABROAD: Final = frozenset({"Range", "Accept-Encoding"})  # the only headers that another host gets
+_REDIRECTS: Final = frozenset({301, 302, 307, 308})
+_MOST_REDIRECTS: Final = 3
+# A listing of 100,000 names is 50 MB: it may take longer than `timeout_s` while it keeps coming, and so may
+# a server's work on a whole tree.
+_LONG_FACTOR: Final = 10
+_BUFFERED_BYTES: Final = 8 * 1024 * 1024  # beyond what the kernel takes for a peer that is gone (tcp_wmem)
+_CONNECT_TIMEOUT_S: Final = 15.0
+
+
+class Exchange:
+    """Requests to `share` and their answers, over `wire`."""
+
+    def __init__(
+        self, wire: httpx.AsyncBaseTransport, share: Share, timeout_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._wire = wire
+        self._share = share
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._requests: Counter[str] = Counter()
+        self._up_bytes = 0
+        self._down_bytes = 0
+        self.reach = Reach(clock)
+
+    @property
+    def request_counts(self) -> Mapping[str, int]:
+        """Requests sent so far by method, those of an authentication handshake included."""
+        return MappingProxyType(self._requests)
+
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(self._up_bytes, self._down_bytes)
+
+    async def aclose(self) -> None:
+        await self._wire.aclose()
+
+    @property
+    def long_s(self) -> float:
+        return self._timeout_s * _LONG_FACTOR
+
+    async def repeat(
+        self,
+        policy: RetryPolicy,
+        label: str,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        longest_s: float | None = None,
+    ) -> T:
+        """The one retry loop: `attempt` until it answers, the policy gives up, or the deadline passes."""
+        started = self._clock()
+        failures = 0
+        while True:
+            left_s = started + self._timeout_s - self._clock()
+            try:
+                with self.reach.watched(), self.reach.asking(), deadline(longest_s or left_s, label):
+                    return await attempt()
+            except DavfsError as error:
+                if failures == 0 and isinstance(error, LinkDown):
+                    raise  # known to be down; only who found that out tries again for a moment
+                failures += 1
+                left_s = started + self._timeout_s - self._clock()
+                dice = random.random()  # noqa: S311 - it spreads retries, it hides nothing
+                wait_s = policy.wait_s(error, failures=failures, left_s=left_s, dice=dice)
+                if wait_s is None:
+                    raise
+            await trio.sleep(wait_s)
+
+    @asynccontextmanager
+    async def answer(self, request: Request) -> AsyncIterator[Incoming]:
+        """The answer to `request`; afterwards its connection is free again."""
+        incoming = await self.send(request)
+        try:
+            yield incoming
+        except DavfsError:
+            await incoming.finish()
+            raise
+        except BaseException:
+            await incoming.close()
+            raise
+        await incoming.finish()
+
+    async def send(self, request: Request) -> Incoming:
+        """The final answer, after redirects. The caller finishes it."""
+        url = self._share.url(request.path, is_collection=request.is_collection)
+        for _ in range(_MOST_REDIRECTS + 1):
+            incoming = await self._send_once(request, url)
+            if incoming.status not in _REDIRECTS:
+                return incoming
+            location = incoming.headers.get("location", "")
+            await incoming.finish()
+            url = redirected(
+                self._share,
+                request.label,
+                request.method,
+                str(incoming.url),
+                location,
+                is_collection=request.is_collection,
+            )
+        raise ProtocolError(f"{request.label}: more than {_MOST_REDIRECTS} redirects")
+
+    async def _send_once(self, request: Request, url: str) -> Incoming:
+        if not request.is_probe:
+            self.reach.check()
+        sent: Sequence[str] = [request.method]
+        try:
+            address = httpx.URL(url)
+            with translated(request.label):
+                response = await self._pass_on(request, address)
+            sent = response.extensions.get("davfs_sent", sent)
+        except httpx.InvalidURL:  # httpx takes 65,536 characters
+            raise UriTooLong(f"{request.label}: the address is too long", status=414) from None
+        finally:
+            self._requests.update(sent)
+        self.reach.answered()
+        return Incoming(response, address, request.label, self._count_down)
+
+    async def _pass_on(self, request: Request, url: httpx.URL) -> httpx.Response:
+        extensions = {"timeout": self._timeouts(request), "davfs_preflight": request.preflight}
+        if not is_in_share(self._share, url):
+            # Object storage behind a redirected GET: no credentials, no cookies, no validators of ours
+            kept = {name: text for name, text in request.headers.items() if name in _ABROAD}
+            bare = httpx.Request("GET", url, headers=kept, extensions=extensions)
+            return await self._wire.handle_async_request(bare)
+        built = httpx.Request(request.method, url, headers=request.headers, extensions=extensions)
+        if request.content is None:
+            return await self._wire.handle_async_request(built)
+        is_large = request.content.size_bytes > _BUFFERED_BYTES
+        count = self._count_up_large if is_large else self._count_up
+        built.stream = outgoing = Outgoing(request.content, count)
+        try:
+            return await self._wire.handle_async_request(built)
+        finally:
+            await outgoing.aclose()
+
+    def _timeouts(self, request: Request) -> dict[str, float]:
+        return {
+            "connect": min(_CONNECT_TIMEOUT_S, self._timeout_s),
+            "read": request.read_timeout_s or self._timeout_s,
+            "write": self._timeout_s,
+            "pool": self._timeout_s,
+        }
+
+    def _count_up(self, size_bytes: int) -> None:
+        self._up_bytes += size_bytes
+
+    def _count_up_large(self, size_bytes: int) -> None:
+        """Somebody takes these bytes: more of them than fit into the buffers of a dead connection."""
+        self._up_bytes += size_bytes
+        self.reach.progressed()
+
+    def _count_down(self, size_bytes: int) -> None:
+        self._down_bytes += size_bytes
+        self.reach.progressed()
