@@ -34,6 +34,7 @@ from davfs.fs.namespace import Namespace
 from davfs.fs.pending import Pendings
 from davfs.fs.probe import Probe
 from davfs.fs.quota import Allowance
+from davfs.fs.renames import Renames
 from davfs.fs.settings import Settings
 from davfs.fs.states import State
 from davfs.fs.store import ContentStore
@@ -109,6 +110,7 @@ class Filesystem:
             guard=guard,
             conflicts=conflicts,
             leftovers=self._leftovers,
+            renames=Renames(content.index),
         )
         self._probe = Probe(client, self._tree, self._uploads, timeout_s=settings.timeout_s)
         self._started = now_s()
@@ -138,6 +140,7 @@ class Filesystem:
         """The uploads, as soon as it is known which locks of the last run still hold."""
         with trio.move_on_after(SETTLE_LOCKS_S):
             await self._locks.settle()
+            await self._namespace.settle_renames()
         await self._uploads.run(nursery)
 
     async def release_locks(self) -> None:

@@ -100,6 +100,13 @@ class Node:
         """Where its bytes are on the server: for an open file that was removed, not where it was."""
         return self.aside if self.aside is not None else self.path
 
+    def at(self, path: DavPath) -> Node | None:
+        """The known node at this path below it."""
+        node: Node | None = self
+        for part in path.parts:
+            node = node.children.get(part) if node is not None else None
+        return node
+
     def below(self) -> Iterator[Node]:
         """Every known node below this one."""
         for child in list(self.children.values()):

@@ -18,7 +18,7 @@ from typing import Final
 
 import trio
 
-from davfs.dav.resource import ROOT, DavPath, Validator
+from davfs.dav.resource import ROOT, DavPath, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
     DavfsError,
@@ -37,6 +37,7 @@ from davfs.fs.guard import EMPTY_FOLDER, Guard, Known, patiently
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
+from davfs.fs.renames import Renames
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
@@ -59,6 +60,7 @@ class Namespace:
         guard: Guard,
         conflicts: Conflicts,
         leftovers: Leftovers,
+        renames: Renames,
     ) -> None:
         self._tree = tree
         self._store = store
@@ -68,6 +70,7 @@ class Namespace:
         self._guard = guard
         self._conflicts = conflicts
         self._leftovers = leftovers
+        self._renames = renames
         self._settings = settings
 
     # --- folders
@@ -397,22 +400,65 @@ class Namespace:
         source = node.path
         if self._move_is_unsafe(destination):
             raise PosixError(errno.EINVAL, f"this server cannot rename to {destination.name!r}")
+        if self._uploads.below(node):
+            self._renames.begin(source, destination)
         try:
             await self._guard.move(source, destination, over, is_collection=node.is_folder)
         except DavfsError as error:
-            await self._really_failed(error, destination, made=True)
-            await self._really_failed(error, source, made=False)
+            try:
+                await self._really_failed(error, destination, made=True)
+                await self._really_failed(error, source, made=False)
+            except DavfsError:
+                self._renames.end(source)
+                raise
 
     def _move_is_unsafe(self, destination: DavPath) -> bool:
         return any(self._tree.client.capabilities.move_unsafe(name) for name in destination.parts)
 
     def _moved(self, node: Node, parent: Node, name: str) -> None:
         """Here too, and at once in the journal, which knows unsent files by path."""
+        source = node.path
         with self._store.atomically():
+            self._renames.end(source)
             self._tree.moved(node, parent, name)
             for pending in self._uploads.below(node):
                 pending.content.path = path_bytes(pending.node.path)
                 pending.content.save()
+
+    async def settle_renames(self) -> None:
+        """Renames of the last run: did the server do them? To be asked before anything is sent."""
+        for source, destination in self._renames.left():
+            try:
+                done = await self._was_moved(source, destination)
+            except DavfsError:
+                continue  # the next daemon asks again
+            if done is None:
+                self._renames.end(source)
+            else:
+                self._moved(*done)
+
+    async def _was_moved(self, source: DavPath, destination: DavPath) -> tuple[Node, Node, str] | None:
+        """What is to be moved here as well: the server has it at its new place, and not at the old one."""
+        node = self._tree.nodes.root.at(source)
+        if node is None or await self._held(source) is not None:
+            return None
+        found = await self._held(destination)
+        if found is None:
+            return None
+        content = node.content
+        same = content is not None and content.base is not None and content.base.same_version(found.validator)
+        if found.is_collection is not node.is_folder or not (node.is_folder or same):
+            return None
+        parent = self._tree.nodes.root
+        for part in destination.parts[:-1]:
+            parent = self._tree.nodes.child(parent, part, is_folder=True)
+        return node, parent, destination.name
+
+    async def _held(self, path: DavPath) -> Resource | None:
+        try:
+            return await self._tree.client.stat(path)
+        except NotFound:
+            return None
 
     # --- the rest
 

@@ -18,7 +18,7 @@ from davfs.fs.settings import Settings
 from tests.fakes.davserver import FakeDav, Fault
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
-from tests.unit.fs.rig import URL
+from tests.unit.fs.rig import URL, at
 
 warns = pytest.mark.expects_warning
 
@@ -184,3 +184,28 @@ async def test_a_put_that_lands_late_is_put_right(tmp_path: Path, autojump_clock
         await trio.sleep(120)
         assert await fs.sync(60) == 0
     assert fake.tree() == {"doc": b"the newest"}
+
+
+@warns("not sent")
+@pytest.mark.parametrize("moved", [True, False])
+async def test_a_daemon_killed_during_a_rename_asks_what_became_of_it(
+    tmp_path: Path, autojump_clock: MockClock, *, moved: bool
+) -> None:
+    """Killed between the server's MOVE and our note of it: unsent bytes go to where the file is now."""
+    fake = FakeDav()
+    fake.put("/a", b"base")
+    fake.inject(Fault("PUT", times=1000, status=507))
+    async with running(fake, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("a", os.O_RDWR)
+        await vfs.write(fd, b"ours")
+        await vfs.close(fd)
+        await trio.sleep(1)
+        fs._namespace._renames.begin(at("/a"), at("/b"))
+    if moved:
+        fake.move("/a", "/b")
+    fake.faults.clear()
+    async with running(fake, URL, Settings(str(tmp_path / "c"))) as fs:
+        assert await fs.sync(60) == 0
+        assert fs._namespace._renames.left() == []
+    assert fake.tree() == {"b" if moved else "a": b"ours"}
