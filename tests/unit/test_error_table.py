@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from davfs.errors import DavfsError, Disconnected, ProtocolError, TimedOut, Unreachable, refused
+from davfs.errors import DavfsError, Disconnected, Garbled, ProtocolError, TimedOut, Unreachable, refused
 from davfs.fs.retrying import next_try_s
 from tests.faults.published import Row, rows
 
@@ -14,7 +14,7 @@ ROWS = rows()
 _OTHERS: dict[str, DavfsError] = {
     "hang": TimedOut(""),
     "cut before": Disconnected(""),
-    "garbage": ProtocolError(""),
+    "garbage": Garbled(""),
 }
 _FIRST_WAIT_S = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
 # What the file system makes of an error, beyond what the verb and the status say: it looks.
