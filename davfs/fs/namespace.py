@@ -37,10 +37,10 @@ from davfs.fs.guard import EMPTY_FOLDER, Guard, Known, patiently
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
-from davfs.fs.renames import Renames
+from davfs.fs.renames import Rename, Renames
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
-from davfs.fs.tree import HIDDEN_PREFIX, Tree
+from davfs.fs.tree import HIDDEN_PREFIX, Tree, is_unsent
 from davfs.fs.upload import Uploads
 
 SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
@@ -270,8 +270,9 @@ class Namespace:
             self._tree.meta.expire(new_parent.ino, new_name)
             return
         based = content is not None and content.dirty and await self._is_base(node, content)
+        unsent = target.content if target is not None and is_unsent(target) else None
         try:
-            await self._move(node, destination, over)
+            await self._move(node, destination, over, replaces=unsent)
             self._moved(node, new_parent, new_name)
         except PreconditionFailed:
             if target is None:
@@ -396,12 +397,15 @@ class Namespace:
             return
         content.rebase(resource.validator)
 
-    async def _move(self, node: Node, destination: DavPath, over: Known | None) -> None:
+    async def _move(
+        self, node: Node, destination: DavPath, over: Known | None, *, replaces: Content | None = None
+    ) -> None:
+        """`replaces`: unsent bytes that are given up by this."""
         source = node.path
         if self._move_is_unsafe(destination):
             raise PosixError(errno.EINVAL, f"this server cannot rename to {destination.name!r}")
-        if self._uploads.below(node):
-            self._renames.begin(source, destination)
+        if replaces is not None or self._uploads.below(node):
+            self._renames.begin(Rename(source, destination, self._version_of(node)))
         try:
             await self._guard.move(source, destination, over, is_collection=node.is_folder)
         except DavfsError as error:
@@ -425,34 +429,35 @@ class Namespace:
                 pending.content.path = path_bytes(pending.node.path)
                 pending.content.save()
 
+    def _version_of(self, node: Node) -> Validator:
+        """What the server is known to hold under this name."""
+        if node.content is not None and node.content.dirty and node.content.base is not None:
+            return node.content.base
+        entry = self._tree.meta.stale_entry(node.parent.ino, node.name) if node.parent is not None else None
+        return entry.resource.validator if entry is not None and entry.resource is not None else Validator()
+
     async def settle_renames(self) -> None:
         """Renames of the last run: did the server do them? To be asked before anything is sent."""
-        for source, destination in self._renames.left():
+        for rename in self._renames.left():
             try:
-                done = await self._was_moved(source, destination)
+                found = None if await self._held(rename.source) else await self._held(rename.destination)
             except DavfsError:
                 continue  # the next daemon asks again
-            if done is None:
-                self._renames.end(source)
-            else:
-                self._moved(*done)
+            if found is not None and (found.is_collection or rename.version.same_version(found.validator)):
+                self._catch_up(rename, found)
+            self._renames.end(rename.source)
 
-    async def _was_moved(self, source: DavPath, destination: DavPath) -> tuple[Node, Node, str] | None:
-        """What is to be moved here as well: the server has it at its new place, and not at the old one."""
-        node = self._tree.nodes.root.at(source)
-        if node is None or await self._held(source) is not None:
-            return None
-        found = await self._held(destination)
-        if found is None:
-            return None
-        content = node.content
-        same = content is not None and content.base is not None and content.base.same_version(found.validator)
-        if found.is_collection is not node.is_folder or not (node.is_folder or same):
-            return None
-        parent = self._tree.nodes.root
-        for part in destination.parts[:-1]:
+    def _catch_up(self, rename: Rename, found: Resource) -> None:
+        """The server did it: unsent bytes below the old name go along, those at the new one are given up."""
+        parent, node = self._tree.nodes.root, self._tree.nodes.root.at(rename.source)
+        for part in rename.destination.parts[:-1]:
             parent = self._tree.nodes.child(parent, part, is_folder=True)
-        return node, parent, destination.name
+        replaced = parent.children.get(rename.destination.name)
+        if node is not None and node.is_folder is found.is_collection:
+            self._moved(node, parent, rename.destination.name)
+        elif replaced is not None and replaced.content is not None and not found.is_collection:
+            self._store.discard(replaced.content)
+            replaced.content = None
 
     async def _held(self, path: DavPath) -> Resource | None:
         try:

@@ -7,11 +7,25 @@ that changes the paths; the next daemon asks the server about what is left.
 
 from __future__ import annotations
 
-from davfs.dav.resource import DavPath
+from dataclasses import dataclass
+
+from davfs.dav.resource import DavPath, ETag, Validator
 from davfs.fs.content import path_bytes, path_from_bytes
 from davfs.fs.index import Index
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS renames (source BLOB PRIMARY KEY, destination BLOB NOT NULL)"
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS renames (source BLOB PRIMARY KEY, destination BLOB NOT NULL,"
+    " etag TEXT, etag_weak INTEGER, mtime_s INTEGER, size INTEGER)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """`version` of the source, as the server had it: at the destination it says that the MOVE was done."""
+
+    source: DavPath
+    destination: DavPath
+    version: Validator
 
 
 class Renames:
@@ -19,15 +33,30 @@ class Renames:
         self._index = index
         index.run(_SCHEMA)
 
-    def begin(self, source: DavPath, destination: DavPath) -> None:
+    def begin(self, rename: Rename) -> None:
+        etag = rename.version.etag
         self._index.run(
-            "INSERT OR REPLACE INTO renames VALUES (?,?)", (path_bytes(source), path_bytes(destination))
+            "INSERT OR REPLACE INTO renames VALUES (?,?,?,?,?,?)",
+            (
+                path_bytes(rename.source),
+                path_bytes(rename.destination),
+                etag.opaque if etag is not None else None,
+                etag.weak if etag is not None else None,
+                rename.version.mtime_s,
+                rename.version.size_bytes,
+            ),
         )
 
     def end(self, source: DavPath) -> None:
         self._index.run("DELETE FROM renames WHERE source=?", (path_bytes(source),))
 
-    def left(self) -> list[tuple[DavPath, DavPath]]:
-        """(source, destination) of those that began and did not end."""
-        rows = self._index.rows("SELECT source, destination FROM renames")
-        return [(path_from_bytes(source), path_from_bytes(destination)) for source, destination in rows]
+    def left(self) -> list[Rename]:
+        """Those that began and did not end."""
+        return [
+            Rename(
+                path_from_bytes(source),
+                path_from_bytes(destination),
+                Validator(ETag(tag, bool(weak)) if tag is not None else None, mtime_s, size),
+            )
+            for source, destination, tag, weak, mtime_s, size in self._index.rows("SELECT * FROM renames")
+        ]

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import ETag, Validator
 from davfs.fs.guard import LONG_BODY, SMALL_NEW, Known, needs_look, needs_staging
+from davfs.fs.renames import Rename
 from davfs.fs.settings import Settings
 from tests.fakes.davserver import FakeDav, Fault
 from tests.mount.assembly import running
@@ -194,6 +195,7 @@ async def test_a_daemon_killed_during_a_rename_asks_what_became_of_it(
     """Killed between the server's MOVE and our note of it: unsent bytes go to where the file is now."""
     fake = FakeDav()
     fake.put("/a", b"base")
+    tag = (fake._etag(fake._at(("a",))) or "").strip('"')
     fake.inject(Fault("PUT", times=1000, status=507))
     async with running(fake, URL, Settings(str(tmp_path / "c"))) as fs:
         vfs = Vfs(fs)
@@ -201,7 +203,7 @@ async def test_a_daemon_killed_during_a_rename_asks_what_became_of_it(
         await vfs.write(fd, b"ours")
         await vfs.close(fd)
         await trio.sleep(1)
-        fs._namespace._renames.begin(at("/a"), at("/b"))
+        fs._namespace._renames.begin(Rename(at("/a"), at("/b"), Validator(ETag(tag), None, 4)))
     if moved:
         fake.move("/a", "/b")
     fake.faults.clear()
@@ -209,3 +211,30 @@ async def test_a_daemon_killed_during_a_rename_asks_what_became_of_it(
         assert await fs.sync(60) == 0
         assert fs._namespace._renames.left() == []
     assert fake.tree() == {"b" if moved else "a": b"ours"}
+
+
+@warns("not sent")
+@pytest.mark.parametrize("moved", [True, False])
+async def test_a_daemon_killed_during_a_rename_over_unsent_bytes(
+    tmp_path: Path, autojump_clock: MockClock, *, moved: bool
+) -> None:
+    """If the server had done it, the bytes that it replaced are given up; else they are sent."""
+    fake = FakeDav()
+    fake.put("/a", b"other")
+    fake.put("/b", b"base")
+    tag = (fake._etag(fake._at(("a",))) or "").strip('"')
+    fake.inject(Fault("PUT", times=1000, status=507))
+    async with running(fake, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("b", os.O_RDWR)
+        await vfs.write(fd, b"ours")
+        await vfs.close(fd)
+        await trio.sleep(1)
+        fs._namespace._renames.begin(Rename(at("/a"), at("/b"), Validator(ETag(tag), None, 5)))
+    if moved:
+        fake.delete("/b")
+        fake.move("/a", "/b")
+    fake.faults.clear()
+    async with running(fake, URL, Settings(str(tmp_path / "c"))) as fs:
+        assert await fs.sync(60) == 0
+    assert fake.tree() == ({"b": b"other"} if moved else {"a": b"other", "b": b"ours"})
