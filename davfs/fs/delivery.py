@@ -180,6 +180,7 @@ class Delivery:
         with content.steady() as fd:
             size = content.size_bytes
             body = FileBody(fd, size)
+            pending.is_out = lambda: body.digest is not None
             etag = None
             if self._must_stage(node, size, new=over is None):
                 await self._put_staged(pending, body, over)

@@ -7,6 +7,7 @@ for each content; a heap by due time, with lazy deletion. Synchronous, but for w
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,6 +30,7 @@ class Pending:
     due_s: float
     running: trio.CancelScope | None = None
     sending: bool = False  # holds one of the slots for transfers
+    is_out: Callable[[], bool] | None = None  # of the attempt that runs: the server may have the whole body
     failed: DavfsError | None = None
     refused_at: int | None = None  # the change (`Life.written`) that the server refused for good
     attempted: trio.Event = field(default_factory=trio.Event)

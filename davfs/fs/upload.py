@@ -44,6 +44,7 @@ from davfs.fs.verification import Verification
 log = logging.getLogger("davfs.upload")
 
 # After an upload that needed more than one PUT: when to look whether the first one landed late, in time-outs.
+STORED_WITHIN_S: Final = 20.0
 LATE_LOOKS: Final = (1, 3, 10)
 
 
@@ -162,9 +163,15 @@ class Uploads:
         await self._cancel(pending)
 
     async def abandon(self, content: Content) -> None:
-        """The file was removed: stop sending it and forget it."""
+        """The file was removed: stop sending it and forget it.
+
+        A body that is wholly on its way is waited for: it would be stored after the DELETE that comes next.
+        """
         pending = self._queue.of(content)
         if pending is not None:
+            with trio.move_on_after(STORED_WITHIN_S):
+                while pending.running is not None and pending.is_out is not None and pending.is_out():
+                    await pending.attempted.wait()
             await self._cancel(pending)
             self._queue.remove(pending)
 
@@ -224,7 +231,7 @@ class Uploads:
                 cancelled = False
         finally:
             self._free_slot(pending)
-            pending.running = None
+            pending.running = pending.is_out = None
             pending.failed = error
             pending.attempted.set()
             pending.attempted = trio.Event()

@@ -238,3 +238,21 @@ async def test_a_daemon_killed_during_a_rename_over_unsent_bytes(
     async with running(fake, URL, Settings(str(tmp_path / "c"))) as fs:
         assert await fs.sync(60) == 0
     assert fake.tree() == ({"b": b"other"} if moved else {"a": b"other", "b": b"ours"})
+
+
+async def test_a_removal_waits_for_a_body_that_is_on_its_way(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A PUT given up when its body is out would be stored after the DELETE, and bring the file back."""
+    fake = FakeDav()
+    async with running(fake, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        fake.inject(Fault("PUT", answer_delay_s=3))
+        fd = await vfs.open("f", os.O_WRONLY | os.O_CREAT)
+        await vfs.write(fd, b"short-lived")
+        await vfs.close(fd)
+        await trio.sleep(1)
+        await vfs.unlink("f")
+        changes = [entry.method for entry in fake.log if entry.method in {"PUT", "DELETE"}]
+    assert changes == ["PUT", "DELETE"]
+    assert fake.tree() == {}
