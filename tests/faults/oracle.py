@@ -190,6 +190,11 @@ class Folder:
                     told.append(f"{self.name}: unexpected error: {call}")
                 if call.name == "fsync":
                     break
+            elif call.name == "write" and call.answer < call.arguments[1]:
+                # Cut short by the kill: what came after may have been accepted, and nobody was told.
+                self._before, self.doubt = copy.deepcopy(self), call
+                self._apply(call)
+                break
             self._apply(call)
         return told
 
@@ -199,9 +204,7 @@ class Folder:
                 self.files[call.path] = File()
             case "write":
                 offset, size, tag = call.arguments
-                data = data_of(tag, size)[
-                    : call.answer if call.returned else None
-                ]  # a kill cuts writes short
+                data = data_of(tag, size)
                 file = self.files[call.path]
                 old = file.content.ljust(offset, b"\0")
                 file.becomes(old[:offset] + data + old[offset + len(data) :])
