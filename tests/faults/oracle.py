@@ -190,7 +190,7 @@ class Folder:
                     told.append(f"{self.name}: unexpected error: {call}")
                 if call.name == "fsync":
                     break
-            elif call.name == "write" and call.answer < call.arguments[1]:
+            elif call.name == "write" and call.answer is not None and call.answer < call.arguments[1]:
                 # Cut short by the kill: what came after may have been accepted, and nobody was told.
                 self._before, self.doubt = copy.deepcopy(self), call
                 self._apply(call)
