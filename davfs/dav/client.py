@@ -177,7 +177,7 @@ class Client:
                 body.size_bytes
             ),  # always: chunked uploads end as empty files (peers.md 14)
             **_conditions(None if weak_tag else if_match, if_none_match=if_none_match),
-            **if_header((self.url(path), lock_token, weak_tag)),
+            **if_header((self._tagged(path), lock_token, weak_tag)),
         }
         if mtime_s is not None:
             headers["X-OC-Mtime"] = str(mtime_s)  # Nextcloud, copyparty; ignored elsewhere
@@ -209,7 +209,7 @@ class Client:
         if_match: ETag | None = None,
         lock_token: locks.LockToken | None = None,
     ) -> None:
-        claim = if_header((self.url(path, is_collection=is_collection), lock_token, None))
+        claim = if_header((self._tagged(path, is_collection=is_collection), lock_token, None))
         headers = {**_PLAIN, **_conditions(if_match), **claim}
         request = _Request("DELETE", path, headers, is_collection=is_collection)
         await self._change(request)  # of a folder only when it is empty, so it takes no longer than any other
@@ -308,6 +308,10 @@ class Client:
         if not self.capabilities.coarse_tags:
             return False
         return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < YOUNG_S
+
+    def _tagged(self, path: DavPath, *, is_collection: bool = False) -> str | None:
+        """What a list of If is about; None where the server understands it only without that."""
+        return None if self.capabilities.claims_untagged else self.url(path, is_collection=is_collection)
 
     @property
     def request_counts(self) -> Mapping[str, int]:

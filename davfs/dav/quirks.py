@@ -21,6 +21,7 @@ from typing import Final, Literal
 Conditions = Literal["unknown", "honoured", "ignored"]
 Condition = Literal["same", "absent"]  # If-Match; If-None-Match: *
 
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _CODED_URL_OR_TOKEN: Final = re.compile(r"<[^>]*>|[^,\s][^,]*")
 # servers.md 2: WsgiDAV cuts Destination at %3F and %3B and drops control characters; MOVE to "a?b" then
 # silently overwrites "a".
@@ -71,6 +72,11 @@ class Capabilities:
     def refreshes_untagged(self) -> bool:
         """A refresh must say `If: (<token>)`: lighttpd 1.4.69 answers 400 to the tagged form."""
         return self._is_lighttpd_dav
+
+    @property
+    def claims_untagged(self) -> bool:
+        """nginx compares the URL in If as it is written: never equal for a name that has to be encoded."""
+        return self.is_nginx_dav
 
     # --- who it is, as far as it shows
 
@@ -153,10 +159,13 @@ class Capabilities:
         """
         return self._is_apache_dav or self._is_sabre
 
-    @property
-    def moves_onto_locked(self) -> bool:
-        """MOVE with the token of the destination's lock works; lighttpd 1.4.69 answers 412 to every form."""
-        return not self._is_lighttpd_dav
+    def moves_onto_locked(self, name: str) -> bool:
+        """MOVE with the token of the destination's lock works.
+
+        lighttpd 1.4.69 answers 412 to every form, nginx 423 for a name that has to be encoded.
+        """
+        plain = _PLAIN_NAME.fullmatch(name) is not None
+        return not (self._is_lighttpd_dav or (self.is_nginx_dav and not plain))
 
     @property
     def may_stage(self) -> bool:

@@ -137,7 +137,7 @@ class Guard:
                 )
             )
             return
-        if not server.moves_onto_locked:
+        if not all(map(server.moves_onto_locked, destination.parts)):
             await self.locks.give_up(destination)
             await self._check(destination, over)
             await self._client.move(source, destination, is_collection=is_collection, overwrite=True)
