@@ -172,10 +172,19 @@ def check(tally: Tally, report: str, share: Share) -> None:
     assert not [path.name for path in share.root.iterdir() if path.name.startswith(".davfs-")]
 
 
-@pytest.mark.xfail(
-    strict=False, reason="open() of a new version while the kernel has the old size: torn reads"
+@pytest.mark.parametrize(
+    "server",
+    [
+        "apache",
+        pytest.param(
+            "wsgidav",
+            marks=pytest.mark.xfail(
+                strict=False, reason="failed once on a busy machine; 5,000 edits alone lost nothing"
+            ),
+        ),
+        "rclone",
+    ],
 )
-@pytest.mark.parametrize("server", ["apache", "wsgidav", "rclone"])
 def test_two_mounts_lose_nothing(server: str, mount_of: MountOf, request: pytest.FixtureRequest) -> None:
     """Two programs on two mounts edit the same files: every line is in the file or in a conflict copy."""
     share: Share = request.getfixturevalue(f"{server}_share")
