@@ -282,7 +282,7 @@ def _points(rng: random.Random, count: int) -> list[Point]:
         pytest.param(
             "wsgidav",
             marks=pytest.mark.xfail(
-                reason="one kill in twenty leaves a conflict copy of our own, or a rename half done (2 requests)",
+                reason="one kill in twenty leaves a conflict copy of our own, or a rename half done",
                 strict=False,
             ),
         ),
