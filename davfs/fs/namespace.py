@@ -107,9 +107,10 @@ class Namespace:
         node = await self._existing(parent, name)
         if not node.is_folder:
             raise PosixError(errno.ENOTDIR)
-        await self._must_be_empty(node)
-        await self._delete(node)
-        self._tree.removed(node)
+        with self._tree.nodes.held(node):
+            await self._must_be_empty(node)
+            await self._delete(node)
+            self._tree.removed(node)
 
     async def _must_be_empty(self, node: Node) -> None:
         """DELETE removes whole trees, so the server is asked right before."""
@@ -218,6 +219,10 @@ class Namespace:
         self._writable(parent)
         self._writable(new_parent)
         node = await self._existing(parent, name)
+        with self._tree.nodes.held(node):
+            await self._rename(node, new_parent, new_name, no_replace=no_replace)
+
+    async def _rename(self, node: Node, new_parent: Node, new_name: str, *, no_replace: bool) -> None:
         if new_parent.is_within(node):
             raise PosixError(errno.EINVAL)
         target = await self._tree.find(new_parent, new_name)
@@ -228,7 +233,7 @@ class Namespace:
         if target is not None:
             await self._may_replace(node, target)
         rename = self._rename_folder if node.is_folder else self._rename_file
-        with self._tree.nodes.held(node, target), self._uploads.paused(node, target):
+        with self._tree.nodes.held(target), self._uploads.paused(node, target):
             try:
                 await self._guard.locks.give_up(node.path)
                 await self._guard.locks.give_up(new_parent.path.child(new_name))
