@@ -505,9 +505,9 @@ class Witness(logging.Handler):
             return
         for party in self._parties:
             found: Any = party.vfs.fs.status()["conflicts"]
-            if len(found) != self._seen[party.who]:
+            before, self._seen[party.who] = self._seen[party.who], len(found)
+            if len(found) > before:  # fewer: it was killed meanwhile, and began anew
                 note(f"    {party.who}: {record.getMessage()}")
-                self._seen[party.who] = len(found)
                 self._ledger.check_conflict(party.who, found[-1])
 
 
