@@ -109,11 +109,6 @@ class Capabilities:
         return self.is_nginx_dav
 
     @property
-    def move_needs_slash(self) -> bool:
-        """MOVE of a folder without '/' on both URLs is refused (servers.md 20). We always send it."""
-        return self.is_nginx_dav
-
-    @property
     def reads_destination_whole(self) -> bool:
         """Known to take every encoded character in Destination (servers.md, table 13)."""
         return self._is_apache_dav or self._is_sabre or self.is_nginx_dav or self._named("lighttpd")
