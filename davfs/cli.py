@@ -43,10 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.FAILURE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line, with its exit code
-        return _told(error, debug=any("log_level=debug" in word for word in words))
+        return told(error, debug=any("log_level=debug" in word for word in words))
 
 
-def _told(error: BaseException, *, debug: bool) -> int:
+def told(error: BaseException, *, debug: bool = False) -> int:
+    """Says on standard error what ended a command, in one line; returns the exit code."""
     from davfs.daemon import one_line
     from davfs.logs import printable
 
@@ -136,8 +137,12 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _add_mount(parser: argparse.ArgumentParser) -> None:
     from davfs.options import options_help
 
-    parser.add_argument("source", metavar="SOURCE", help="the share: an http:// or https:// URL")
-    parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="the folder it appears in")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="the share: an http:// or https:// URL, or the name of a profile"
+    )
+    parser.add_argument(
+        "mountpoint", metavar="MOUNTPOINT", nargs="?", help="the folder it appears in (a profile may name it)"
+    )
     parser.add_argument(
         "-o",
         dest="options",
@@ -271,9 +276,14 @@ def _with_command(words: list[str]) -> list[str]:
     first = words[0] if words else "--help"
     if first in _COMMAND_WORDS or first in {"-h", "--help", "--version"}:
         return words or [first]
-    if "://" not in first and not first.startswith("-"):
+    if "://" not in first and not first.startswith("-") and not _is_mount_form(words):
         raise ConfigError(_unknown_command(first))
     return ["mount", *words]
+
+
+def _is_mount_form(words: list[str]) -> bool:
+    """`davfs PROFILE /mount/point ...`: what mount(8) writes for an fstab line with a profile's name."""
+    return len(words) > 1 and words[1].startswith("/")
 
 
 def _unknown_command(word: str) -> str:

@@ -363,6 +363,12 @@ class Filesystem:
         """What is not on the server yet."""
         return self.unsent.paths()
 
+    @property
+    def outage(self) -> str | None:
+        """Why the server cannot be reached; None while it can."""
+        outage = self._client.reach.link.outage
+        return None if outage is None else outage.reason
+
     def status(self) -> dict[str, object]:
         """What is going on, as JSON-able values."""
         pending = self.unsent.rows()
