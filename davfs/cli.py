@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parser().parse_args(_with_command(words))
+        arguments = command_line().parse_args(_with_command(words))
         command: Callable[[argparse.Namespace], int] = arguments.command
         return int(command(arguments))
     except BrokenPipeError:  # `davfs status | head`
@@ -152,10 +152,10 @@ def _add_mount(parser: argparse.ArgumentParser) -> None:
         help="options, see below; a comma in a value is written \\,",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay, and log to the terminal")
-    parser.epilog = f"options for -o:\n{options_help()}\n\n{_MOUNT_NOTES}"
+    parser.epilog = f"options for -o:\n{options_help()}\n\n{MOUNT_NOTES}"
 
 
-_MOUNT_NOTES: Final = """\
+MOUNT_NOTES: Final = """\
 The kernel's noexec, nosuid, nodev and noatime work as usual; what fstab(5) adds for itself is accepted.
 
 The password comes from password_file, password_command, the systemd credential davfs.password, the
@@ -258,6 +258,11 @@ _COMMANDS: Final = {
 }
 _COMMAND_WORDS: Final = frozenset(_COMMANDS) | {word for each in _COMMANDS.values() for word in each.aliases}
 
+EPILOG_EXAMPLES: Final = (
+    "davfs mount https://cloud.example/dav ~/cloud -o username=me,password_command='pass cloud'",
+    "davfs status",
+    "davfs unmount ~/cloud",
+)
 _EPILOG: Final = f"""\
 `davfs SOURCE MOUNTPOINT [-o ...]` is the same as `davfs mount`: the form that mount(8) and fstab use.
 `davfs COMMAND --help` tells more, `davfs mount --help` lists all options.
@@ -266,9 +271,7 @@ exit codes:
 {table()}
 
 examples:
-  davfs mount https://cloud.example/dav ~/cloud -o username=me,password_command='pass cloud'
-  davfs status
-  davfs unmount ~/cloud"""
+{"".join(f"  {line}" + chr(10) for line in EPILOG_EXAMPLES).rstrip()}"""
 
 
 def _with_command(words: list[str]) -> list[str]:
@@ -295,7 +298,8 @@ def _unknown_command(word: str) -> str:
     )
 
 
-def _parser() -> _Parser:
+def command_line() -> _Parser:
+    """The parser of everything; manual page and completion are made from it too."""
     raw = argparse.RawDescriptionHelpFormatter
     about = "Mounts a WebDAV share as a local drive."
     parser = _Parser(prog="davfs", description=about, epilog=_EPILOG, formatter_class=raw)

@@ -171,6 +171,12 @@ class Option:
     def is_path(self) -> bool:
         return self.read is _path
 
+    @property
+    def described(self) -> str:
+        """The help with the default, for a person."""
+        default = self.default_help or ("" if self.is_switch else self.default or "")
+        return self.help + (f" (default: {default})" if default else "")
+
 
 OPTIONS: Final[tuple[Option, ...]] = (
     Option("username", "username", _text, None, "NAME", "the user name on the server", "anonymous"),
@@ -483,7 +489,5 @@ def _help_lines(option: Option) -> str:
     import textwrap
 
     head = option.name if option.is_switch else f"{option.name}={option.metavar}"
-    default = option.default_help or ("" if option.is_switch else option.default or "")
-    body = option.help + (f" (default: {default})" if default else "")
-    lines = textwrap.wrap(body, 66)
+    lines = textwrap.wrap(option.described, 66)
     return "\n".join([f"  {head:<28}{lines[0]}", *(" " * 30 + line for line in lines[1:])])
