@@ -157,6 +157,19 @@ class Locks:
             await self._remove_made(held)
             await self._release(held)
 
+    async def discarded(self, path: DavPath, node: Node, *, never_sent: bool) -> bool:
+        """What was unsent under this lock was given up. Whether an empty file went that the LOCK had made.
+
+        Not the lock of whoever has opened the name anew meanwhile.
+        """
+        held = self._held.get(path)
+        if held is None or held.node not in {None, node}:
+            return False
+        removed = never_sent and await self._remove_made(held)
+        if held.node in {None, node} and not held.users:
+            await self._release(held)
+        return removed
+
     async def give_up(self, path: DavPath) -> None:
         """Before DELETE or MOVE of `path`: locks at and below it go.
 
@@ -340,19 +353,21 @@ class Locks:
                 log.info("UNLOCK of %s: %s", shown(held.path), error)
             self._drop(held)
 
-    async def _remove_made(self, held: _Held) -> None:
+    async def _remove_made(self, held: _Held) -> bool:
         """The empty file that our LOCK made, if it still is that: nobody else can write under our lock."""
         made, held.made = held.made, None
         if made is None:
-            return
+            return False
         try:
             found = await self._client.stat(held.path)
             if found.size_bytes == 0 and made.same_version(found.validator):
                 await self._client.delete(held.path, is_collection=False, lock_token=held.token)
+                return True
         except NotFound:
-            return
+            return True
         except DavfsError as error:
             log.info("%s: the empty file that LOCK made stays: %s", shown(held.path), error)
+        return False
 
     def _drop(self, held: _Held) -> None:
         if self._held.get(held.path) is held:

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from davfs.errors import DavfsError
 from davfs.fs.filesystem import Filesystem
+from davfs.fs.locks import Policy
 from davfs.fs.settings import Settings
 from davfs.fs.states import State
 from tests.fakes.davserver import FakeDav, Fault
@@ -31,8 +32,10 @@ def refusing(status: int = 413) -> tuple[FakeDav, Fault]:
 
 
 @asynccontextmanager
-async def mounted(server: FakeDav, folder: Path, *, close_sync: bool = False) -> AsyncIterator[Vfs]:
-    async with running(server, URL, Settings(str(folder / "c"), close_sync=close_sync)) as fs:
+async def mounted(
+    server: FakeDav, folder: Path, *, close_sync: bool = False, lock: Policy = "auto"
+) -> AsyncIterator[Vfs]:
+    async with running(server, URL, Settings(str(folder / "c"), close_sync=close_sync, lock=lock)) as fs:
         yield Vfs(fs)
 
 
@@ -278,6 +281,41 @@ async def test_a_discard_stops_the_upload_that_runs(tmp_path: Path, autojump_clo
         assert row["may_have_arrived"] is True
         assert trio.current_time() - begun < 1
         assert await vfs.listdir("") == []
+
+
+async def test_a_discard_gives_the_lock_back(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Also the empty file that our LOCK made goes, and the lock although a program has the file open."""
+    server, _ = refusing()
+    async with mounted(server, tmp_path, lock="always") as vfs:
+        fd = await vfs.open("f", os.O_WRONLY)
+        await vfs.write(fd, b"ours")
+        new = await vfs.open("new", os.O_WRONLY | os.O_CREAT)
+        await vfs.write(new, b"ours")
+        assert len(server.locks) == 2
+        assert [row["gone"] for row in await vfs.fs.unsent.discard("f")] == [False]
+        assert [lock.parts for lock in server.locks] == [("new",)]
+        assert [row["gone"] for row in await vfs.fs.unsent.discard("new")] == [True]
+        assert server.locks == []
+        assert await vfs.listdir("") == ["f"]
+        await vfs.close(fd)
+        await vfs.close(new)
+    assert server.tree() == {"f": b"theirs"}
+
+
+async def test_a_discard_gives_back_the_lock_of_an_earlier_run(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The lock of an earlier run goes with the unsent bytes that it was kept for."""
+    server, _ = refusing()
+    async with mounted(server, tmp_path, lock="always") as vfs:
+        await write(vfs, "f", b"ours")
+        await trio.sleep(5)
+    assert len(server.locks) == 1
+    async with mounted(server, tmp_path, lock="always") as vfs:
+        await trio.sleep(5)
+        assert len(server.locks) == 1
+        await vfs.fs.unsent.discard("f")
+        assert server.locks == []
 
 
 @pytest.mark.parametrize("path", ["nothing", "d", "../f", "f/below"])
