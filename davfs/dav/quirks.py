@@ -48,6 +48,7 @@ class Capabilities:
     takes_mtime: bool | None = None  # answered 'X-OC-MTime: accepted' to a PUT (servers.md 39)
     conditions_seen: Conditions = "unknown"  # by its answers to conditional PUTs
     locks_refused: bool = False  # announced, but LOCK is answered with 405 or 501
+    lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
 
     @classmethod
     def from_options(cls, headers: Mapping[str, str]) -> Capabilities:
@@ -67,6 +68,11 @@ class Capabilities:
     def locks_usable(self) -> bool:
         """LOCK is worth a request: announced, and not refused yet."""
         return self.locks and not self.locks_refused
+
+    @property
+    def move_ends_lock(self) -> bool | None:
+        """MOVE over a locked file ends its lock too: UNLOCK is 409 then (WsgiDAV, table 10b)."""
+        return True if self._named("wsgidav") else self.lock_gone_after_move
 
     @property
     def refreshes_untagged(self) -> bool:
@@ -216,3 +222,7 @@ class Capabilities:
     def learned_lock(self, *, refused: bool) -> Capabilities:
         """After LOCK was answered with 405 or 501, whatever OPTIONS says."""
         return self if refused == self.locks_refused else replace(self, locks_refused=refused)
+
+    def learned_move_over_lock(self, *, gone: bool) -> Capabilities:
+        """From UNLOCK of a lock that had not run out, right after MOVE over its file."""
+        return self if gone == self.lock_gone_after_move else replace(self, lock_gone_after_move=gone)

@@ -147,6 +147,7 @@ class Guard:
             await self._client.move(
                 source, destination, is_collection=is_collection, overwrite=True, dest_lock_token=token
             )
+            self.locks.replaced(destination)
 
     async def refused(self, path: DavPath) -> None:
         """After 412: it may be the token of a lock that is lost, which then is dropped."""

@@ -408,6 +408,47 @@ async def test_around_makes_no_file(tmp_path: Path, autojump_clock: MockClock) -
     assert server.locks == []
 
 
+async def saved(vfs: Vfs, fs: Filesystem, data: bytes) -> None:
+    fd = await vfs.open("doc", WRITE)
+    await vfs.write(fd, data)
+    await closed_and_sent(vfs, fs, fd)
+
+
+async def test_an_unlock_in_vain_is_sent_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Where MOVE over a locked file ends its lock, the first 409 to UNLOCK tells so, and no other is sent."""
+    server = FakeDav(
+        conditions=False
+    )  # like WsgiDAV without its name: staged, and its locks go with the file
+    server.put("/doc", b"0")
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        for data in (b"1", b"2", b"3"):
+            await saved(Vfs(fs), fs, data)
+        assert fs.status()["locks"] == []
+    assert server.content("/doc") == b"3"
+    assert lock_requests(server) == [("LOCK", 200), ("UNLOCK", 409), ("LOCK", 200), ("LOCK", 200)]
+    assert server.locks == []
+
+
+async def test_a_file_that_stays_open_is_locked_again_after_a_move_over_it(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Its lock ended with the version that was replaced; nothing is said, as nobody could do anything."""
+    server = FakeDav(conditions=False)
+    server.put("/doc", b"0")
+    async with running(server, URL, settings(tmp_path, "always")) as fs:
+        vfs = Vfs(fs)
+        fs._client.capabilities = fs._client.capabilities.learned_move_over_lock(gone=True)
+        fd = await vfs.open("doc", WRITE)
+        await vfs.write(fd, b"1")
+        await vfs.fsync(fd)
+        await trio.sleep(1)
+        (lock,) = server.locks
+        assert fs._locks.token_for(at("/doc")) == LockToken(lock.token)
+        await vfs.close(fd)
+        assert server.locks == []
+    assert server.content("/doc") == b"1"
+
+
 # --- after a crash --------------------------------------------------------------------------------
 
 
@@ -482,7 +523,7 @@ async def test_killed_before_the_answer_to_lock(tmp_path: Path, autojump_clock: 
     server.put("/doc", b"old")
     async with running(server, URL, settings(tmp_path, "always", "before")) as fs:
         await fs._locks._take(at("/doc"), None)
-        fs._locks._index.run("UPDATE locks SET token=NULL")
+        fs._locks._tokens._index.run("UPDATE locks SET token=NULL")
         shutil.copytree(tmp_path / "before", tmp_path / "after")
     async with running(server, URL, settings(tmp_path, "always", "after")):
         await trio.sleep(1)
