@@ -183,7 +183,8 @@ class Delivery:
             pending.is_out = lambda: body.digest is not None
             etag = None
             if self._must_stage(node, size, new=over is None):
-                await self._put_staged(pending, body, over)
+                async with self._guard.staging(node.path, over):
+                    await self._put_staged(pending, body, over)
             else:
                 etag = await self._put_directly(pending, body, over, trust_tags=trust_tags)
         if etag is not None:

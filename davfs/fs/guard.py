@@ -13,7 +13,8 @@ Never sends DELETE.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -104,6 +105,18 @@ class Guard:
         async with self.locks.around(path) as token:
             await self._check(path, over)
             return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s, lock_token=token)
+
+    @asynccontextmanager
+    async def staging(self, path: DavPath, over: Known | None) -> AsyncIterator[None]:
+        """Around the body and the MOVE. Where a LOCK of ours went unanswered, it comes before the body.
+
+        Else each attempt would send all of it, to be told at its end that the name is locked.
+        """
+        if over is None or not self.locks.is_doubtful(path):
+            yield
+            return
+        async with self.locks.around(path):
+            yield
 
     async def move(
         self, source: DavPath, destination: DavPath, over: Known | None, *, is_collection: bool = False

@@ -42,7 +42,12 @@ log = logging.getLogger("davfs.locks")
 Policy = Literal["auto", "always", "never"]
 
 LOCK_AFTER_S: Final = 5.0  # auto: open for writing for so long
-LOCK_TIMEOUT_S: Final = 600.0  # asked for; after a crash of the machine the name is free again by then
+# A LOCK whose answer is lost blocks the name where the server shows no owner (nginx, lighttpd) or no token
+# (rclone): so the first one is short. Whoever needs it longer asks for more while it runs.
+LOCK_FIRST_S: Final = 60.0
+LOCK_TIMEOUT_S: Final = 600.0  # after a crash of the machine the name is free again by then
+FIRST_REFRESH_S: Final = 10.0
+DOUBT_S: Final = 1800.0  # how long a lock of which we were not told may last: sabre/dav grants no less
 RETRY_S: Final = 10.0  # a refresh or an UNLOCK that found no server
 LEAVE_S: Final = 5.0  # how long the end of a mount waits for its UNLOCKs
 AROUND_S: Final = 5.0  # how long an upload waits for somebody else's short lock
@@ -82,6 +87,7 @@ class Locks:
         self._policy = policy
         self._held: dict[DavPath, _Held] = {}
         self._unanswered: dict[DavPath, float] = {}  # rows without a token: is there a lock? When to ask
+        self._doubtful: dict[DavPath, float] = {}  # may be locked by a LOCK of ours without an answer; until
         self._watched: dict[Node, float] = {}  # open for writing, to be looked at then
         self._holders: dict[DavPath, str] = {}  # of foreign locks that stood in the way
         self._turns: dict[DavPath, _Turn] = {}
@@ -199,6 +205,10 @@ class Locks:
         held = self._held.get(path)
         return held.token if held is not None else None
 
+    def is_doubtful(self, path: DavPath) -> bool:
+        """Whether a LOCK of ours, of which we were not told, may stand in our own way."""
+        return self._doubtful.get(path, 0.0) > trio.current_time()
+
     @asynccontextmanager
     async def around(self, path: DavPath) -> AsyncIterator[LockToken | None]:
         """A lock for a look and the change that follows it; None where there is none to be had.
@@ -271,8 +281,9 @@ class Locks:
             self._tokens.note(path)
             try:
                 lock = await self._locked(path)
-            except (Disconnected, TimedOut):
-                self._unanswered[path] = trio.current_time() + RETRY_S  # the row stays: there may be a lock
+            except (Disconnected, TimedOut, trio.Cancelled):  # the row stays: there may be a lock
+                self._unanswered[path] = trio.current_time() + RETRY_S
+                self._doubtful[path] = trio.current_time() + DOUBT_S
                 self._wake.set()
                 raise
             except DavfsError:
@@ -282,7 +293,7 @@ class Locks:
 
     async def _locked(self, path: DavPath) -> GrantedLock:
         try:
-            return await self._client.lock(path, self.owner, LOCK_TIMEOUT_S)
+            return await self._client.lock(path, self.owner, LOCK_FIRST_S)
         except Locked as error:
             locks = await self._client.active_locks(path)
             mine = self._mine(locks)
@@ -305,10 +316,12 @@ class Locks:
         return None
 
     async def _keep(self, path: DavPath, lock: GrantedLock, node: Node | None) -> _Held:
-        held = _Held(path, lock.token, _due_s(lock), node)
+        first_s = FIRST_REFRESH_S if lock.timeout_s <= LOCK_FIRST_S else NEVER_S
+        held = _Held(path, lock.token, min(_due_s(lock), trio.current_time() + first_s), node)
         self._tokens.save(path, lock.token, made=lock.created)
         self._held[path] = held
         self._holders.pop(path, None)
+        self._doubtful.pop(path, None)
         self._wake.set()
         if lock.created:
             await self._note_made(held)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -14,8 +15,13 @@ from davfs.dav.locks import LockToken
 from davfs.dav.resource import ROOT, DavPath, ETag
 from davfs.dav.wire import Octets
 from davfs.errors import DavfsError, Locked, NotFound, PreconditionFailed
+from davfs.fs.handles import Handles
+from davfs.fs.index import Index
+from davfs.fs.locks import LOCK_FIRST_S, LOCK_TIMEOUT_S, Locks
 from tests.protocol.wire import Content, wire_to
 from tests.servers import Rclone, Relay, Share, WsgiDav
+from tests.servers.meter import Exchange, Moment
+from tests.servers.relay import Verdict
 
 OWNER = "ann on lab <1> é"
 NAMES_NO_OWNER = {"nginx", "lighttpd"}
@@ -35,6 +41,15 @@ async def client_of(share: Share) -> AsyncIterator[Client]:
     async with wire_to(share.url, "none") as wire:
         await wire.client.connect()
         yield wire.client
+
+
+@asynccontextmanager
+async def locks_of(client: Client, folder: Path) -> AsyncIterator[Locks]:
+    index = Index(str(folder / "cache"))
+    try:
+        yield Locks(client, index, Handles(), "auto")
+    finally:
+        index.close()
 
 
 async def refusal_of(client: Client, name: str, token: LockToken | None = None) -> type[DavfsError] | None:
@@ -188,6 +203,47 @@ async def test_a_staged_upload_moves_onto_a_locked_file(locking_share: Share) ->
         still_locked = await client.unlock(at("a.txt"), lock.token)
         assert still_locked is (token is not None and locking_share.name not in MOVE_ENDS_LOCK)
         assert await refusal_of(client, "a.txt") is None
+
+
+async def test_a_lock_of_a_minute_ends_within_a_minute(locking_share: Share) -> None:
+    """Asked for 60 s, and refreshed to more: what a lost answer costs, and where it is longer (sabre/dav)."""
+    locking_share.write("a.txt", b"x")
+    async with client_of(locking_share) as client:
+        lock = await client.lock(at("a.txt"), OWNER, LOCK_FIRST_S)
+        assert lock.timeout_s <= (1800 if locking_share.name == "sabredav" else LOCK_FIRST_S)
+        longer = await client.refresh_lock(at("a.txt"), lock.token, LOCK_TIMEOUT_S)
+        assert longer.token == lock.token
+        assert longer.timeout_s >= (60 if locking_share.name == "nginx" else LOCK_TIMEOUT_S - 2)
+        await client.unlock(at("a.txt"), lock.token)
+
+
+async def test_a_lock_whose_answer_was_lost_is_found_where_it_can_be(
+    locking_share: Share, tmp_path: Path
+) -> None:
+    """The connection breaks in the answer to LOCK: where owner and token are shown, it is ours at once."""
+    locking_share.write("a.txt", b"x")
+    lost: list[str] = []
+
+    def watch(moment: Moment, exchange: Exchange) -> Verdict:
+        if (moment, exchange.method) == ("answer", "LOCK") and not lost:
+            lost.append(exchange.target)
+            return "drop"
+        return "pass"
+
+    with Relay(locking_share.url, watch=watch) as relay:
+        async with wire_to(relay.url, "none") as wire, locks_of(wire.client, tmp_path) as locks:
+            await wire.client.connect()
+            shown = locking_share.name in {"apache", "wsgidav"}
+            if shown:
+                async with locks.around(at("a.txt")) as token:
+                    assert token is not None
+            else:
+                with pytest.raises(DavfsError):
+                    async with locks.around(at("a.txt")):
+                        raise AssertionError("nobody can know whose it is")
+            assert locks.is_doubtful(at("a.txt")) is not shown
+            assert (await refusal_of(wire.client, "a.txt")) is (None if shown else Locked)
+    assert lost
 
 
 async def test_a_file_is_moved_after_its_lock_was_given_back(locking_share: Share) -> None:
