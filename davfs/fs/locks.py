@@ -308,10 +308,14 @@ class Locks:
                 raise error from None
             return mine
 
+    def is_ours(self, lock: ActiveLock) -> bool:
+        """By the id in the owner's text."""
+        return self._tokens.own_id in lock.owner
+
     def _mine(self, locks: Iterable[ActiveLock]) -> GrantedLock | None:
         """A lock that we took and do not know of: its answer was lost. Nobody else has our id."""
         for lock in locks:
-            if lock.token is not None and self._tokens.own_id in lock.owner:
+            if lock.token is not None and self.is_ours(lock):
                 return GrantedLock(lock.token, lock.timeout_s)
         return None
 

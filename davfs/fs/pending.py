@@ -17,12 +17,12 @@ from typing import Final
 import trio
 
 from davfs.dav.resource import DavPath, checked_name
-from davfs.errors import PosixError
+from davfs.errors import LinkDown, Locked, PosixError
 from davfs.fs.content import Content
 from davfs.fs.failures import Failures
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
-from davfs.fs.locks import Locks
+from davfs.fs.locks import UNKNOWN_HOLDER, Locks
 from davfs.fs.metadata import Entry
 from davfs.fs.queue import Pending
 from davfs.fs.states import State, state_of
@@ -178,6 +178,30 @@ class Pendings:
         if parent is not None:
             self._tree.meta.expire(parent.ino, name)
             self._renamed(parent, name)
+
+    async def unlock(self, path: str, *, force: bool) -> str | None:
+        """Take away the lock on a file; whose it was, None when the server shows none.
+
+        Raises Locked for somebody else's, unless `force`, and for one that cannot be named (sabre/dav 1.8).
+        """
+        where = _parsed(path)
+        if self._locks.token_for(where) is not None:
+            await self._locks.give_up(where)
+            if self._locks.token_for(where) is None:
+                return self._locks.owner
+            raise LinkDown(f"{path}: the server did not answer; the lock is given back when it does")
+        lock = next(iter(await self._tree.client.active_locks(where)), None)
+        if lock is None:
+            return None
+        owner = lock.owner or UNKNOWN_HOLDER
+        if not (force or self._locks.is_ours(lock)):
+            raise Locked(f"{path} is locked by {owner}: --force takes that away")
+        if lock.token is None:
+            raise Locked(
+                f"{path} is locked by {owner}, and the server does not show the token: it must run out"
+            )
+        await self._tree.client.unlock(where, lock.token)
+        return owner
 
     def unsent_bytes(self, path: str) -> UnsentBytes:
         """For a copy elsewhere: never asks the server. The caller closes the descriptor."""

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from davfs.errors import DavfsError
+from davfs.errors import DavfsError, LinkDown, Locked
 from davfs.fs.filesystem import Filesystem
 from davfs.fs.locks import Policy
 from davfs.fs.settings import Settings
@@ -353,4 +353,45 @@ async def test_the_unsent_bytes_say_what_is_missing(tmp_path: Path, autojump_clo
         (_, before_ours), (after_ours, end) = found.missing  # the head was fetched when it was opened
         assert (before_ours, after_ours, end) == (1 << 20, (1 << 20) + 4, 4 << 20)
         assert server.log[before:] == []
+        await vfs.close(fd)
+
+
+# --- locks ------------------------------------------------------------------------------------------
+
+
+async def test_unlock_takes_away_what_is_ours_and_asks_for_more_about_others(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A lock that we hold, one of ours that we do not know of, somebody else's, and none."""
+    server, _ = refusing()
+    async with mounted(server, tmp_path, lock="always") as vfs:
+        unsent = vfs.fs.unsent
+        assert await unsent.unlock("f", force=False) is None
+        fd = await vfs.open("f", os.O_WRONLY)
+        owner = await unsent.unlock("f", force=False)
+        assert owner is not None
+        assert "(davfs " in owner
+        assert server.locks == []
+        server.lock("/f", owner)
+        assert await unsent.unlock("f", force=False) == owner
+        server.lock("/f", "bob")
+        with pytest.raises(Locked, match="locked by bob"):
+            await unsent.unlock("f", force=False)
+        assert await unsent.unlock("f", force=True) == "bob"
+        assert server.locks == []
+        await vfs.close(fd)
+
+
+async def test_unlock_without_the_server_is_done_when_it_is_back(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It says so, and the lock goes by itself later."""
+    server, _ = refusing()
+    async with mounted(server, tmp_path, lock="always") as vfs:
+        fd = await vfs.open("f", os.O_WRONLY)
+        server.inject(Fault("UNLOCK", lost="before"))
+        with pytest.raises(LinkDown):
+            await vfs.fs.unsent.unlock("f", force=False)
+        await trio.sleep(30)
+        assert server.locks == []
         await vfs.close(fd)
