@@ -64,8 +64,9 @@ def needs_staging(server: Capabilities, *, size: int, new: bool) -> bool:
         return False
     if new:
         long = size >= LONG_BODY
-        return long or server.conditions != "honoured" or (server.writes_in_place and size > SMALL_NEW)
-    return server.writes_in_place and size > 0
+        torn = size > max(SMALL_NEW, server.whole_up_to_bytes)
+        return long or server.conditions != "honoured" or torn
+    return size > server.whole_up_to_bytes
 
 
 def needs_look(server: Capabilities, over: Known, *, size: int) -> bool:

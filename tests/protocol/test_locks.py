@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -295,7 +296,7 @@ async def test_capabilities_say_who_writes_in_place(locking_share: Share) -> Non
     with Relay(locking_share.url) as relay:
         async with wire_to(relay.url, "none") as wire:
             await wire.client.connect()
-            in_place = wire.client.capabilities.writes_in_place
+            in_place = wire.client.capabilities.whole_up_to_bytes == 0
             relay.cut_after(up=300_000)
             with pytest.raises(DavfsError):
                 await wire.client.put(at("a.txt"), Content(2_000_000))
@@ -303,6 +304,24 @@ async def test_capabilities_say_who_writes_in_place(locking_share: Share) -> Non
     whole = (locking_share.root / "a.txt").read_bytes() == b"old"
     assert in_place is (locking_share.name in WRITES_IN_PLACE)
     assert whole or in_place
+
+
+async def test_a_connection_that_ends_before_the_answer_tears_no_file_we_put_directly(
+    locking_share: Share,
+) -> None:
+    """All of the body is out, then the connection ends: a file that is not staged is whole, or as before."""
+    async with client_of(locking_share) as client:
+        most = client.capabilities.whole_up_to_bytes
+    url = urlsplit(locking_share.url)
+    sizes = {f"f{size}-{n}": size for size in (1000, 60_000, 2_000_000) for n in range(5) if size <= most}
+    for name, size in sizes.items():
+        locking_share.write(name, b"old")
+        head = f"PUT {url.path}{name} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: {size}\r\n\r\n"
+        async with await trio.open_tcp_stream(url.hostname or "", url.port or 80) as stream:
+            await stream.send_all(head.encode() + b"n" * size)
+    await trio.sleep(1)
+    for name, size in sizes.items():
+        assert (locking_share.root / name).stat().st_size in {3, size}, name
 
 
 async def test_only_one_timeout_value_goes_out(wsgidav_share: Share) -> None:

@@ -46,7 +46,9 @@ UNTAGGED = Known(Validator(None, 1_700_000_000, 4))
         (APACHE, 100, True, False),
         (APACHE, LONG_BODY, True, True),  # conditions are checked long before the body is stored
         (APACHE, LONG_BODY, False, False),
-        (SABRE, 100, False, False),
+        (SABRE, 64 * 1024, False, False),
+        (SABRE, 64 * 1024 + 1, False, True),  # a connection that ends before the answer tears it
+        (SABRE, 64 * 1024 + 1, True, True),
         (NGINX, 100, True, True),  # nothing but MOVE with Overwrite: F can tell that the name is free
         (NGINX, 100, False, False),
         (WSGIDAV, SMALL_NEW, True, False),
