@@ -190,6 +190,38 @@ async def test_a_put_that_lands_late_is_put_right(tmp_path: Path, autojump_clock
 
 
 @warns("not sent")
+async def test_fsync_looks_whether_an_unanswered_put_has_landed(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It lands right after the newer one was stored: when fsync returns, the newest is there again."""
+    fake = FakeDav(etags="strong")
+    fake.put("/doc", b"old")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5)) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("doc", os.O_RDWR)
+        fake.inject(Fault("PUT", lost="before"))
+        await vfs.write(fd, b"first body")
+        await vfs.close(fd)
+        await trio.sleep(0.5)
+        fd = await vfs.open("doc", os.O_RDWR)
+        await vfs.write(fd, b"the newest")
+        fake.inject(Fault("PUT", answer_delay_s=2))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(vfs.fsync, fd)
+            await trio.sleep(1)
+            assert fake.content("/doc") == b"the newest"
+            fake.put("/doc", b"first body")  # as Apache does with what it checked before
+        assert fake.content("/doc") == b"the newest"
+        await trio.sleep(100)
+        await vfs.pwrite(fd, b"the second", 0)
+        before = len(fake.requests("PROPFIND"))
+        await vfs.fsync(fd)
+        assert len(fake.requests("PROPFIND")) == before  # long ago: nothing is asked
+        await vfs.close(fd)
+    assert fake.tree() == {"doc": b"the second"}
+
+
+@warns("not sent")
 @pytest.mark.parametrize("moved", [True, False])
 async def test_a_daemon_killed_during_a_rename_asks_what_became_of_it(
     tmp_path: Path, autojump_clock: MockClock, *, moved: bool
