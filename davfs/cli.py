@@ -105,11 +105,15 @@ def _pending(arguments: argparse.Namespace) -> int:
 
     match arguments.action:
         case "list":
-            return pending.list_pending(arguments.mountpoint, as_json=arguments.json)
+            return pending.list_pending(
+                arguments.mountpoint, cache_dir=arguments.cache_dir, as_json=arguments.json
+            )
         case "retry":
             return pending.retry(arguments.mountpoint, arguments.paths)
         case "discard":
             return pending.discard(arguments.mountpoint, arguments.paths, yes=arguments.yes)
+        case "unlock":
+            return pending.unlock(arguments.mountpoint, arguments.paths, force=arguments.force)
     return pending.save_as(arguments.mountpoint, arguments.path, arguments.target, force=arguments.force)
 
 
@@ -205,13 +209,19 @@ def _add_pending(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mountpoint", metavar="MOUNTPOINT")
     parser.epilog = "PATH is relative to MOUNTPOINT, or a path under it; a folder means all that is below it."
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
-    listing = actions.add_parser("list", help="what is not on the server, and why")
+    listing = actions.add_parser("list", help="what is not on the server, and why; also without a daemon")
     listing.add_argument("--json", action="store_true", help="for programs")
+    listing.add_argument(
+        "--cache-dir", metavar="DIR", help="without a daemon: the cache_dir that the mount had, if it had one"
+    )
     retry = actions.add_parser("retry", help="try it now, also what would wait an hour")
     retry.add_argument("paths", metavar="PATH", nargs="*", help="only these (default: all)")
     discard = actions.add_parser("discard", help="give up the unsent change: the server's version stays")
     discard.add_argument("paths", metavar="PATH", nargs="+")
     discard.add_argument("--yes", action="store_true", help="do not ask")
+    unlock = actions.add_parser("unlock", help="take a lock on the server away that davfs left there")
+    unlock.add_argument("paths", metavar="PATH", nargs="+")
+    unlock.add_argument("--force", action="store_true", help="also somebody else's, where the server lets us")
     save = actions.add_parser("save-as", help="copy the unsent bytes to another place on this machine")
     save.add_argument("path", metavar="PATH")
     save.add_argument("target", metavar="FILE")
@@ -251,7 +261,9 @@ _COMMANDS: Final = {
     "unmount": _Command(_unmount, _add_unmount, "wait until everything is sent, then unmount", ("umount",)),
     "sync": _Command(_sync, _add_sync, "wait until the server has everything"),
     "status": _Command(_status, _add_status, "show what is mounted, and what is not sent yet"),
-    "pending": _Command(_pending, _add_pending, "list, retry, discard or save what is not on the server"),
+    "pending": _Command(
+        _pending, _add_pending, "list, retry, discard or save what is not on the server; unlock"
+    ),
     "login": _Command(_login, _add_login, "keep a password, in the keyring or a file only you can read"),
     "logout": _Command(_logout, _add_login, "forget a password that `login` kept"),
     "demo": _Command(_demo, _add_demo, "mount a share of this machine, to try davfs out"),

@@ -258,8 +258,9 @@ class Files:
             node.content = content
             return content
         if content is not None:
+            if not _holds(content, resource):
+                node.foreign_s = trio.current_time()
             self._store.discard(content)
-            node.foreign_s = trio.current_time()
         content = self._new_version(node, resource)
         self._store.acquire(content)
         node.content = content

@@ -118,7 +118,7 @@ class Filesystem:
         self._tree.changed = self._report_change
         self._tree.kernel_knows = self._report_and_wait
         self.unsent = Pendings(
-            self._tree, self._uploads, self._handles, self._failures, self._report_other_file
+            self._tree, self._uploads, self._handles, self._failures, locks, self._report_other_file
         )
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
