@@ -356,9 +356,12 @@ class Namespace:
         await self._preserve(target, by_copy=True)
         content = target.content
         if content is not None and content.dirty:
-            over = Known(content.base, content.base_digest) if content.base is not None else None
             await self._uploads.abandon(content)
-            return over
+        seen = self._tree.unread.seen(target.ino)
+        if seen is not None:
+            return Known(seen.version, seen.digest) if seen.version is not None else None
+        if content is not None and content.dirty:
+            return Known(content.base, content.base_digest) if content.base is not None else None
         if target.parent is None:
             return None
         entry = self._tree.meta.stale_entry(target.parent.ino, target.name)
@@ -366,7 +369,10 @@ class Namespace:
             return None
         version = entry.resource.validator
         same = content is not None and content.base is not None and content.base.same_version(version)
-        return Known(version, content.base_digest if same and content is not None else None)
+        if content is None or not (same or any(self._handles.of(content))):
+            return Known(version)
+        # Whoever has an older version open has not seen this one.
+        return Known(content.base, content.base_digest) if content.base is not None else None
 
     async def _resolve_unknown(self, node: Node, content: Content) -> None:
         """A PUT whose outcome is unknown, of a file that is about to move: look what is there.

@@ -39,7 +39,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from hypothesis import HealthCheck, event, given, note, settings
+from hypothesis import HealthCheck, event, example, given, note, settings
 from hypothesis import strategies as st
 
 from davfs.errors import DavfsError
@@ -581,6 +581,13 @@ HISTORY: Any = {
 @pytest.mark.timeout(LIMIT_S)
 @MODEL
 @given(kind=st.sampled_from(KINDS), **HISTORY)
+@example(  # a conflict, while what replaces the file is on its way: theirs was replaced unread
+    kind=Kind("strong"),
+    first=[],
+    second=[(0.0, ("save", "a")), (0.3, ("replace", "a", 0.0))],
+    world=[(0.0, ("fault", {"delay_s": 0.1})), (0.1, ("put", "a"))],
+    order=None,
+)
 @pytest.mark.expects_warning("")
 def test_two_clients_lose_nothing(
     kind: Kind, first: Program, second: Program, world: Program, order: object
