@@ -141,8 +141,10 @@ class Namespace:
         content = node.content
         if content is not None and content.dirty:
             await self._uploads.abandon(content)
-            if not _on_server(content):
-                return
+        if content is not None:
+            self._uploads.delivery.gave_up(node.path, content)
+        if content is not None and content.dirty and not _on_server(content):
+            return
         if not set_aside:
             await self._delete(node)
 
@@ -265,6 +267,8 @@ class Namespace:
     async def _rename_file(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         over = await self._take_over(target) if target is not None else None
         content = await self._settled(node)
+        if content is not None:
+            self._uploads.delivery.gave_up(node.path, content)
         if content is not None and content.dirty and not _on_server(content):
             self._rename_unsent(node, content, new_parent, new_name, over)
             return
@@ -282,8 +286,13 @@ class Namespace:
         except PreconditionFailed:
             if target is None:
                 raise
-            self._uploads.resume(target)
-            await self._move_beside(node, new_parent, new_name)
+            late = await self._came_late(target)
+            if late is None:
+                self._uploads.resume(target)
+                await self._move_beside(node, new_parent, new_name)
+            else:
+                await self._move(node, destination, late, replaces=unsent)
+                self._moved(node, new_parent, new_name)
         except NotFound:
             if content is None or not (content.dirty and content.complete):
                 raise
@@ -292,6 +301,18 @@ class Namespace:
             return
         if content is not None and based:
             await self._rebase(content, node.path)
+
+    async def _came_late(self, target: Node) -> Known | None:
+        """What stands there, if that is an upload of ours that nobody answered and that landed late."""
+        content = target.content
+        if content is None or target.parent is None or not content.unanswered.bodies:
+            return None
+        found = await self._held(target.path)
+        if found is None or found.is_collection or found.size_bytes not in content.unanswered.sizes:
+            return None
+        if not await self._uploads.delivery.is_ours(target, content, found):
+            return None
+        return Known(found.validator, content.base_digest)
 
     async def _move_beside(self, node: Node, parent: Node, name: str) -> None:
         """The file that this one was to replace was changed by somebody else: both survive."""
@@ -342,6 +363,7 @@ class Namespace:
             self._moved(node, new_parent, new_name)
             content.ino, content.path = node.ino, path_bytes(node.path)
             content.rebase(version, digest)
+            self._uploads.delivery.inherit(node.path, content)
         delay_s = self._settings.write_back_s
         self._uploads.schedule(
             node, content, self._settings.open_flush_s if self._handles.has_writer(content) else delay_s
@@ -357,6 +379,8 @@ class Namespace:
         content = target.content
         if content is not None and content.dirty:
             await self._uploads.abandon(content)
+        if content is not None and target.parent is not None:
+            self._uploads.delivery.gave_up(target.path, content)
         seen = self._tree.unread.seen(target.ino)
         if seen is not None:
             return Known(seen.version, seen.digest) if seen.version is not None else None

@@ -128,6 +128,7 @@ faults = st.one_of(
     st.fixed_dictionaries({"lost": st.just("before"), "late_s": late, "delay_s": pauses}),
     st.fixed_dictionaries({"lost": st.sampled_from([None, "after"]), "late_s": late}),
 )
+LATE_BY_FAR = {"lost": "before", "late_s": 1.0, "delay_s": 8.0}
 world_steps = st.one_of(
     st.tuples(st.just("fault"), faults),
     st.tuples(st.just("fault"), faults),
@@ -586,6 +587,20 @@ HISTORY: Any = {
     first=[],
     second=[(0.0, ("save", "a")), (0.3, ("replace", "a", 0.0))],
     world=[(0.0, ("fault", {"delay_s": 0.1})), (0.1, ("put", "a"))],
+    order=None,
+)
+@example(  # the late PUT of what a rename replaced: its own, to the file that has the name now
+    kind=Kind("strong"),
+    first=[],
+    second=[(3.0, ("edit", "a", 0.0, 0.1, False)), (3.0, ("replace", "a", 1.0))],
+    world=[(1.0, ("fault", LATE_BY_FAR)), (3.0, ("fault", LATE_BY_FAR))],
+    order=None,
+)
+@example(  # the same, and killed right after the rename
+    kind=Kind("strong"),
+    first=[],
+    second=[(3.0, ("edit", "a", 0.0, 0.1, False)), (3.0, ("replace", "a", 1.0)), (0.0, ("kill", 0.0))],
+    world=[(1.0, ("fault", LATE_BY_FAR)), (3.0, ("fault", LATE_BY_FAR))],
     order=None,
 )
 @pytest.mark.expects_warning("")
