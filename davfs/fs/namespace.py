@@ -18,6 +18,7 @@ from typing import Final
 
 import trio
 
+from davfs.dav.hrefs import shown
 from davfs.dav.resource import ROOT, DavPath, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
@@ -286,13 +287,7 @@ class Namespace:
         except PreconditionFailed:
             if target is None:
                 raise
-            late = await self._came_late(target)
-            if late is None:
-                self._uploads.resume(target)
-                await self._move_beside(node, new_parent, new_name)
-            else:
-                await self._move(node, destination, late, replaces=unsent)
-                self._moved(node, new_parent, new_name)
+            await self._move_over_or_beside(node, new_parent, new_name, target)
         except NotFound:
             if content is None or not (content.dirty and content.complete):
                 raise
@@ -302,17 +297,34 @@ class Namespace:
         if content is not None and based:
             await self._rebase(content, node.path)
 
-    async def _came_late(self, target: Node) -> Known | None:
-        """What stands there, if that is an upload of ours that nobody answered and that landed late."""
-        content = target.content
-        if content is None or target.parent is None or not content.unanswered.bodies:
+    async def _move_over_or_beside(self, node: Node, parent: Node, name: str, target: Node) -> None:
+        """The version that was to be replaced is not there any more."""
+        unsent = target.content if is_unsent(target) else None
+        try:
+            await self._move(node, parent.path.child(name), await self._instead(target), replaces=unsent)
+        except PreconditionFailed:
+            self._uploads.resume(target)
+            await self._move_beside(node, parent, name)
+        else:
+            self._moved(node, parent, name)
+
+    async def _instead(self, target: Node) -> Known | None:
+        """What may be replaced, when the version that was known is not there any more.
+
+        Nothing, if somebody removed it; or an upload of ours that nobody answered and that landed late.
+        Raises PreconditionFailed when it is somebody else's.
+        """
+        content, found = target.content, await self._held(target.path)
+        if found is None:
             return None
-        found = await self._held(target.path)
-        if found is None or found.is_collection or found.size_bytes not in content.unanswered.sizes:
-            return None
-        if not await self._uploads.delivery.is_ours(target, content, found):
-            return None
-        return Known(found.validator, content.base_digest)
+        if content is not None and await self._came_late(target, content, found):
+            return Known(found.validator, content.base_digest)
+        raise PreconditionFailed(f"{shown(target.path)}: it changed on the server", status=412)
+
+    async def _came_late(self, target: Node, content: Content, found: Resource) -> bool:
+        if found.is_collection or found.size_bytes not in content.unanswered.sizes:
+            return False
+        return await self._uploads.delivery.is_ours(target, content, found)
 
     async def _move_beside(self, node: Node, parent: Node, name: str) -> None:
         """The file that this one was to replace was changed by somebody else: both survive."""

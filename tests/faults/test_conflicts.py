@@ -365,6 +365,16 @@ async def test_rename_over_what_they_changed(ours: Vfs, theirs: FakeDav) -> None
     assert await settled(ours, theirs) == {"a.txt": b"theirs", "a (conflict).txt": b"ours"}
 
 
+async def test_rename_over_an_edit_of_what_they_removed(ours: Vfs, theirs: FakeDav) -> None:
+    """What was to be replaced is gone: the rename is done, and there is nothing to keep beside it."""
+    await known(ours, theirs, "a.txt", b"old")
+    await known(ours, theirs, "b.txt", b"new")
+    await save(ours, "a.txt", b"edited")
+    theirs.delete("a.txt")
+    await ours.rename("b.txt", "a.txt")
+    assert await settled(ours, theirs) == {"a.txt": b"new"}
+
+
 async def test_rename_onto_a_name_that_they_took(ours: Vfs, theirs: FakeDav) -> None:
     """We rename to a name that was free when we looked: EEXIST, nothing is replaced."""
     await known(ours, theirs, "a.txt", b"ours")

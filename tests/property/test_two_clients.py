@@ -596,7 +596,18 @@ HISTORY: Any = {
     world=[(1.0, ("fault", LATE_BY_FAR)), (3.0, ("fault", LATE_BY_FAR))],
     order=None,
 )
-@example(  # the same, and killed right after the rename
+@example(  # a rename over an edit of what somebody removed meanwhile: nobody's version is there
+    kind=Kind("strong"),
+    first=[
+        (1.0, ("edit", "a", 0.0, 3.0, True)),
+        (1.0, ("edit", "d/a", 0.1, 8.0, False)),
+        (0.0, ("rename", "b", "d/a")),
+    ],
+    second=[(1.0, ("save", "b")), (0.3, ("rename", "a", "d/a"))],
+    world=[(8.0, ("put", "b")), (0.3, ("delete", "d/a"))],
+    order=None,
+)
+@example(  # a late PUT as above, and killed right after the rename
     kind=Kind("strong"),
     first=[],
     second=[(3.0, ("edit", "a", 0.0, 0.1, False)), (3.0, ("replace", "a", 1.0)), (0.0, ("kill", 0.0))],
