@@ -67,6 +67,13 @@ class Unanswered:
         kept = tuple(body for body in self.bodies if body[1] != digest)
         return Unanswered((*kept, (size, digest))[-UNANSWERED_MAX:])
 
+    def after(self, older: Unanswered) -> Unanswered:
+        """These, and older ones that were sent to the same name."""
+        found = older
+        for size, digest in self.bodies:
+            found = found.with_body(size, digest)
+        return found
+
     @property
     def sizes(self) -> set[int]:
         return {size for size, _ in self.bodies}
