@@ -67,6 +67,9 @@ class Unanswered:
         kept = tuple(body for body in self.bodies if body[1] != digest)
         return Unanswered((*kept, (size, digest))[-UNANSWERED_MAX:])
 
+    def without(self, digest: bytes) -> Unanswered:
+        return Unanswered(tuple(body for body in self.bodies if body[1] != digest))
+
     @property
     def sizes(self) -> set[int]:
         return {size for size, _ in self.bodies}
