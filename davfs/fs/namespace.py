@@ -443,11 +443,11 @@ class Namespace:
 
     async def settle_renames(self) -> None:
         """Renames of the last run: did the server do them? To be asked before anything is sent."""
-        for rename in self._renames.left():
+        for rename in self._renames.left:
             try:
                 found = None if await self._held(rename.source) else await self._held(rename.destination)
             except DavfsError:
-                continue  # the next daemon asks again
+                continue  # later, or the next daemon
             if found is not None and (found.is_collection or rename.version.same_version(found.validator)):
                 self._catch_up(rename, found)
             self._renames.end(rename.source)

@@ -32,8 +32,10 @@ class Renames:
     def __init__(self, index: Index) -> None:
         self._index = index
         index.run(_SCHEMA)
+        self.left = self._read()  # of the last run: nothing of this one is among them
 
     def begin(self, rename: Rename) -> None:
+        self._drop(rename.source)
         etag = rename.version.etag
         self._index.run(
             "INSERT OR REPLACE INTO renames VALUES (?,?,?,?,?,?)",
@@ -48,10 +50,13 @@ class Renames:
         )
 
     def end(self, source: DavPath) -> None:
+        self._drop(source)
         self._index.run("DELETE FROM renames WHERE source=?", (path_bytes(source),))
 
-    def left(self) -> list[Rename]:
-        """Those that began and did not end."""
+    def _drop(self, source: DavPath) -> None:
+        self.left = [rename for rename in self.left if rename.source != source]
+
+    def _read(self) -> list[Rename]:
         return [
             Rename(
                 path_from_bytes(source),
