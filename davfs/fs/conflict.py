@@ -77,12 +77,13 @@ class Conflicts:
             return
         old = folder.path
         kept = await self.free_name(parent, name)
-        self._tree.moved(folder, parent, kept)
+        with self._tree.store.atomically():  # a kill in the middle would leave them in two folders
+            self._tree.moved(folder, parent, kept)
+            for node in folder.below():
+                if node.content is not None and node.content.dirty:
+                    node.content.path = path_bytes(node.path)
+                    node.content.save()
         self._tree.meta.expire(parent.ino, name)
-        for node in folder.below():
-            if node.content is not None and node.content.dirty:
-                node.content.path = path_bytes(node.path)
-                node.content.save()
         self.note(old, folder)
 
     def note(self, name: DavPath, kept: Node) -> None:
