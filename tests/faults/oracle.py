@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from tests.faults.workload import TAKEN_AWAY, data_of, tag_of
 from tests.servers.meter import Exchange, Moment
@@ -375,6 +375,15 @@ class Versions:
             if tag in self._versions:
                 self._versions[tag].gone = True
 
+    def twice(self, server: Trees) -> list[str]:
+        """A version that stands under two names: we sent our own a second time, as a conflict copy."""
+        places: dict[int, list[str]] = {}
+        for path, content in sorted(server.files.items()):
+            tag = tag_of(content)
+            if tag is not None and not path.endswith(".tmp"):
+                places.setdefault(tag, []).append(path)
+        return [f"shared: version {tag} stands at {where}" for tag, where in places.items() if len(where) > 1]
+
     def lost(self, server: Trees, *, fsynced_only: bool = False) -> list[str]:
         """Findings; call it with what the server's disk has below `shared`."""
         present = {tag_of(content) for content in server.files.values()}
@@ -410,22 +419,37 @@ class Windows:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
+        self._asked: dict[str, float] = {}
         self._looked: dict[str, float] = {}
         self._windows: list[Window] = []
+        self._open: dict[tuple[int, int], list[Window]] = {}  # by connection and order of their request
+
+    def path_of(self, target: str) -> str:
+        return unquote(urlsplit(target).path).removeprefix(self._prefix)
 
     def note(self, moment: Moment, one: Exchange) -> None:
-        path = unquote(one.target).removeprefix(self._prefix)
+        path = self.path_of(one.target)
         now_s = time.monotonic()
-        if one.method in {"PUT", "MOVE", "COPY", "DELETE"} and moment == "request":
-            looked_s = now_s if one.is_conditional else self._looked.get(path, now_s)
-            self._windows.append(Window(path, looked_s, now_s + 1.0))
-        elif one.method in {"PUT", "MOVE", "COPY", "DELETE"} and moment == "answer":
-            for window in reversed(self._windows):
-                if window.path == path:
-                    window.done_s = now_s
-                    break
+        key = (one.connection, one.order)
+        if one.method not in {"PUT", "MOVE", "COPY", "DELETE"}:
+            if moment == "request":
+                self._asked[path] = now_s
+            elif moment == "answer":
+                self._looked[path] = self._asked.get(path, now_s)  # the server looked no earlier than that
+        elif moment == "request":
+            self._open[key] = [self._opened(path, now_s, is_guarded=one.is_conditional)]
+            if one.destination is not None:
+                to = self.path_of(one.destination)
+                self._open[key].append(self._opened(to, now_s, is_guarded=one.names_version))
         elif moment == "answer":
-            self._looked[path] = now_s
+            for window in self._open.pop(key, ()):
+                window.done_s = now_s
+
+    def _opened(self, path: str, now_s: float, *, is_guarded: bool) -> Window:
+        """`is_guarded`: the server itself looks whether it is the version that we know, when this comes."""
+        window = Window(path, now_s if is_guarded else self._looked.get(path, now_s), now_s + 1.0)
+        self._windows.append(window)
+        return window
 
     def cover(self, path: str, begun_s: float, done_s: float) -> bool:
         slack_s = 0.01
