@@ -113,6 +113,7 @@ class Filesystem:
             leftovers=self._leftovers,
             renames=Renames(content.index),
         )
+        self._uploads.settle_name = self._namespace.settle_renames_of
         self._probe = Probe(client, self._tree, self._uploads, timeout_s=settings.timeout_s)
         self._started = now_s()
         self._send_changes, self.invalidations = trio.open_memory_channel[Invalidation](CHANGES_MAX)
@@ -143,7 +144,6 @@ class Filesystem:
         """The uploads, as soon as it is known which locks of the last run still hold."""
         with trio.move_on_after(SETTLE_LOCKS_S):
             await self._locks.settle()
-            await self._namespace.settle_renames()
         await self._uploads.run(nursery)
 
     async def release_locks(self) -> None:

@@ -32,7 +32,7 @@ class Renames:
     def __init__(self, index: Index) -> None:
         self._index = index
         index.run(_SCHEMA)
-        self.left = self._read()  # of the last run: nothing of this one is among them
+        self.left = self._read()  # of the last run, or in doubt: none that is running
 
     def begin(self, rename: Rename) -> None:
         self._drop(rename.source)
@@ -48,6 +48,11 @@ class Renames:
                 rename.version.size_bytes,
             ),
         )
+
+    def doubt(self, rename: Rename) -> None:
+        """No answer came, and the server cannot be asked now: to be asked before its files are sent."""
+        self._drop(rename.source)
+        self.left.append(rename)
 
     def end(self, source: DavPath) -> None:
         self._drop(source)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -69,6 +69,7 @@ class Uploads:
         self.delivery = Delivery(
             tree, downloads, conflicts, Verification(tree, self._queue), guard, leftovers, self._free_slot
         )
+        self.settle_name: Callable[[Node], Awaitable[None]] = _is_settled
         self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
         tree.store.stop_upload = self._stop
 
@@ -225,6 +226,7 @@ class Uploads:
         try:
             with pending.running:
                 try:
+                    await self.settle_name(pending.node)
                     await self.delivery.settle(pending)
                 except Exception as failure:  # noqa: BLE001 - one file's trouble must not take the mount down
                     error = as_davfs_error(failure)
@@ -316,6 +318,10 @@ class Uploads:
             content.save()
             self.schedule(node, content, 0)
         return len(found)
+
+
+async def _is_settled(_node: Node) -> None:
+    """No rename of the last run concerns it."""
 
 
 def _is_final(error: DavfsError) -> bool:
