@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
@@ -86,6 +87,23 @@ class Conflicts:
         self._tree.meta.expire(parent.ino, name)
         self.note(old, folder)
 
+    def set_beside(self, node: Node, content: Content) -> Node:
+        """Two unsent files have one path, as a power loss in a rename leaves them: both are kept.
+
+        Returns the node of this one. Whether its name is free on the server is seen when it is sent.
+        """
+        parent = node.parent
+        assert parent is not None
+        names = (self._name(node.name, count) for count in itertools.count(1))
+        name = next(name for name in names if name not in parent.children)
+        twin = self._tree.nodes.child(parent, name, is_folder=False)
+        content.ino, content.path = twin.ino, path_bytes(twin.path)
+        content.base, content.base_size = None, 0
+        content.life = Life(content.life.written + 1)
+        content.save()
+        self.note(node.path, twin)
+        return twin
+
     def note(self, name: DavPath, kept: Node) -> None:
         """Our version of `name` is now `kept`: said in log, status and xattr."""
         self.names.append(str(kept.path))
@@ -95,10 +113,13 @@ class Conflicts:
 
     async def free_name(self, parent: Node, name: str) -> str:
         for count in range(1, 1000):
-            candidate = conflict_name(name, socket.gethostname(), time.localtime(self._tree.wall_s()), count)
+            candidate = self._name(name, count)
             if await self._tree.find(parent, candidate) is None:
                 return candidate
         raise BadName(f"no free name for a conflict copy of {name!r}")
+
+    def _name(self, name: str, count: int) -> str:
+        return conflict_name(name, socket.gethostname(), time.localtime(self._tree.wall_s()), count)
 
 
 def conflict_name(name: str, host: str, when: time.struct_time, count: int) -> str:

@@ -305,12 +305,15 @@ class Uploads:
     def recover(self) -> int:
         """Take up what the last run did not send: every file at its path, queued. Returns how many."""
         found = self._tree.store.unfinished()
+        newest = {content.path: content for content in found}
         for content in found:
             node = self._tree.nodes.root
             path = path_from_bytes(content.path)
             for part in path.parts[:-1]:
                 node = self._tree.nodes.child(node, part, is_folder=True)
             node = self._tree.nodes.child(node, path.name, is_folder=False)
+            if newest[content.path] is not content:
+                node = self._conflicts.set_beside(node, content)
             node.content = content
             kept = self._tree.store.index.locals_of(content.ino)
             node.mode = kept.mode if kept is not None else None
