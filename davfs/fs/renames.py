@@ -2,7 +2,8 @@
 
 The journal knows unsent files by path. A daemon that is killed between the server's MOVE and its own note of
 it would send them to the old name. A row stands here before such a MOVE is sent and goes in the transaction
-that changes the paths; the next daemon asks the server about what is left.
+that changes the paths; the next daemon asks the server about what is left, before it answers programs and
+before it sends one of these files. So does this one after a MOVE of which nobody knows whether it was done.
 """
 
 from __future__ import annotations
