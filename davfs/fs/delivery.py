@@ -49,15 +49,17 @@ PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server t
 HTTP_METHOD_NOT_ALLOWED: Final = 405
 CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
 CONTENDED_DIGEST_MAX: Final = 64 << 20  # and compared up to this size where a tag does not prove the version
+NOTHING_BEFORE: Final = Unanswered()
 LATE_S: Final = 600.0  # how long a PUT that was given up may still land
 
 
 class FileBody:
     """A request body: the file as it was when the PUT began. Iterable again from the start."""
 
-    def __init__(self, fd: int, size_bytes: int) -> None:
+    def __init__(self, fd: int, size_bytes: int, *, before: Unanswered = NOTHING_BEFORE) -> None:
         self._fd = fd
         self._size = size_bytes
+        self.before = before  # what earlier PUTs carried that may still land
         self.digest = None if size_bytes else new_digest().digest()  # known when all of it was read
 
     @property
@@ -183,7 +185,7 @@ class Delivery:
         over = self._replaced(node, content, todo)
         with content.steady() as fd:
             size = content.size_bytes
-            body = FileBody(fd, size)
+            body = FileBody(fd, size, before=content.unanswered)
             pending.is_out = lambda: body.digest is not None
             etag = None
             if self._must_stage(node, size, new=over is None):
@@ -242,6 +244,7 @@ class Delivery:
             await self._tree.client.put(staged, body, mtime_s=content.mtime_ns // 1_000_000_000)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
             content.life = replace(content.life, sent=life.sent, unknown=True)
+            self._note_body(content, body)  # a daemon that is killed now must know its own bytes again
             content.save()
             moving = True
             try:
@@ -263,14 +266,21 @@ class Delivery:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
         if isinstance(error, DavfsError) and not error.outcome_unknown:
             content.life = content.life.put_refused()
-        if body.digest is not None:  # also of a refusal: a proxy may have given up on a server that had not
+        self._note_body(
+            content, body
+        )  # also of a refusal: a proxy may have given up on a server that had not
+        content.save()
+
+    def _note_body(self, content: Content, body: FileBody) -> None:
+        if body.digest is not None:
             content.unanswered = content.unanswered.with_body(body.size_bytes, body.digest)
             content.unanswered_s = trio.current_time()
-        content.save()
 
     def _acknowledge(self, pending: Pending, version: Validator, body: FileBody) -> None:
         content = pending.content
         content.life = content.life.put_succeeded()
+        if body.digest is not None and not body.before.has(body.digest):
+            content.unanswered = content.unanswered.without(body.digest)
         content.base = version
         self._note_proof(pending.node, content, body.digest, body.size_bytes)
         content.base_size = version.size_bytes or 0

@@ -47,6 +47,7 @@ XATTR_PREFIX: Final = "user.davfs."
 TOLD_WITHIN_S: Final = 1.0
 XATTR_LOCK: Final = "user.davfs.lock"
 SETTLE_LOCKS_S: Final = 5.0
+SETTLE_RENAMES_S: Final = 5.0
 CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
 
 
@@ -112,6 +113,7 @@ class Filesystem:
             leftovers=self._leftovers,
             renames=Renames(content.index),
         )
+        self._uploads.settle_name = self._namespace.settle_renames_of
         self._probe = Probe(client, self._tree, self._uploads, timeout_s=settings.timeout_s)
         self._started = now_s()
         self._send_changes, self.invalidations = trio.open_memory_channel[Invalidation](CHANGES_MAX)
@@ -130,6 +132,8 @@ class Filesystem:
             nursery.start_soon(self._tree.listings.run, self._tree.meta)
             left = self._uploads.recover()
             self._locks.recover(item.node.path for item in self._uploads.pending())
+            with trio.move_on_after(SETTLE_RENAMES_S):  # no program sees half of one
+                await self._namespace.settle_renames()
             nursery.start_soon(self._locks.run, nursery)
             nursery.start_soon(self._send, nursery)
             nursery.start_soon(self._leftovers.clean, self._client)
@@ -140,7 +144,6 @@ class Filesystem:
         """The uploads, as soon as it is known which locks of the last run still hold."""
         with trio.move_on_after(SETTLE_LOCKS_S):
             await self._locks.settle()
-            await self._namespace.settle_renames()
         await self._uploads.run(nursery)
 
     async def release_locks(self) -> None:

@@ -74,6 +74,9 @@ class Unanswered:
             found = found.with_body(size, digest)
         return found
 
+    def without(self, digest: bytes) -> Unanswered:
+        return Unanswered(tuple(body for body in self.bodies if body[1] != digest))
+
     @property
     def sizes(self) -> set[int]:
         return {size for size, _ in self.bodies}

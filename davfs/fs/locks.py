@@ -165,6 +165,8 @@ class Locks:
 
         They never move along; rclone moves no locked file, and keeps the lock of a deleted one.
         """
+        for lost in [one for one in self._unanswered if one.is_within(path)]:
+            await self._look_for_unanswered(lost)
         for held in [one for one in self._held.values() if one.path.is_within(path)]:
             await self._release(held)
 
@@ -288,6 +290,10 @@ class Locks:
                 raise
             except DavfsError:
                 self._tokens.forget(path)
+                raise
+            except BaseException:  # cancelled: whoever removes or renames this file now must not meet it
+                self._unanswered[path] = trio.current_time() + RETRY_S
+                self._wake.set()
                 raise
             return await self._keep(path, lock, node)
 
@@ -499,6 +505,7 @@ class Locks:
     async def _look_for_unanswered(self, path: DavPath) -> None:
         """A LOCK without an answer, of now or of an earlier run: ours is known by the id in its owner."""
         async with self._turn(path):
+            self._unanswered.pop(path, None)
             if path in self._held:
                 return
             try:

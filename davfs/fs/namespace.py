@@ -14,6 +14,7 @@ import errno
 import functools
 import os
 import secrets
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -452,8 +453,10 @@ class Namespace:
         source = node.path
         if self._move_is_unsafe(destination):
             raise PosixError(errno.EINVAL, f"this server cannot rename to {destination.name!r}")
-        if replaces is not None or self._uploads.below(node):
-            self._renames.begin(Rename(source, destination, self._version_of(node)))
+        rename = Rename(source, destination, self._version_of(node))
+        concerns_unsent = replaces is not None or bool(self._uploads.below(node))
+        if concerns_unsent:
+            self._renames.begin(rename)
         try:
             await self._guard.move(source, destination, over, is_collection=node.is_folder)
         except DavfsError as error:
@@ -461,7 +464,10 @@ class Namespace:
                 await self._really_failed(error, destination, made=True)
                 await self._really_failed(error, source, made=False)
             except DavfsError:
-                self._renames.end(source)
+                if concerns_unsent and error.outcome_unknown:
+                    self._renames.doubt(rename)
+                else:
+                    self._renames.end(source)
                 raise
 
     def _move_is_unsafe(self, destination: DavPath) -> bool:
@@ -485,15 +491,24 @@ class Namespace:
         return entry.resource.validator if entry is not None and entry.resource is not None else Validator()
 
     async def settle_renames(self) -> None:
-        """Renames of the last run: did the server do them? To be asked before anything is sent."""
-        for rename in self._renames.left():
-            try:
-                found = None if await self._held(rename.source) else await self._held(rename.destination)
-            except DavfsError:
-                continue  # the next daemon asks again
-            if found is not None and (found.is_collection or rename.version.same_version(found.validator)):
-                self._catch_up(rename, found)
-            self._renames.end(rename.source)
+        """Renames of the last run: did the server do them? Where it does not say, uploads ask again."""
+        for rename in self._renames.left:
+            with suppress(DavfsError):
+                await self._settle_rename(rename)
+
+    async def settle_renames_of(self, node: Node) -> None:
+        """Before this file is sent: which is its name? Raises what stands in the way."""
+        for rename in self._renames.left:
+            if any(node.path.is_within(path) for path in (rename.source, rename.destination)):
+                await self._settle_rename(rename)
+
+    async def _settle_rename(self, rename: Rename) -> None:
+        found = None if await self._held(rename.source) else await self._held(rename.destination)
+        if rename not in self._renames.left:
+            return  # another upload asked too, or a program removed it
+        if found is not None and (found.is_collection or rename.version.same_version(found.validator)):
+            self._catch_up(rename, found)
+        self._renames.end(rename.source)
 
     def _catch_up(self, rename: Rename, found: Resource) -> None:
         """The server did it: unsent bytes below the old name go along, those at the new one are given up."""
@@ -501,7 +516,7 @@ class Namespace:
         for part in rename.destination.parts[:-1]:
             parent = self._tree.nodes.child(parent, part, is_folder=True)
         replaced = parent.children.get(rename.destination.name)
-        if node is not None and node.is_folder is found.is_collection:
+        if node is not None and node.is_folder is found.is_collection and _is_what_moved(node, rename):
             self._moved(node, parent, rename.destination.name)
         elif replaced is not None and replaced.content is not None and not found.is_collection:
             self._store.discard(replaced.content)
@@ -534,6 +549,12 @@ class Namespace:
         if node is None:
             raise PosixError(errno.ENOENT)
         return node
+
+
+def _is_what_moved(node: Node, rename: Rename) -> bool:
+    """Not a new file, made at the name that the rename had left free."""
+    base = node.content.base if node.content is not None else None
+    return node.is_folder or (base is not None and rename.version.same_version(base))
 
 
 def _on_server(content: Content) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -71,6 +71,7 @@ class Uploads:
         self.delivery = Delivery(
             tree, downloads, conflicts, Verification(tree, self._queue), guard, leftovers, self._free_slot
         )
+        self.settle_name: Callable[[Node], Awaitable[None]] = _is_settled
         self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
         tree.store.stop_upload = self._stop
 
@@ -246,6 +247,7 @@ class Uploads:
         try:
             with pending.running:
                 try:
+                    await self.settle_name(pending.node)
                     await self.delivery.settle(pending)
                 except Exception as failure:  # noqa: BLE001 - one file's trouble must not take the mount down
                     error = as_davfs_error(failure)
@@ -324,12 +326,15 @@ class Uploads:
     def recover(self) -> int:
         """Take up what the last run did not send: every file at its path, queued. Returns how many."""
         found = self._tree.store.unfinished()
+        newest = {content.path: content for content in found}
         for content in found:
             node = self._tree.nodes.root
             path = path_from_bytes(content.path)
             for part in path.parts[:-1]:
                 node = self._tree.nodes.child(node, part, is_folder=True)
             node = self._tree.nodes.child(node, path.name, is_folder=False)
+            if newest[content.path] is not content:
+                node = self._conflicts.set_beside(node, content)
             node.content = content
             kept = self._tree.store.index.locals_of(content.ino)
             node.mode = kept.mode if kept is not None else None
@@ -337,6 +342,10 @@ class Uploads:
             content.save()
             self.schedule(node, content, 0)
         return len(found)
+
+
+async def _is_settled(_node: Node) -> None:
+    """No rename of the last run concerns it."""
 
 
 def _is_final(error: DavfsError) -> bool:

@@ -34,6 +34,7 @@ class Exchange:
     announced_bytes: int | None = None  # Content-Length of the request; None: none, or chunked
     expects_continue: bool = False
     is_conditional: bool = False  # If-Match, If-None-Match or If
+    names_version: bool = False  # a condition on what is there, not on a lock alone
     scheme: str | None = None  # of Authorization, in lower case
     ntlm_message: int | None = None  # 1 or 3, the first leg and the last
     body_bytes: int = 0  # of the request, as they passed the relay; chunked framing not counted
@@ -185,6 +186,12 @@ class Meter:
             expects_continue=(_one(headers, "expect") or "").lower() == "100-continue",
             head_bytes=len(head) + 4,
             is_conditional=any(name in {"if-match", "if-none-match", "if"} for name, _ in headers),
+            names_version=any(
+                name in {"if-match", "if-none-match"}
+                or (name == "if" and "[" in value)
+                or (name == "overwrite" and value.strip().upper() == "F")
+                for name, value in headers
+            ),
         )
         one.scheme, one.ntlm_message = _authorization(_one(headers, "authorization"))
         length = _one(headers, "content-length")

@@ -305,7 +305,7 @@ async def test_a_daemon_killed_during_a_rename_asks_what_became_of_it(
     fake.faults.clear()
     async with running(fake, URL, Settings(str(tmp_path / "c"))) as fs:
         assert await fs.sync(60) == 0
-        assert fs._namespace._renames.left() == []
+        assert fs._namespace._renames.left == []
     assert fake.tree() == {"b" if moved else "a": b"ours"}
 
 

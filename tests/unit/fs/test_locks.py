@@ -439,6 +439,23 @@ async def test_around_is_refused_while_another_holds_it(tmp_path: Path, autojump
         assert fs._locks.holder(at("/doc")) == UNKNOWN_HOLDER
 
 
+async def test_a_lock_whose_taking_was_cancelled_does_not_stand_in_the_way(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """An upload is given up while its LOCK is unanswered: the DELETE that comes next finds and returns it."""
+    server = FakeDav()
+    server.put("/doc", b"old")
+    server.inject(Fault("LOCK", answer_delay_s=3))
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        with trio.move_on_after(1):
+            async with fs._locks.around(at("/doc")):
+                raise AssertionError("the answer does not come in time")
+        assert len(server.locks) == 1
+        await Vfs(fs).unlink("doc")
+    assert server.tree() == {}
+    assert [entry.status for entry in server.requests("DELETE")] == [204]
+
+
 async def test_around_makes_no_file(tmp_path: Path, autojump_clock: MockClock) -> None:
     """The file was deleted before the LOCK: the empty one that LOCK made goes at once."""
     server = FakeDav()
