@@ -17,12 +17,13 @@ from typing import Final, Literal, NoReturn
 import trio
 
 from davfs.dav.hrefs import shown
-from davfs.dav.resource import ETag, Resource, Validator
+from davfs.dav.resource import DavPath, ETag, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
     DavfsError,
     Disconnected,
     Forbidden,
+    Locked,
     NotFound,
     ParentMissing,
     PreconditionFailed,
@@ -33,11 +34,12 @@ from davfs.errors import (
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import DIGEST_MAX, Content, new_digest
 from davfs.fs.download import Downloads
-from davfs.fs.guard import Guard, Known, Superseded, needs_staging
+from davfs.fs.guard import HTTP_LOCKED, Guard, Known, Superseded, needs_staging
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
 from davfs.fs.queue import Pending
+from davfs.fs.strays import LATE_S, Strays
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.verification import Verification
 
@@ -48,7 +50,6 @@ STEPS_MAX: Final = 12  # a file that needs more steps than this has a server tha
 PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server that will not have them
 HTTP_METHOD_NOT_ALLOWED: Final = 405
 CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
-LATE_S: Final = 600.0  # how long a PUT that was given up may still land
 
 
 class FileBody:
@@ -96,6 +97,7 @@ class Delivery:
         self._guard = guard
         self._leftovers = leftovers
         self._free_slot = free_slot
+        self._strays = Strays()
         self.sent_files = 0
 
     async def settle(self, pending: Pending) -> None:
@@ -113,6 +115,7 @@ class Delivery:
             if content.orphan or pending.node.content is not content:
                 return
             _forget_what_cannot_land_any_more(content)
+            self._inherit_strays(pending.node.path, content)
             todo = next_step(
                 content.life, content.base, found, our_sizes={content.size_bytes, *content.unanswered.sizes}
             )
@@ -152,6 +155,10 @@ class Delivery:
             await self._guard.refused(pending.node.path)
             pending.node.foreign_s = trio.current_time()
             return await self._look_up(pending.node), True
+        except Locked as error:
+            if error.status != HTTP_LOCKED or not await self._guard.locked(pending.node.path):
+                raise
+            return await self._look_up(pending.node), False
         except (ParentMissing, NotFound) as error:
             await self._make_parents(pending.node, pending.content.size_bytes, error.status)
             return await self._look_up(pending.node), False
@@ -209,19 +216,17 @@ class Delivery:
     async def _put_directly(
         self, pending: Pending, body: FileBody, over: Known | None, *, trust_tags: bool
     ) -> ETag | None:
-        node, content = pending.node, pending.content
+        path, content = pending.node.path, pending.content
         mtime_s = content.mtime_ns // 1_000_000_000
         content.life = content.life.put_begins()
         content.save()
         try:
             if over is None:
-                result = await self._guard.put_new(node.path, body, mtime_s=mtime_s)
+                result = await self._guard.put_new(path, body, mtime_s=mtime_s)
             else:
-                result = await self._guard.put_over(
-                    node.path, body, over, mtime_s=mtime_s, trust_tags=trust_tags
-                )
+                result = await self._guard.put_over(path, body, over, mtime_s=mtime_s, trust_tags=trust_tags)
         except BaseException as error:
-            self._unanswered(content, body, error)
+            self._unanswered(content, path, body, error)
             raise
         return result.etag
 
@@ -230,8 +235,8 @@ class Delivery:
 
         Returns nothing: a server may give the file another tag at its new name (Tomcat).
         """
-        node, content = pending.node, pending.content
-        staged = node.path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
+        path, content = pending.node.path, pending.content
+        staged = path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         self._leftovers.note(staged)
         life, moving = content.life.put_begins(), False
         try:
@@ -241,9 +246,9 @@ class Delivery:
             content.save()
             moving = True
             try:
-                await self._guard.move(staged, node.path, over)
+                await self._guard.move(staged, path, over)
             except BaseException as error:
-                self._unanswered(content, body, error)
+                self._unanswered(content, path, body, error)
                 raise
         except BaseException as error:
             if isinstance(error, ServerRefused):
@@ -255,14 +260,23 @@ class Delivery:
             raise
         self._leftovers.forget(staged)
 
-    def _unanswered(self, content: Content, body: FileBody, error: BaseException) -> None:
+    def _unanswered(self, content: Content, path: DavPath, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
         if isinstance(error, DavfsError) and not error.outcome_unknown:
             content.life = content.life.put_refused()
         if body.digest is not None:  # also of a refusal: a proxy may have given up on a server that had not
             content.unanswered = content.unanswered.with_body(body.size_bytes, body.digest)
             content.unanswered_s = trio.current_time()
+            self._strays.note(path, body.size_bytes, body.digest, trio.current_time())
         content.save()
+
+    def _inherit_strays(self, path: DavPath, content: Content) -> None:
+        """What another file sent under this name may still land there: it is no other client's."""
+        strays, given_up_s = self._strays.at(path, trio.current_time())
+        unanswered = content.unanswered.with_older(strays)
+        if unanswered != content.unanswered:
+            content.unanswered = unanswered
+            content.unanswered_s = max(content.unanswered_s, given_up_s)
 
     def _acknowledge(self, pending: Pending, version: Validator, body: FileBody) -> None:
         content = pending.content

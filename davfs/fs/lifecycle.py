@@ -67,6 +67,11 @@ class Unanswered:
         kept = tuple(body for body in self.bodies if body[1] != digest)
         return Unanswered((*kept, (size, digest))[-UNANSWERED_MAX:])
 
+    def with_older(self, others: Unanswered) -> Unanswered:
+        """`others` were sent by another file; what this one sent is kept rather."""
+        kept = tuple(body for body in others.bodies if body not in self.bodies)
+        return Unanswered((*kept, *self.bodies)[-UNANSWERED_MAX:])
+
     @property
     def sizes(self) -> set[int]:
         return {size for size, _ in self.bodies}

@@ -22,7 +22,7 @@ import random
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -32,7 +32,7 @@ from davfs.dav.client import Client
 from davfs.dav.hrefs import shown
 from davfs.dav.locks import NEVER_S, ActiveLock, GrantedLock, LockToken
 from davfs.dav.resource import DavPath, Validator
-from davfs.errors import Busy, DavfsError, Disconnected, LinkError, Locked, NotFound, TimedOut
+from davfs.errors import Busy, DavfsError, LinkError, Locked, NotFound, TimedOut
 from davfs.fs.content import path_bytes, path_from_bytes
 from davfs.fs.handles import Handles
 from davfs.fs.index import Index
@@ -247,6 +247,14 @@ class Locks:
             await self._refresh(held)
         return path in self._held
 
+    async def freed(self, path: DavPath) -> bool:
+        """After 423 without a token: true when it was a lock of ours that nobody here knew, now given back.
+
+        A LOCK may land after it was looked for, and an UNLOCK be answered 400 by a server that got half of
+        it: without this our own file stays locked for LOCK_TIMEOUT_S.
+        """
+        return self._usable and path not in self._held and await self._look_for_unanswered(path)
+
     # --- taking
 
     async def _take(self, path: DavPath, node: Node | None) -> _Held:
@@ -259,12 +267,14 @@ class Locks:
             self._index.run("INSERT OR REPLACE INTO locks (path) VALUES (?)", (path_bytes(path),))
             try:
                 lock = await self._locked(path)
-            except (Disconnected, TimedOut):
-                self._unanswered[path] = trio.current_time() + RETRY_S  # the row stays: there may be a lock
-                self._wake.set()
-                raise
-            except DavfsError:
-                self._forget(path)
+            except DavfsError as error:
+                if error.outcome_unknown:
+                    self._unanswered[path] = (
+                        trio.current_time() + RETRY_S
+                    )  # the row stays: there may be a lock
+                    self._wake.set()
+                else:
+                    self._forget(path)
                 raise
             return await self._keep(path, lock, node)
 
@@ -279,11 +289,14 @@ class Locks:
             self._holders[path] = locks[0].owner or UNKNOWN_HOLDER if locks else UNKNOWN_HOLDER
             text = f"{shown(path)} is locked by {self._holders[path]}"
             raise Locked(text, status=error.status) from None
-        except Disconnected as error:
-            mine = self._mine(await self._client.active_locks(path))
-            if mine is None:
-                raise error from None
-            return mine
+        except DavfsError as error:
+            if not error.outcome_unknown or isinstance(error, TimedOut):
+                raise
+            with suppress(DavfsError):
+                mine = self._mine(await self._client.active_locks(path))
+                if mine is not None:
+                    return mine
+            raise
 
     def _mine(self, locks: Iterable[ActiveLock]) -> GrantedLock | None:
         """A lock that we took and do not know of: its answer was lost. Nobody else has our id."""
@@ -469,23 +482,27 @@ class Locks:
             elif node.unlinked or node.path != path or not self._is_needed(node):
                 await self.finished(path)
 
-    async def _look_for_unanswered(self, path: DavPath) -> None:
-        """A LOCK without an answer, of now or of an earlier run: ours is known by the id in its owner."""
+    async def _look_for_unanswered(self, path: DavPath) -> bool:
+        """A LOCK without an answer, of now or of an earlier run: ours is known by the id in its owner.
+
+        True when there was one, and it is given back.
+        """
         async with self._turn(path):
             if path in self._held:
-                return
+                return False
             try:
                 mine = self._mine(await self._client.active_locks(path))
             except DavfsError as error:
                 if error.retry_helps:
                     self._unanswered[path] = trio.current_time() + RETRY_S
-                    return
+                    return False
                 mine = None
             if mine is None:  # none, or a server that does not say: it ends by itself
                 self._forget(path)
-                return
+                return False
             held = await self._keep(path, mine, None)
         await self._release(held)
+        return path not in self._held
 
     # --- start
 

@@ -33,13 +33,15 @@ from tests.servers.trouble import KINDS, Fault
 
 SOAK = os.environ.get("DAVFS_SOAK") == "1"
 FAULTS = int(os.environ.get("DAVFS_FAULTS", "1000" if SOAK else "25"))  # on each of the two servers
+PROGRAMS: list[type[Program]] = [Copy, Git, Sqlite, Rsync]
 RUN_S = 1800.0 if SOAK else 60.0
 HEAL_S = 120.0  # repeating what failed, with a line that works
 TIMEOUT_S = 2.0
 # A call waits for at most a few requests, each with its retry; far from the 30 s of a frozen desktop.
 # fsync, and a rename that waits for the upload of its file, end when the attempt does.
 CALL_BOUND_S = 30.0
-_NAMES = r"(?<=ourselves: )\S+|(?<=other bytes: )\S+|[^/ ]+(?= differ)"
+STORY_LINES = 80
+_NAMES = r"(?<=ourselves: ).+|(?<=other bytes: )\S+|[^/ ]+(?= differ)"
 _WORKLOAD = Path(__file__).with_name("workload.py")
 
 pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(RUN_S + HEAL_S + 400)]
@@ -111,10 +113,15 @@ def _check(drive: KernelDriver, share: Share, programs: list[Program], outside: 
         told += [f"on the server: {one}" for one in program.check(share.root)]
         told += [f"on the mount: {one}" for one in program.check(drive.mount.point)]
     tree = oracle.read_tree(share.root)
-    told += [f"conflict with ourselves: {path}" for path in tree.files if "(conflict" in path]
     left = [path for path in (*tree.files, *tree.folders) if oracle.HIDDEN_PREFIX in path]
     sys.stdout.write(f"\nleft over on the server: {left}\n")
     return told
+
+
+def _conflicts(drive: KernelDriver) -> list[str]:
+    """As the log tells: rsync --delete, for one, removes the copies again."""
+    told = [line.partition("our version is /")[2] for line in drive.mount.complaints() if "conflict:" in line]
+    return [path for path in told if path]
 
 
 def _report(name: str, relay: Relay, bench: Bench, programs: list[Program], calls: list[oracle.Call]) -> str:
@@ -159,7 +166,7 @@ def test_programs_on_a_line_that_breaks(
     with one.share() as share, Relay(share.url) as relay:
         drive = mount_of(share, url=relay.url, timeout=TIMEOUT_S, attr_timeout=1)
         bench = Bench(drive.mount.point, outside)
-        programs: list[Program] = [make(bench, seed) for make in (Copy, Git, Sqlite, Rsync)]
+        programs: list[Program] = [make(bench, seed) for make in PROGRAMS]
         probe = _Probe(drive.mount.point, outside, share, seed)
         deadline = time.monotonic() + RUN_S
         try:
@@ -185,6 +192,7 @@ def test_programs_on_a_line_that_breaks(
         findings += _healed(drive, bench, programs)
         findings += _check(drive, share, programs, outside)
         findings += _slow(probe.calls())
+        findings += [f"conflict with ourselves: {path}" for path in _conflicts(drive)]
         names = {name for one in findings for name in re.findall(_NAMES, one)}
         findings += [line for name in sorted(names) for line in _story(relay, name)]
         findings += [line for line in drive.mount.complaints() if "Traceback" in line or "unexpected" in line]
@@ -217,16 +225,20 @@ def _healed(drive: KernelDriver, bench: Bench, programs: list[Program]) -> list[
 
 
 def _story(relay: Relay, name: str) -> list[str]:
-    """Requests on a file, and the faults that their connections had."""
-    about = [one for one in relay.exchanges if name in unquote(f"{one.target} {one.destination}")]
+    """Requests on a file before it went wrong, and the faults that their connections had."""
+    plain = re.sub(r" \(conflict [^)]*\)", "", name)
+    about = [one for one in relay.exchanges if plain in unquote(f"{one.target} {one.destination}")]
+    copied = [one.order for one in relay.exchanges if name in unquote(one.target)] if plain != name else []
     staged = {one.target for one in about if one.destination is not None}
     about = [one for one in relay.exchanges if one in about or one.target in staged]
     there = [(float(one.order), one.status or 999, f"    {one.order} {one}") for one in about]
     carried = {one.connection for one in about}
     bad = [(one.order - 0.5, 999, f"    {one}") for one in relay.happened if one.connection in carried]
     lines = sorted(there + bad)
+    if copied:
+        return [line[2] for line in lines if line[0] <= copied[0]][-STORY_LINES:]
     near = {at + by for at, line in enumerate(lines) if line[1] >= 400 for by in range(-5, 6)}
-    return [line[2] for at, line in enumerate(lines) if at in near][-80:]
+    return [line[2] for at, line in enumerate(lines) if at in near][-STORY_LINES:]
 
 
 def _slow(calls: list[oracle.Call]) -> list[str]:

@@ -84,6 +84,12 @@ def test_what_is_looked_at_before(who: Capabilities, over: Known, size: int, *, 
     assert needs_look(who, over, size=size) is looks
 
 
+async def written(vfs: Vfs, name: str, data: bytes) -> None:
+    fd = await vfs.open(name, os.O_RDWR | os.O_CREAT)
+    await vfs.write(fd, data)
+    await vfs.close(fd)
+
+
 async def content_of(vfs: Vfs) -> bytes:
     fd = await vfs.open("doc")
     try:
@@ -183,6 +189,31 @@ async def test_a_put_that_lands_late_is_put_right(tmp_path: Path, autojump_clock
         await vfs.close(fd)
         fake.put("/doc", b"first body")  # as Apache stores what it checked a minute ago
         await trio.sleep(120)
+        assert await fs.sync(60) == 0
+    assert fake.tree() == {"doc": b"the newest"}
+
+
+@warns("not sent")
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+async def test_a_put_of_a_file_that_is_gone_lands_late(
+    tmp_path: Path, autojump_clock: MockClock, how: str
+) -> None:
+    """It was given up, the name has another file by the time it lands: ours all the same, no conflict."""
+    fake = FakeDav(etags="strong")
+    if how == "replaced":
+        fake.put("/doc", b"old")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5, write_back_s=0.3)) as fs:
+        vfs = Vfs(fs)
+        fake.inject(Fault("PUT", lost="before", late_s=1e6))  # the body went out
+        await written(vfs, "doc", b"the first body")
+        await trio.sleep(0.5)
+        if how == "removed":
+            await vfs.unlink("doc")
+            await written(vfs, "doc", b"the newest")
+        else:
+            await written(vfs, "temporary", b"the newest")
+            await vfs.rename("temporary", "doc")
+        fake.put("/doc", b"the first body")  # as Apache stores what it checked a minute ago
         assert await fs.sync(60) == 0
     assert fake.tree() == {"doc": b"the newest"}
 
