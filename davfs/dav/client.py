@@ -9,7 +9,8 @@ Invariants:
 - Depth is 0 or 1, Overwrite is explicit, PUT has a Content-Length, folders end with '/', on every verb.
 - Only requests that change nothing are repeated (PROPFIND, OPTIONS, opening a GET), by one loop.
   After Disconnected or TimedOut from another verb the outcome is unknown: the caller looks.
-- A request for metadata ends within `timeout_s`; a transfer ends `timeout_s` after its last progress.
+- A request for metadata ends within `timeout_s`; a transfer ends `timeout_s` after its last progress, and so
+  does a listing, whose answer begins within `timeout_s`, however many connections that takes.
 - No byte of another version, range or length than announced is delivered as if it were right.
 - Credentials go to the origin of the share only.
 """
@@ -129,6 +130,7 @@ class Client:
     async def list(self, path: DavPath) -> Listing:
         """PROPFIND Depth 1, parsed while it arrives. Raises NotFound, ProtocolError."""
         request = self._propfind(path, "1", PROPFIND_RESOURCE, is_collection=True)
+        request = replace(request, answer_by_s=self._clock() + self._timeout_s)
         return await self._exchange.repeat(
             PATIENT, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
         )
