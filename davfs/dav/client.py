@@ -48,7 +48,7 @@ from davfs.dav.multistatus import (
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
 from davfs.dav.redirects import NotWebDav, is_in_share
-from davfs.dav.refusals import check_location, raise_failures
+from davfs.dav.refusals import check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
 from davfs.dav.request import PutResult, Traffic, if_header
@@ -197,7 +197,7 @@ class Client:
                 self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
                 await self._check_put(request, answer)
                 self.upload_limit = self.upload_limit.stored(body.size_bytes)
-            return self._learn_put(answer, mtime_sent=mtime_s is not None)
+            return self._learn_put(request, answer, mtime_sent=mtime_s is not None)
 
     async def mkcol(self, path: DavPath) -> None:
         """Raises AlreadyExists on 405; some servers say 403, 409 or 423, and rclone 201 (peers.md rule 5)."""
@@ -394,14 +394,14 @@ class Client:
         if not entry.is_ok:
             raise refused("PROPFIND", entry.status, shown(request.path))
         if not entry.resource.is_collection and request.content == _ASK_RESOURCE:
-            self.capabilities = self.capabilities.learned_propfind(file_etag=entry.resource.etag is not None)
+            self.capabilities = self.capabilities.learned_propfind(entry.resource)
         return entry
 
     def _learn_listing(self, listing: Listing) -> None:
         files = (member for member in listing.members.values() if not member.is_collection)
         first = next(files, None)
         if first is not None:
-            self.capabilities = self.capabilities.learned_propfind(file_etag=first.etag is not None)
+            self.capabilities = self.capabilities.learned_propfind(first)
 
     def _check_multistatus(self, request: _Request, answer: Incoming) -> None:
         if answer.status == 207:
@@ -502,10 +502,11 @@ class Client:
         if answer.status == 201:
             check_location(self._share, request, answer.headers.get("location", ""))
 
-    def _learn_put(self, answer: Incoming, *, mtime_sent: bool) -> PutResult:
+    def _learn_put(self, request: _Request, answer: Incoming, *, mtime_sent: bool) -> PutResult:
         etag = ETag.parse(answer.headers.get("etag"))
         accepted = answer.headers.get("x-oc-mtime", "").lower() == "accepted" if mtime_sent else None
         self.capabilities = self.capabilities.learned_put(etag=etag is not None, mtime_accepted=accepted)
+        check_stored(request, self.capabilities.stored_bytes(etag) if etag is not None else None)
         return PutResult(answer.status == 201, etag)
 
     def _preflight(self, wish: UploadWish) -> Preflight:

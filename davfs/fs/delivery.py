@@ -34,7 +34,7 @@ from davfs.errors import (
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import DIGEST_MAX, Content, new_digest
 from davfs.fs.download import Downloads
-from davfs.fs.guard import HTTP_LOCKED, Guard, Known, Superseded, needs_staging
+from davfs.fs.guard import HTTP_LOCKED, SMALL_NEW, Guard, Known, Superseded, needs_staging
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
@@ -58,6 +58,7 @@ class FileBody:
     def __init__(self, fd: int, size_bytes: int) -> None:
         self._fd = fd
         self._size = size_bytes
+        self.whole: bytes | None = None  # of a small one, when it was read
         self.digest = None if size_bytes else new_digest().digest()  # known when all of it was read
 
     @property
@@ -74,6 +75,7 @@ class FileBody:
             summed.update(piece)
             if at == self._size:
                 self.digest = summed.digest()
+                self.whole = piece if len(piece) == at <= SMALL_NEW else None
             yield piece
 
 
@@ -117,7 +119,11 @@ class Delivery:
             _forget_what_cannot_land_any_more(content)
             self._inherit_strays(pending.node.path, content)
             todo = next_step(
-                content.life, content.base, found, our_sizes={content.size_bytes, *content.unanswered.sizes}
+                content.life,
+                content.base,
+                found,
+                our_sizes={content.size_bytes, *content.unanswered.sizes},
+                longest_part=self._strays.longest_part(pending.node.path, trio.current_time()),
             )
             match todo.step:
                 case Step.NOTHING:
@@ -227,6 +233,8 @@ class Delivery:
                 result = await self._guard.put_over(path, body, over, mtime_s=mtime_s, trust_tags=trust_tags)
         except BaseException as error:
             self._unanswered(content, path, body, error)
+            if body.whole is not None and self._tree.client.capabilities.writes_in_place:
+                self._strays.keep(path, body.whole, trio.current_time())
             raise
         return result.etag
 
@@ -361,17 +369,20 @@ class Delivery:
     ) -> Literal["newest", "older"] | None:
         life, version = content.life, resource.validator
         which: Literal["newest", "older"] = "newest"
-        at, summed, same_as_now = 0, new_digest(), content.complete
+        at, summed, same_as_now, beginning = 0, new_digest(), content.complete, b""
         async with self._tree.client.get(node.path) as download:
             async for chunk in download:
                 summed.update(chunk)
                 same_as_now = same_as_now and await content.read(at, len(chunk)) == chunk
                 at += len(chunk)
+                beginning = (beginning + chunk)[:SMALL_NEW]
             if not version.same_version(download.validator):
                 return None
         if same_as_now and at == content.size_bytes and content.life == life:
             content.life = Life(life.written, life.written, life.written)
-        elif content.unanswered.has(summed.digest()):
+        elif content.unanswered.has(summed.digest()) or (
+            len(beginning) == at and self._strays.has_part(node.path, beginning, trio.current_time())
+        ):
             content.life = content.life.found_unapplied()  # the newest is to be sent
             which = "older"
         else:

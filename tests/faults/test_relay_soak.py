@@ -1,8 +1,9 @@
 """cp, git, sqlite and rsync on a mount whose line breaks all the time; then it heals, and nothing is lost.
 
 The relay (trouble.py) resets, cuts, half-closes, stalls, drips, and puts garbage or another status in place
-of an answer, by a seeded schedule. Another status is one that a gateway gives when it lost the answer (500,
-502, 504): it leaves open what the server did. No client can see through a 2xx or a 4xx that is not true.
+of an answer, by a seeded schedule: what a gateway says when it lost the answer (500, 502, 504), or wants us
+to wait (408, 429, 503), and refusals of uploads that were stored all the same. No client can see through
+another verb's 2xx or 4xx that is not true: "no such file" is believed.
 Programs are repeated as a person would; a probe times every call it makes.
 
 50 faults in the ordinary run; DAVFS_SOAK=1 makes it 1,000 on each server, and prints what happened.
@@ -41,6 +42,16 @@ TIMEOUT_S = 2.0
 # fsync, and a rename that waits for the upload of its file, end when the attempt does.
 CALL_BOUND_S = 30.0
 STORY_LINES = 80
+_PUT, _ASKING, _ANY = frozenset({"PUT"}), frozenset({"PROPFIND", "GET"}), frozenset[str]()
+# Another status in place of the server's, for which methods, and its Retry-After. The server has done what it
+# was asked each time: of a PUT that was "refused" the bytes are there.
+STATUSES: list[tuple[int, frozenset[str], int | None]] = [
+    *[(status, _ANY, None) for status in (500, 502, 504)] * 3,
+    *[(status, _ASKING, 1) for status in (429, 503)],
+    (408, _ASKING, None),
+    *[(status, _PUT, 1) for status in (429, 503)],
+    *[(status, _PUT, None) for status in (403, 404, 408, 409, 412, 423, 507)],
+]
 _NAMES = r"(?<=ourselves: ).+|(?<=other bytes: )\S+|[^/ ]+(?= differ)"
 _WORKLOAD = Path(__file__).with_name("workload.py")
 
@@ -49,12 +60,15 @@ pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(RUN_S + HEAL_
 
 def _fault(rng: random.Random) -> Fault:
     kind = rng.choice(KINDS)
+    status, methods, retry_after_s = rng.choice(STATUSES)
     return Fault(
         kind,
         "down" if kind in {"garbage", "status"} else rng.choice(["up", "down"]),
         rng.choice([0, 0, 1, 50, 200, 300, 1000, 5000, 40_000, 200_000]),
         seconds=rng.choice([0.1, 1.0, 3.0]),
-        status=rng.choice([500, 502, 504]),
+        status=status,
+        methods=methods if kind == "status" else frozenset(),
+        retry_after_s=retry_after_s,
     )
 
 
@@ -230,7 +244,8 @@ def _story(relay: Relay, name: str) -> list[str]:
     about = [one for one in relay.exchanges if plain in unquote(f"{one.target} {one.destination}")]
     copied = [one.order for one in relay.exchanges if name in unquote(one.target)] if plain != name else []
     staged = {one.target for one in about if one.destination is not None}
-    about = [one for one in relay.exchanges if one in about or one.target in staged]
+    orders = {one.order for one in about}
+    about = [one for one in relay.exchanges if one.order in orders or one.target in staged]
     there = [(float(one.order), one.status or 999, f"    {one.order} {one}") for one in about]
     carried = {one.connection for one in about}
     bad = [(one.order - 0.5, 999, f"    {one}") for one in relay.happened if one.connection in carried]

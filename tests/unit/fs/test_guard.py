@@ -34,6 +34,7 @@ SABRE = server("1, 3, extended-mkcol, 2, sabredav-partialupdate", "nginx/1.22.1"
 NEXTCLOUD = server("1, 3, extended-mkcol, access-control, nextcloud-checksum-update", "Apache/2.4.71")
 WSGIDAV = server("1,2", "WsgiDAV/4.4.0 Cheroot/11.1.2 Python/3.11.7")
 UNKNOWN = server("1, 2")
+IN_PLACE = replace(UNKNOWN, conditions_seen="honoured")
 
 STRONG = Known(Validator(ETag("v1"), None, 4))
 WEAK = Known(Validator(ETag("v1", weak=True), None, 4))
@@ -216,6 +217,40 @@ async def test_a_put_of_a_file_that_is_gone_lands_late(
         fake.put("/doc", b"the first body")  # as Apache stores what it checked a minute ago
         assert await fs.sync(60) == 0
     assert fake.tree() == {"doc": b"the newest"}
+
+
+@warns("not sent")
+@pytest.mark.parametrize("part", [b"", b"the fir", b"the first body"])
+async def test_a_part_of_a_new_file_is_ours(tmp_path: Path, autojump_clock: MockClock, part: bytes) -> None:
+    """A server that writes in place keeps what it got of a PUT; the file was edited before the next one."""
+    fake = FakeDav(etags="strong")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5)) as fs:
+        vfs = Vfs(fs)
+        fs._client.capabilities = IN_PLACE
+        fake.inject(Fault("PUT", lost="before", late_s=1e6))  # the body went out
+        await written(vfs, "doc", b"the first body")
+        await trio.sleep(0.5)
+        fake.put("/doc", part)
+        await written(vfs, "doc", b"and the newest")
+        assert await fs.sync(60) == 0
+    assert fake.tree() == {"doc": b"and the newest"}
+
+
+@warns("conflict")
+@warns("not sent")
+async def test_another_beginning_is_somebody_elses(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Shorter than what we sent, and not a part of it: both survive."""
+    fake = FakeDav(etags="strong")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5)) as fs:
+        vfs = Vfs(fs)
+        fs._client.capabilities = IN_PLACE
+        fake.inject(Fault("PUT", lost="before", late_s=1e6))
+        await written(vfs, "doc", b"the first body")
+        await trio.sleep(0.5)
+        fake.put("/doc", b"theirs")
+        assert await fs.sync(60) == 0
+    assert fake.content("/doc") == b"theirs"
+    assert sorted(data for data in fake.tree().values() if data is not None) == [b"the first body", b"theirs"]
 
 
 @warns("not sent")
