@@ -156,19 +156,7 @@ def _report(name: str, relay: Relay, bench: Bench, programs: list[Program], call
     )
 
 
-@pytest.mark.parametrize(
-    "server",
-    [
-        "apache",
-        pytest.param(
-            "wsgidav",
-            marks=pytest.mark.xfail(
-                reason="a lost answer to the MOVE of a staged upload ends in a conflict with ourselves",
-                strict=False,
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("server", ["apache", "wsgidav"])
 def test_programs_on_a_line_that_breaks(
     server: str, request: pytest.FixtureRequest, tmp_path: Path, mount_of: Callable[..., KernelDriver]
 ) -> None:
