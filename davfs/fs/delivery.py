@@ -357,6 +357,21 @@ class Delivery:
         content.mark_written()
         return True
 
+    async def landed(self, path: DavPath) -> Known | None:
+        """The version there, if it is a body of ours that was given up. Raises DavfsError."""
+        strays, _ = self._strays.at(path, trio.current_time())
+        resource = await self._tree.client.stat(path) if strays.bodies else None
+        if resource is None or resource.is_collection or resource.size_bytes not in strays.sizes:
+            return None
+        summed = new_digest()
+        async with self._tree.client.get(path, expected=resource.validator) as download:
+            async for chunk in download:
+                summed.update(chunk)
+        if not strays.has(summed.digest()):
+            return None
+        coarse = self._tree.client.capabilities.coarse_tags
+        return Known(resource.validator, summed.digest() if coarse else None)
+
     async def is_ours(self, node: Node, content: Content, resource: Resource) -> bool:
         """Whether the server's bytes are ours: what we hold now, or what an unanswered PUT sent.
 

@@ -220,6 +220,24 @@ async def test_a_put_of_a_file_that_is_gone_lands_late(
 
 
 @warns("not sent")
+async def test_a_rename_over_what_landed_late(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The file that is renamed is on the server, and so is, by now, what was sent before: no conflict."""
+    fake = FakeDav(etags="strong")
+    fake.put("/doc", b"old")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5)) as fs:
+        vfs = Vfs(fs)
+        await written(vfs, "temporary", b"the newest")
+        assert await fs.sync(60) == 0
+        fake.inject(Fault("PUT", status=403, late_s=1e6))  # it is stored all the same
+        await written(vfs, "doc", b"the first body")
+        await trio.sleep(0.5)
+        fake.put("/doc", b"the first body")
+        await vfs.rename("temporary", "doc")
+        assert await fs.sync(60) == 0
+    assert fake.tree() == {"doc": b"the newest"}
+
+
+@warns("not sent")
 @pytest.mark.parametrize("part", [b"", b"the fir", b"the first body"])
 async def test_a_part_of_a_new_file_is_ours(tmp_path: Path, autojump_clock: MockClock, part: bytes) -> None:
     """A server that writes in place keeps what it got of a PUT; the file was edited before the next one."""
