@@ -357,6 +357,10 @@ class Delivery:
         content.mark_written()
         return True
 
+    def moved(self, source: DavPath, destination: DavPath) -> None:
+        """The server has moved what is there; it may be a body of ours that was given up."""
+        self._strays.moved(source, destination)
+
     async def landed(self, path: DavPath) -> Known | None:
         """The version there, if it is a body of ours that was given up. Raises DavfsError."""
         strays, _ = self._strays.at(path, trio.current_time())

@@ -432,6 +432,7 @@ class Namespace:
             except DavfsError:
                 self._renames.end(source)
                 raise
+        self._uploads.delivery.moved(source, destination)
 
     def _move_is_unsafe(self, destination: DavPath) -> bool:
         return any(self._tree.client.capabilities.move_unsafe(name) for name in destination.parts)

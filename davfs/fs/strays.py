@@ -51,6 +51,14 @@ class Strays:
     def _kept(self, path: DavPath, now_s: float) -> list[bytes]:
         return [body for where, body, since_s in self._whole if where == path and now_s - since_s <= LATE_S]
 
+    def moved(self, source: DavPath, destination: DavPath) -> None:
+        """What landed before the MOVE went along; what did not may still land at the old name."""
+        for path in [one for one in self._bodies if one.is_within(source)]:
+            bodies, given_up_s = self._bodies[path]
+            there = DavPath(destination.parts + path.parts[len(source.parts) :])
+            already, _ = self._bodies.get(there, (Unanswered(), 0.0))
+            self._bodies[there] = already.with_older(bodies), given_up_s
+
     def at(self, path: DavPath, now_s: float) -> tuple[Unanswered, float]:
         """What may still land there, and when the last of it was given up."""
         bodies, given_up_s = self._bodies.get(path, (Unanswered(), 0.0))

@@ -238,6 +238,24 @@ async def test_a_rename_over_what_landed_late(tmp_path: Path, autojump_clock: Mo
 
 
 @warns("not sent")
+async def test_a_rename_of_what_landed_late(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A PUT that was refused is there all the same: replaced and renamed here, it is still ours."""
+    fake = FakeDav(etags="strong")
+    fake.put("/temporary", b"old")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5, write_back_s=1.0)) as fs:
+        vfs = Vfs(fs)
+        fake.inject(Fault("PUT", status=403, late_s=1e6))
+        await written(vfs, "temporary", b"the first body")
+        await trio.sleep(1.5)
+        fake.put("/temporary", b"the first body")
+        await written(vfs, "newer", b"the newest")
+        await vfs.rename("newer", "temporary")
+        await vfs.rename("temporary", "doc")
+        assert await fs.sync(60) == 0
+    assert fake.tree() == {"doc": b"the newest"}
+
+
+@warns("not sent")
 @pytest.mark.parametrize("part", [b"", b"the fir", b"the first body"])
 async def test_a_part_of_a_new_file_is_ours(tmp_path: Path, autojump_clock: MockClock, part: bytes) -> None:
     """A server that writes in place keeps what it got of a PUT; the file was edited before the next one."""

@@ -20,6 +20,16 @@ def test_by_name_and_for_ten_minutes() -> None:
     assert strays.at(A, 201.0 + LATE_S)[0] == Unanswered()
 
 
+def test_they_move_along() -> None:
+    """With their file or with its folder; at the old name they may still land."""
+    strays = Strays()
+    strays.note(A.child("f"), 3, ONE, 100.0)
+    strays.moved(A, B)
+    assert (
+        strays.at(B.child("f"), 100.0) == strays.at(A.child("f"), 100.0) == (Unanswered(((3, ONE),)), 100.0)
+    )
+
+
 def test_a_part_is_a_beginning() -> None:
     """Of a body that went to this name: shorter than it, and not too long ago."""
     strays = Strays()
