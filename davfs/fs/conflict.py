@@ -43,6 +43,7 @@ class Conflicts:
             return  # renamed, replaced or removed meanwhile: whoever sends it next sees that
         twin = self._tree.nodes.child(parent, name, is_folder=False)
         twin.mode = node.mode
+        self._tree.unread.replaced(node.ino, content)
         content.ino, content.path = twin.ino, path_bytes(twin.path)
         content.base, content.base_size = None, 0
         content.life = Life(content.life.written + 1)
@@ -79,6 +80,7 @@ class Conflicts:
         kept = await self.free_name(parent, name)
         self._tree.moved(folder, parent, kept)
         self._tree.meta.expire(parent.ino, name)
+        self._tree.unread.replaced(self._tree.nodes.number_of(parent, name), None)
         for node in folder.below():
             if node.content is not None and node.content.dirty:
                 node.content.path = path_bytes(node.path)

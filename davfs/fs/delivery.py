@@ -101,11 +101,14 @@ class Delivery:
         self._leftovers = leftovers
         self._free_slot = free_slot
         self._strays = Strays()
+        self._given_up: dict[DavPath, tuple[float, Unanswered]] = {}  # by files that are not there any more
         self.sent_files = 0
 
     async def settle(self, pending: Pending) -> None:
         """Step by step until the server has the file. Raises what stands in the way."""
         path = None if pending.node.unlinked else pending.node.path
+        if path is not None:
+            self.inherit(path, pending.content)
         await self._settle(pending)
         if path is not None:
             await self._guard.done(path)
@@ -349,6 +352,25 @@ class Delivery:
                 await self._tree.client.mkcol(folder.path)
             except AlreadyExists:
                 continue
+
+    def gave_up(self, path: DavPath, content: Content) -> None:
+        """It was replaced, removed or renamed; a PUT that nobody answered may still land under this name."""
+        now_s = trio.current_time()
+        for old, (since_s, _) in list(self._given_up.items()):
+            if now_s - since_s > LATE_S:
+                del self._given_up[old]
+        if content.unanswered.bodies:
+            _, older = self._given_up.get(path, (now_s, Unanswered()))
+            self._given_up[path] = now_s, content.unanswered.after(older)
+
+    def inherit(self, path: DavPath, content: Content) -> None:
+        """What has this name now must know those PUTs as ours."""
+        since_s, older = self._given_up.get(path, (float("-inf"), Unanswered()))
+        if trio.current_time() - since_s <= LATE_S:
+            known = content.unanswered.after(older)
+            if known != content.unanswered:
+                content.unanswered, content.unanswered_s = known, trio.current_time()
+                content.save()
 
     async def check_late(self, node: Node, content: Content) -> bool:
         """Whether a PUT that was given up has landed after all, over a newer one of ours: then that is dirty.

@@ -72,6 +72,13 @@ class Unanswered:
         kept = tuple(body for body in others.bodies if body not in self.bodies)
         return Unanswered((*kept, *self.bodies)[-UNANSWERED_MAX:])
 
+    def after(self, older: Unanswered) -> Unanswered:
+        """These, and older ones that were sent to the same name."""
+        found = older
+        for size, digest in self.bodies:
+            found = found.with_body(size, digest)
+        return found
+
     @property
     def sizes(self) -> set[int]:
         return {size for size, _ in self.bodies}

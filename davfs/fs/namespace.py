@@ -18,6 +18,7 @@ from typing import Final
 
 import trio
 
+from davfs.dav.hrefs import shown
 from davfs.dav.resource import ROOT, DavPath, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
@@ -142,8 +143,10 @@ class Namespace:
         content = node.content
         if content is not None and content.dirty:
             await self._uploads.abandon(content)
-            if not _on_server(content):
-                return
+        if content is not None:
+            self._uploads.delivery.gave_up(node.path, content)
+        if content is not None and content.dirty and not _on_server(content):
+            return
         if not set_aside:
             await self._delete(node)
 
@@ -266,6 +269,8 @@ class Namespace:
     async def _rename_file(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         over = await self._take_over(target) if target is not None else None
         content = await self._settled(node)
+        if content is not None:
+            self._uploads.delivery.gave_up(node.path, content)
         if content is not None and content.dirty and not _on_server(content):
             self._rename_unsent(node, content, new_parent, new_name, over)
             return
@@ -283,8 +288,7 @@ class Namespace:
         except PreconditionFailed:
             if target is None:
                 raise
-            self._uploads.resume(target)
-            await self._move_beside(node, new_parent, new_name)
+            await self._move_over_or_beside(node, new_parent, new_name, target)
         except NotFound:
             if content is None or not (content.dirty and content.complete):
                 raise
@@ -305,6 +309,35 @@ class Namespace:
             if ours is None:
                 raise
             await self._move(node, destination, ours, replaces=unsent)
+
+    async def _move_over_or_beside(self, node: Node, parent: Node, name: str, target: Node) -> None:
+        """The version that was to be replaced is not there any more."""
+        unsent = target.content if is_unsent(target) else None
+        try:
+            await self._move(node, parent.path.child(name), await self._instead(target), replaces=unsent)
+        except PreconditionFailed:
+            self._uploads.resume(target)
+            await self._move_beside(node, parent, name)
+        else:
+            self._moved(node, parent, name)
+
+    async def _instead(self, target: Node) -> Known | None:
+        """What may be replaced, when the version that was known is not there any more.
+
+        Nothing, if somebody removed it; or an upload of ours that nobody answered and that landed late.
+        Raises PreconditionFailed when it is somebody else's.
+        """
+        content, found = target.content, await self._held(target.path)
+        if found is None:
+            return None
+        if content is not None and await self._came_late(target, content, found):
+            return Known(found.validator, content.base_digest)
+        raise PreconditionFailed(f"{shown(target.path)}: it changed on the server", status=412)
+
+    async def _came_late(self, target: Node, content: Content, found: Resource) -> bool:
+        if found.is_collection or found.size_bytes not in content.unanswered.sizes:
+            return False
+        return await self._uploads.delivery.is_ours(target, content, found)
 
     async def _move_beside(self, node: Node, parent: Node, name: str) -> None:
         """The file that this one was to replace was changed by somebody else: both survive."""
@@ -355,6 +388,7 @@ class Namespace:
             self._moved(node, new_parent, new_name)
             content.ino, content.path = node.ino, path_bytes(node.path)
             content.rebase(version, digest)
+            self._uploads.delivery.inherit(node.path, content)
         delay_s = self._settings.write_back_s
         self._uploads.schedule(
             node, content, self._settings.open_flush_s if self._handles.has_writer(content) else delay_s
@@ -369,9 +403,14 @@ class Namespace:
         await self._preserve(target, by_copy=True)
         content = target.content
         if content is not None and content.dirty:
-            over = Known(content.base, content.base_digest) if content.base is not None else None
             await self._uploads.abandon(content)
-            return over
+        if content is not None and target.parent is not None:
+            self._uploads.delivery.gave_up(target.path, content)
+        seen = self._tree.unread.seen(target.ino)
+        if seen is not None:
+            return Known(seen.version, seen.digest) if seen.version is not None else None
+        if content is not None and content.dirty:
+            return Known(content.base, content.base_digest) if content.base is not None else None
         if target.parent is None:
             return None
         entry = self._tree.meta.stale_entry(target.parent.ino, target.name)
@@ -379,7 +418,10 @@ class Namespace:
             return None
         version = entry.resource.validator
         same = content is not None and content.base is not None and content.base.same_version(version)
-        return Known(version, content.base_digest if same and content is not None else None)
+        if content is None or not (same or any(self._handles.of(content))):
+            return Known(version)
+        # Whoever has an older version open has not seen this one.
+        return Known(content.base, content.base_digest) if content.base is not None else None
 
     async def _resolve_unknown(self, node: Node, content: Content) -> None:
         """A PUT whose outcome is unknown, of a file that is about to move: look what is there.

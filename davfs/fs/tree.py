@@ -23,7 +23,7 @@ import trio
 from davfs.dav.client import Client
 from davfs.dav.resource import NAME_MAX_BYTES, ETag, Resource, Validator
 from davfs.errors import LinkDown, LinkError, NotFound, PosixError, Unauthorized
-from davfs.fs.attributes import Attributes
+from davfs.fs.attributes import Attributes, file_mtime_ns
 from davfs.fs.content import Content
 from davfs.fs.index import LocalAttributes
 from davfs.fs.inodes import InodeTable, Node
@@ -32,6 +32,7 @@ from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
 from davfs.fs.questions import Ask, Key, Questions
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
+from davfs.fs.unread import Unread
 
 _NS: Final = 1_000_000_000
 OWN_CHANGE_S: Final = 2  # servers tell whole seconds, and a change shows when it is done
@@ -62,6 +63,7 @@ class Tree:
         )
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
         self.kernel_knows: Callable[[Node], Awaitable[None]] = _nobody_to_tell  # told, and told it was heard
+        self.unread = Unread()
         self._root: Entry | None = None
         self.questions = Questions()
         self.patience_s = min(PATIENCE_S, PATIENCE_SHARE * settings.timeout_s)
@@ -416,7 +418,7 @@ class Tree:
         size = resource.size_bytes
         if size is None:
             size = content.size_bytes if content is not None else 0
-        return size, self._mtime_of(resource, entry.kept if entry is not None else None)
+        return size, file_mtime_ns(resource, entry.kept if entry is not None else None)
 
     def _folder_mtime(self, node: Node, resource: Resource, entry: Entry) -> int:
         """A folder's mtime moves when a member comes or goes, not when a file in it is sent later.
@@ -431,14 +433,6 @@ class Tree:
         elif entry.touched_ns and server_s <= entry.pushed_s + OWN_CHANGE_S:
             return entry.touched_ns
         return max(server_s * _NS, node.last_mtime_ns, entry.touched_ns)
-
-    def _mtime_of(self, resource: Resource, kept: LocalAttributes | None) -> int:
-        """The mtime a program set, as long as the server still holds the version it was set on."""
-        if kept is None or kept.mtime_ns is None or kept.version is None:
-            return (resource.mtime_s or 0) * _NS
-        return (
-            kept.mtime_ns if kept.version.same_version(resource.validator) else (resource.mtime_s or 0) * _NS
-        )
 
     # --- what only we know
 
@@ -496,6 +490,7 @@ class Tree:
 
     def uploaded(self, node: Node, content: Content, etag: ETag | None, mtime_s: int | None) -> None:
         """The server holds our bytes: learn what it would say, and keep what it cannot."""
+        self.unread.over(node.ino)
         if node.parent is None:
             return
         version = Validator(etag, mtime_s, content.base_size)
@@ -523,6 +518,7 @@ class Tree:
         if parent is None:
             return
         self.remember_last(node)
+        self.unread.over(node.ino)
         self.store.index.delete_locals(node.ino)
         if node.is_folder:
             self.meta.forget_folder(node.ino)
