@@ -9,7 +9,8 @@ Invariants:
 - Depth is 0 or 1, Overwrite is explicit, PUT has a Content-Length, folders end with '/', on every verb.
 - Only requests that change nothing are repeated (PROPFIND, OPTIONS, opening a GET), by one loop.
   After Disconnected or TimedOut from another verb the outcome is unknown: the caller looks.
-- A request for metadata ends within `timeout_s`; a transfer ends `timeout_s` after its last progress.
+- A request for metadata ends within `timeout_s`; a transfer ends `timeout_s` after its last progress, and so
+  does a listing, whose answer begins within `timeout_s`, however many connections that takes.
 - No byte of another version, range or length than announced is delivered as if it were right.
 - Credentials go to the origin of the share only.
 """
@@ -47,7 +48,7 @@ from davfs.dav.multistatus import (
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
 from davfs.dav.redirects import NotWebDav, is_in_share
-from davfs.dav.refusals import check_location, raise_failures
+from davfs.dav.refusals import check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
 from davfs.dav.request import PutResult, Traffic, if_header
@@ -129,6 +130,7 @@ class Client:
     async def list(self, path: DavPath) -> Listing:
         """PROPFIND Depth 1, parsed while it arrives. Raises NotFound, ProtocolError."""
         request = self._propfind(path, "1", PROPFIND_RESOURCE, is_collection=True)
+        request = replace(request, answer_by_s=self._clock() + self._timeout_s)
         return await self._exchange.repeat(
             PATIENT, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
         )
@@ -195,7 +197,7 @@ class Client:
                 self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
                 await self._check_put(request, answer)
                 self.upload_limit = self.upload_limit.stored(body.size_bytes)
-            return self._learn_put(answer, mtime_sent=mtime_s is not None)
+            return self._learn_put(request, answer, mtime_sent=mtime_s is not None)
 
     async def mkcol(self, path: DavPath) -> None:
         """Raises AlreadyExists on 405; some servers say 403, 409 or 423, and rclone 201 (peers.md rule 5)."""
@@ -393,14 +395,14 @@ class Client:
         if not entry.is_ok:
             raise refused("PROPFIND", entry.status, shown(request.path))
         if not entry.resource.is_collection and request.content == _ASK_RESOURCE:
-            self.capabilities = self.capabilities.learned_propfind(file_etag=entry.resource.etag is not None)
+            self.capabilities = self.capabilities.learned_propfind(entry.resource)
         return entry
 
     def _learn_listing(self, listing: Listing) -> None:
         files = (member for member in listing.members.values() if not member.is_collection)
         first = next(files, None)
         if first is not None:
-            self.capabilities = self.capabilities.learned_propfind(file_etag=first.etag is not None)
+            self.capabilities = self.capabilities.learned_propfind(first)
 
     def _check_multistatus(self, request: _Request, answer: Incoming) -> None:
         if answer.status == 207:
@@ -501,10 +503,11 @@ class Client:
         if answer.status == 201:
             check_location(self._share, request, answer.headers.get("location", ""))
 
-    def _learn_put(self, answer: Incoming, *, mtime_sent: bool) -> PutResult:
+    def _learn_put(self, request: _Request, answer: Incoming, *, mtime_sent: bool) -> PutResult:
         etag = ETag.parse(answer.headers.get("etag"))
         accepted = answer.headers.get("x-oc-mtime", "").lower() == "accepted" if mtime_sent else None
         self.capabilities = self.capabilities.learned_put(etag=etag is not None, mtime_accepted=accepted)
+        check_stored(request, self.capabilities.stored_bytes(etag) if etag is not None else None)
         return PutResult(answer.status == 201, etag)
 
     def _preflight(self, wish: UploadWish) -> Preflight:

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from davfs.dav.resource import ETag, Resource
+
 Conditions = Literal["unknown", "honoured", "ignored"]
 Condition = Literal["same", "absent"]  # If-Match; If-None-Match: *
 
@@ -25,8 +27,14 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _CODED_URL_OR_TOKEN: Final = re.compile(r"<[^>]*>|[^,\s][^,]*")
 # servers.md 2: WsgiDAV cuts Destination at %3F and %3B and drops control characters; MOVE to "a?b" then
 # silently overwrites "a".
+_TAG_END: Final = re.compile(r".*-([0-9]{1,19})")
 _CUT_CHARACTERS: Final = frozenset("?;") | frozenset(map(chr, range(0x20))) | {"\x7f"}
 SPOOLED_WHOLE_BYTES: Final = 64 * 1024
+
+
+def _size_in(etag: ETag) -> int | None:
+    found = _TAG_END.fullmatch(etag.opaque)
+    return int(found[1]) if found is not None else None
 
 
 def _dav_classes(header: str) -> frozenset[str]:
@@ -47,6 +55,7 @@ class Capabilities:
     put_etag: bool | None = None
     etags_in_propfind: bool | None = None
     takes_mtime: bool | None = None  # answered 'X-OC-MTime: accepted' to a PUT (servers.md 39)
+    tags_end_in_size: bool | None = None
     conditions_seen: Conditions = "unknown"  # by its answers to conditional PUTs
     locks_refused: bool = False  # announced, but LOCK is answered with 405 or 501
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
@@ -187,6 +196,10 @@ class Capabilities:
         """Whether a second write of the same size within one second may keep the tag (servers.md 9)."""
         return not (self._is_apache_dav or self._is_lighttpd_dav)
 
+    def stored_bytes(self, etag: ETag) -> int | None:
+        """What the tag of a file that was just stored tells of its size."""
+        return _size_in(etag) if self.tags_end_in_size else None
+
     @property
     def weak_tag_in_if(self) -> bool:
         """`If: ([W/"..."])` compares weakly there (mod_dav; servers.md 10): it works for fresh files too."""
@@ -199,6 +212,13 @@ class Capabilities:
         """
         return not self.reads_destination_whole and not _CUT_CHARACTERS.isdisjoint(name)
 
+    def _learned_tag(self, etag: ETag | None, size_bytes: int | None) -> Capabilities:
+        """From a file that PROPFIND described: WsgiDAV's tags are inode-mtime-size. Another tag ends it."""
+        if etag is None or not size_bytes:
+            return self
+        ends = _size_in(etag) == size_bytes and self.tags_end_in_size is not False
+        return self if ends == self.tags_end_in_size else replace(self, tags_end_in_size=ends)
+
     def learned_put(self, *, etag: bool, mtime_accepted: bool | None = None) -> Capabilities:
         """After a successful PUT; `mtime_accepted` is None when no time was sent."""
         takes_mtime = self.takes_mtime if mtime_accepted is None else mtime_accepted
@@ -206,11 +226,11 @@ class Capabilities:
             return self
         return replace(self, put_etag=etag, takes_mtime=takes_mtime)
 
-    def learned_propfind(self, *, file_etag: bool) -> Capabilities:
+    def learned_propfind(self, file: Resource) -> Capabilities:
         """After a PROPFIND that described at least one file."""
-        if file_etag == self.etags_in_propfind:
-            return self
-        return replace(self, etags_in_propfind=file_etag)
+        known = self._learned_tag(file.etag, file.size_bytes)
+        file_etag = file.etag is not None
+        return known if file_etag == known.etags_in_propfind else replace(known, etags_in_propfind=file_etag)
 
     def learned_conditional_put(self, status: int, condition: Condition | None) -> Capabilities:
         """From the answer: 412 is a condition honoured, an overwrite under If-None-Match: * one ignored.

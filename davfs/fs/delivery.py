@@ -23,6 +23,7 @@ from davfs.errors import (
     DavfsError,
     Disconnected,
     Forbidden,
+    Locked,
     NotFound,
     ParentMissing,
     PreconditionFailed,
@@ -33,11 +34,12 @@ from davfs.errors import (
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import DIGEST_MAX, Content, new_digest
 from davfs.fs.download import Downloads
-from davfs.fs.guard import Guard, Known, Superseded, needs_staging
+from davfs.fs.guard import HTTP_LOCKED, SMALL_NEW, Guard, Known, Superseded, needs_staging
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
 from davfs.fs.queue import Pending
+from davfs.fs.strays import LATE_S, Strays
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.verification import Verification
 
@@ -50,7 +52,6 @@ HTTP_METHOD_NOT_ALLOWED: Final = 405
 CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
 CONTENDED_DIGEST_MAX: Final = 64 << 20  # and compared up to this size where a tag does not prove the version
 NOTHING_BEFORE: Final = Unanswered()
-LATE_S: Final = 600.0  # how long a PUT that was given up may still land
 
 
 class FileBody:
@@ -60,6 +61,7 @@ class FileBody:
         self._fd = fd
         self._size = size_bytes
         self.before = before  # what earlier PUTs carried that may still land
+        self.whole: bytes | None = None  # of a small one, when it was read
         self.digest = None if size_bytes else new_digest().digest()  # known when all of it was read
 
     @property
@@ -76,6 +78,7 @@ class FileBody:
             summed.update(piece)
             if at == self._size:
                 self.digest = summed.digest()
+                self.whole = piece if len(piece) == at <= SMALL_NEW else None
             yield piece
 
 
@@ -99,14 +102,12 @@ class Delivery:
         self._guard = guard
         self._leftovers = leftovers
         self._free_slot = free_slot
-        self._given_up: dict[DavPath, tuple[float, Unanswered]] = {}  # by files that are not there any more
+        self._strays = Strays()
         self.sent_files = 0
 
     async def settle(self, pending: Pending) -> None:
         """Step by step until the server has the file. Raises what stands in the way."""
         path = None if pending.node.unlinked else pending.node.path
-        if path is not None:
-            self.inherit(path, pending.content)
         await self._settle(pending)
         if path is not None:
             await self._guard.done(path)
@@ -119,8 +120,13 @@ class Delivery:
             if content.orphan or pending.node.content is not content:
                 return
             _forget_what_cannot_land_any_more(content)
+            self.inherit(pending.node.path, content)
             todo = next_step(
-                content.life, content.base, found, our_sizes={content.size_bytes, *content.unanswered.sizes}
+                content.life,
+                content.base,
+                found,
+                our_sizes={content.size_bytes, *content.unanswered.sizes},
+                longest_part=self._strays.longest_part(pending.node.path, trio.current_time()),
             )
             match todo.step:
                 case Step.NOTHING:
@@ -158,6 +164,10 @@ class Delivery:
             await self._guard.refused(pending.node.path)
             pending.node.foreign_s = trio.current_time()
             return await self._look_up(pending.node), True
+        except Locked as error:
+            if error.status != HTTP_LOCKED or not await self._guard.locked(pending.node.path):
+                raise
+            return await self._look_up(pending.node), False
         except (ParentMissing, NotFound) as error:
             await self._make_parents(pending.node, pending.content.size_bytes, error.status)
             return await self._look_up(pending.node), False
@@ -215,19 +225,20 @@ class Delivery:
     async def _put_directly(
         self, pending: Pending, body: FileBody, over: Known | None, *, trust_tags: bool
     ) -> ETag | None:
-        node, content = pending.node, pending.content
+        path, content = pending.node.path, pending.content
         mtime_s = content.mtime_ns // 1_000_000_000
         content.life = content.life.put_begins()
         content.save()
         try:
             if over is None:
-                result = await self._guard.put_new(node.path, body, mtime_s=mtime_s)
+                result = await self._guard.put_new(path, body, mtime_s=mtime_s)
             else:
-                result = await self._guard.put_over(
-                    node.path, body, over, mtime_s=mtime_s, trust_tags=trust_tags
-                )
+                result = await self._guard.put_over(path, body, over, mtime_s=mtime_s, trust_tags=trust_tags)
         except BaseException as error:
-            self._unanswered(content, body, error)
+            self._unanswered(content, path, body, error)
+            may_be_cut = body.size_bytes > self._tree.client.capabilities.whole_up_to_bytes
+            if body.whole is not None and may_be_cut:
+                self._strays.keep(path, body.whole, trio.current_time())
             raise
         return result.etag
 
@@ -236,8 +247,8 @@ class Delivery:
 
         Returns nothing: a server may give the file another tag at its new name (Tomcat).
         """
-        node, content = pending.node, pending.content
-        staged = node.path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
+        path, content = pending.node.path, pending.content
+        staged = path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         self._leftovers.note(staged)
         life, moving = content.life.put_begins(), False
         try:
@@ -248,9 +259,9 @@ class Delivery:
             content.save()
             moving = True
             try:
-                await self._guard.move(staged, node.path, over)
+                await self._guard.move(staged, path, over)
             except BaseException as error:
-                self._unanswered(content, body, error)
+                self._unanswered(content, path, body, error)
                 raise
         except BaseException as error:
             if isinstance(error, ServerRefused):
@@ -262,13 +273,14 @@ class Delivery:
             raise
         self._leftovers.forget(staged)
 
-    def _unanswered(self, content: Content, body: FileBody, error: BaseException) -> None:
+    def _unanswered(self, content: Content, path: DavPath, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
         if isinstance(error, DavfsError) and not error.outcome_unknown:
             content.life = content.life.put_refused()
-        self._note_body(
-            content, body
-        )  # also of a refusal: a proxy may have given up on a server that had not
+        # Also of a refusal: a proxy may have given up on a server that had not.
+        self._note_body(content, body)
+        if body.digest is not None:
+            self._strays.note(path, body.size_bytes, body.digest, trio.current_time())
         content.save()
 
     def _note_body(self, content: Content, body: FileBody) -> None:
@@ -342,22 +354,17 @@ class Delivery:
 
     def gave_up(self, path: DavPath, content: Content) -> None:
         """It was replaced, removed or renamed; a PUT that nobody answered may still land under this name."""
-        now_s = trio.current_time()
-        for old, (since_s, _) in list(self._given_up.items()):
-            if now_s - since_s > LATE_S:
-                del self._given_up[old]
-        if content.unanswered.bodies:
-            _, older = self._given_up.get(path, (now_s, Unanswered()))
-            self._given_up[path] = now_s, content.unanswered.after(older)
+        for size, digest in content.unanswered.bodies:
+            self._strays.note(path, size, digest, trio.current_time())
 
     def inherit(self, path: DavPath, content: Content) -> None:
-        """What has this name now must know those PUTs as ours."""
-        since_s, older = self._given_up.get(path, (float("-inf"), Unanswered()))
-        if trio.current_time() - since_s <= LATE_S:
-            known = content.unanswered.after(older)
-            if known != content.unanswered:
-                content.unanswered, content.unanswered_s = known, trio.current_time()
-                content.save()
+        """What another file sent under this name may still land there: it is no other client's."""
+        strays, given_up_s = self._strays.at(path, trio.current_time())
+        unanswered = content.unanswered.with_older(strays)
+        if unanswered != content.unanswered:
+            content.unanswered = unanswered
+            content.unanswered_s = max(content.unanswered_s, given_up_s)
+            content.save()
 
     async def check_late(self, node: Node, content: Content) -> bool:
         """Whether a PUT that was given up has landed after all, over a newer one of ours: then that is dirty.
@@ -378,6 +385,25 @@ class Delivery:
         content.mark_written()
         return True
 
+    def moved(self, source: DavPath, destination: DavPath) -> None:
+        """The server has moved what is there; it may be a body of ours that was given up."""
+        self._strays.moved(source, destination)
+
+    async def landed(self, path: DavPath) -> Known | None:
+        """The version there, if it is a body of ours that was given up. Raises DavfsError."""
+        strays, _ = self._strays.at(path, trio.current_time())
+        resource = await self._tree.client.stat(path) if strays.bodies else None
+        if resource is None or resource.is_collection or resource.size_bytes not in strays.sizes:
+            return None
+        summed = new_digest()
+        async with self._tree.client.get(path, expected=resource.validator) as download:
+            async for chunk in download:
+                summed.update(chunk)
+        if not strays.has(summed.digest()):
+            return None
+        coarse = self._tree.client.capabilities.coarse_tags
+        return Known(resource.validator, summed.digest() if coarse else None)
+
     async def is_ours(self, node: Node, content: Content, resource: Resource) -> bool:
         """Whether the server's bytes are ours: what we hold now, or what an unanswered PUT sent.
 
@@ -390,17 +416,20 @@ class Delivery:
     ) -> Literal["newest", "older"] | None:
         life, version = content.life, resource.validator
         which: Literal["newest", "older"] = "newest"
-        at, summed, same_as_now = 0, new_digest(), content.complete
+        at, summed, same_as_now, beginning = 0, new_digest(), content.complete, b""
         async with self._tree.client.get(node.path) as download:
             async for chunk in download:
                 summed.update(chunk)
                 same_as_now = same_as_now and await content.read(at, len(chunk)) == chunk
                 at += len(chunk)
+                beginning = (beginning + chunk)[:SMALL_NEW]
             if not version.same_version(download.validator):
                 return None
         if same_as_now and at == content.size_bytes and content.life == life:
             content.life = Life(life.written, life.written, life.written)
-        elif content.unanswered.has(summed.digest()):
+        elif content.unanswered.has(summed.digest()) or (
+            len(beginning) == at and self._strays.has_part(node.path, beginning, trio.current_time())
+        ):
             content.life = content.life.found_unapplied()  # the newest is to be sent
             which = "older"
         else:

@@ -167,6 +167,10 @@ class Guard:
         """After 412: it may be the token of a lock that is lost, which then is dropped."""
         await self.locks.check(path)
 
+    async def locked(self, path: DavPath) -> bool:
+        """After 423: whether it was a lock of ours whose answer was lost, and now is gone."""
+        return await self.locks.freed(path)
+
     async def done(self, path: DavPath) -> None:
         """Nothing more is to be sent there for now: a lock may go."""
         await self.locks.finished(path)

@@ -21,7 +21,7 @@ import logging
 import random
 import socket
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -31,7 +31,7 @@ from davfs.dav.client import Client
 from davfs.dav.hrefs import shown
 from davfs.dav.locks import NEVER_S, ActiveLock, GrantedLock, LockToken
 from davfs.dav.resource import DavPath, Validator
-from davfs.errors import Busy, DavfsError, Disconnected, LinkError, Locked, NotFound, TimedOut
+from davfs.errors import Busy, DavfsError, LinkError, Locked, NotFound, TimedOut
 from davfs.fs.handles import Handles
 from davfs.fs.index import Index
 from davfs.fs.inodes import Node
@@ -271,6 +271,11 @@ class Locks:
             await self._refresh(held)
         return path in self._held
 
+    async def freed(self, path: DavPath) -> bool:
+        """After 423 without a token: true when it was a lock of ours that nobody here knew, now given back:
+        a LOCK that landed late, an UNLOCK of which the server got half (400)."""
+        return self._usable and path not in self._held and await self._look_for_unanswered(path)
+
     # --- taking
 
     async def _take(self, path: DavPath, node: Node | None) -> _Held:
@@ -283,13 +288,13 @@ class Locks:
             self._tokens.note(path)
             try:
                 lock = await self._locked(path)
-            except (Disconnected, TimedOut, trio.Cancelled):  # the row stays: there may be a lock
-                self._unanswered[path] = trio.current_time() + RETRY_S
-                self._doubtful[path] = trio.current_time() + DOUBT_S
-                self._wake.set()
-                raise
-            except DavfsError:
-                self._tokens.forget(path)
+            except (DavfsError, trio.Cancelled) as error:
+                if isinstance(error, DavfsError) and not error.outcome_unknown:
+                    self._tokens.forget(path)
+                else:  # the row stays: there may be a lock
+                    self._unanswered[path] = trio.current_time() + RETRY_S
+                    self._doubtful[path] = trio.current_time() + DOUBT_S
+                    self._wake.set()
                 raise
             except BaseException:  # cancelled: whoever removes or renames this file now must not meet it
                 self._unanswered[path] = trio.current_time() + RETRY_S
@@ -308,11 +313,14 @@ class Locks:
             self._holders[path] = locks[0].owner or UNKNOWN_HOLDER if locks else UNKNOWN_HOLDER
             text = f"{shown(path)} is locked by {self._holders[path]}"
             raise Locked(text, status=error.status) from None
-        except Disconnected as error:
-            mine = self._mine(await self._client.active_locks(path))
-            if mine is None:
-                raise error from None
-            return mine
+        except DavfsError as error:
+            if not error.outcome_unknown or isinstance(error, TimedOut):
+                raise
+            with suppress(DavfsError):
+                mine = self._mine(await self._client.active_locks(path))
+                if mine is not None:
+                    return mine
+            raise
 
     def is_ours(self, lock: ActiveLock) -> bool:
         """By the id in the owner's text."""
@@ -502,24 +510,26 @@ class Locks:
             elif node.unlinked or node.path != path or not self._is_needed(node):
                 await self.finished(path)
 
-    async def _look_for_unanswered(self, path: DavPath) -> None:
-        """A LOCK without an answer, of now or of an earlier run: ours is known by the id in its owner."""
+    async def _look_for_unanswered(self, path: DavPath) -> bool:
+        """A LOCK without an answer, of now or of an earlier run: ours is known by the id in its owner.
+        True when there was one, and it is given back."""
         async with self._turn(path):
             self._unanswered.pop(path, None)
             if path in self._held:
-                return
+                return False
             try:
                 mine = self._mine(await self._client.active_locks(path))
             except DavfsError as error:
                 if error.retry_helps:
                     self._unanswered[path] = trio.current_time() + RETRY_S
-                    return
+                    return False
                 mine = None
             if mine is None:  # none, or a server that does not say: it ends by itself
                 self._tokens.forget(path)
-                return
+                return False
             held = await self._keep(path, mine, None)
         await self._release(held)
+        return path not in self._held
 
     # --- start
 

@@ -284,7 +284,7 @@ class Namespace:
         based = content is not None and content.dirty and await self._is_base(node, content)
         unsent = target.content if target is not None and is_unsent(target) else None
         try:
-            await self._move(node, destination, over, replaces=unsent)
+            await self._move_over(node, destination, over, unsent)
             self._moved(node, new_parent, new_name)
         except PreconditionFailed:
             if target is None:
@@ -298,6 +298,18 @@ class Namespace:
             return
         if content is not None and based:
             await self._rebase(content, node.path)
+
+    async def _move_over(
+        self, node: Node, destination: DavPath, over: Known | None, unsent: Content | None
+    ) -> None:
+        """What changed there may be an upload of ours that was given up, and landed late."""
+        try:
+            await self._move(node, destination, over, replaces=unsent)
+        except PreconditionFailed:
+            ours = await self._uploads.delivery.landed(destination)
+            if ours is None:
+                raise
+            await self._move(node, destination, ours, replaces=unsent)
 
     async def _move_over_or_beside(self, node: Node, parent: Node, name: str, target: Node) -> None:
         """The version that was to be replaced is not there any more."""
@@ -469,6 +481,7 @@ class Namespace:
                 else:
                     self._renames.end(source)
                 raise
+        self._uploads.delivery.moved(source, destination)
 
     def _move_is_unsafe(self, destination: DavPath) -> bool:
         return any(self._tree.client.capabilities.move_unsafe(name) for name in destination.parts)

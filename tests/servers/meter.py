@@ -149,6 +149,7 @@ class Meter:
     moments: list[tuple[Moment, Exchange]] = field(
         default_factory=list
     )  # since whoever reads them cleared it
+    answered: Exchange | None = None  # whose final answer passed last
     _unanswered: list[Exchange] = field(default_factory=list)
     _current: Exchange | None = None
     _up: _Stream = field(init=False)
@@ -224,7 +225,7 @@ class Meter:
         if status < 200:
             self._unanswered[0].continued |= status == 100
             return 0
-        one = self._unanswered.pop(0)
+        self.answered = one = self._unanswered.pop(0)
         one.status = status
         one.bytes_before_answer = one.body_bytes
         self.moments.append(("answer", one))

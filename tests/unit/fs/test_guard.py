@@ -35,6 +35,7 @@ SABRE = server("1, 3, extended-mkcol, 2, sabredav-partialupdate", "nginx/1.22.1"
 NEXTCLOUD = server("1, 3, extended-mkcol, access-control, nextcloud-checksum-update", "Apache/2.4.71")
 WSGIDAV = server("1,2", "WsgiDAV/4.4.0 Cheroot/11.1.2 Python/3.11.7")
 UNKNOWN = server("1, 2")
+IN_PLACE = replace(UNKNOWN, conditions_seen="honoured")
 
 STRONG = Known(Validator(ETag("v1"), None, 4))
 WEAK = Known(Validator(ETag("v1", weak=True), None, 4))
@@ -85,6 +86,12 @@ def test_what_is_staged(who: Capabilities, size: int, *, new: bool, staged: bool
 def test_what_is_looked_at_before(who: Capabilities, over: Known, size: int, *, looks: bool) -> None:
     """A condition alone will do where it is honoured, can prove the version, and nobody else writes."""
     assert needs_look(who, over, size=size) is looks
+
+
+async def written(vfs: Vfs, name: str, data: bytes) -> None:
+    fd = await vfs.open(name, os.O_RDWR | os.O_CREAT)
+    await vfs.write(fd, data)
+    await vfs.close(fd)
 
 
 async def content_of(vfs: Vfs) -> bytes:
@@ -281,6 +288,101 @@ async def test_fsync_looks_whether_an_unanswered_put_has_landed(
         assert len(fake.requests("PROPFIND")) == before  # long ago: nothing is asked
         await vfs.close(fd)
     assert fake.tree() == {"doc": b"the second"}
+
+
+@warns("not sent")
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+async def test_a_put_of_a_file_that_is_gone_lands_late(
+    tmp_path: Path, autojump_clock: MockClock, how: str
+) -> None:
+    """It was given up, the name has another file by the time it lands: ours all the same, no conflict."""
+    fake = FakeDav(etags="strong")
+    if how == "replaced":
+        fake.put("/doc", b"old")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5, write_back_s=0.3)) as fs:
+        vfs = Vfs(fs)
+        fake.inject(Fault("PUT", lost="before", late_s=1e6))  # the body went out
+        await written(vfs, "doc", b"the first body")
+        await trio.sleep(0.5)
+        if how == "removed":
+            await vfs.unlink("doc")
+            await written(vfs, "doc", b"the newest")
+        else:
+            await written(vfs, "temporary", b"the newest")
+            await vfs.rename("temporary", "doc")
+        fake.put("/doc", b"the first body")  # as Apache stores what it checked a minute ago
+        assert await fs.sync(60) == 0
+    assert fake.tree() == {"doc": b"the newest"}
+
+
+@warns("not sent")
+async def test_a_rename_over_what_landed_late(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The file that is renamed is on the server, and so is, by now, what was sent before: no conflict."""
+    fake = FakeDav(etags="strong")
+    fake.put("/doc", b"old")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5)) as fs:
+        vfs = Vfs(fs)
+        await written(vfs, "temporary", b"the newest")
+        assert await fs.sync(60) == 0
+        fake.inject(Fault("PUT", status=403, late_s=1e6))  # it is stored all the same
+        await written(vfs, "doc", b"the first body")
+        await trio.sleep(0.5)
+        fake.put("/doc", b"the first body")
+        await vfs.rename("temporary", "doc")
+        assert await fs.sync(60) == 0
+    assert fake.tree() == {"doc": b"the newest"}
+
+
+@warns("not sent")
+async def test_a_rename_of_what_landed_late(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A PUT that was refused is there all the same: replaced and renamed here, it is still ours."""
+    fake = FakeDav(etags="strong")
+    fake.put("/temporary", b"old")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5, write_back_s=1.0)) as fs:
+        vfs = Vfs(fs)
+        fake.inject(Fault("PUT", status=403, late_s=1e6))
+        await written(vfs, "temporary", b"the first body")
+        await trio.sleep(1.5)
+        fake.put("/temporary", b"the first body")
+        await written(vfs, "newer", b"the newest")
+        await vfs.rename("newer", "temporary")
+        await vfs.rename("temporary", "doc")
+        assert await fs.sync(60) == 0
+    assert fake.tree() == {"doc": b"the newest"}
+
+
+@warns("not sent")
+@pytest.mark.parametrize("part", [b"", b"the fir", b"the first body"])
+async def test_a_part_of_a_new_file_is_ours(tmp_path: Path, autojump_clock: MockClock, part: bytes) -> None:
+    """A server that writes in place keeps what it got of a PUT; the file was edited before the next one."""
+    fake = FakeDav(etags="strong")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5)) as fs:
+        vfs = Vfs(fs)
+        fs._client.capabilities = IN_PLACE
+        fake.inject(Fault("PUT", lost="before", late_s=1e6))  # the body went out
+        await written(vfs, "doc", b"the first body")
+        await trio.sleep(0.5)
+        fake.put("/doc", part)
+        await written(vfs, "doc", b"and the newest")
+        assert await fs.sync(60) == 0
+    assert fake.tree() == {"doc": b"and the newest"}
+
+
+@warns("conflict")
+@warns("not sent")
+async def test_another_beginning_is_somebody_elses(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Shorter than what we sent, and not a part of it: both survive."""
+    fake = FakeDav(etags="strong")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5)) as fs:
+        vfs = Vfs(fs)
+        fs._client.capabilities = IN_PLACE
+        fake.inject(Fault("PUT", lost="before", late_s=1e6))
+        await written(vfs, "doc", b"the first body")
+        await trio.sleep(0.5)
+        fake.put("/doc", b"theirs")
+        assert await fs.sync(60) == 0
+    assert fake.content("/doc") == b"theirs"
+    assert sorted(data for data in fake.tree().values() if data is not None) == [b"the first body", b"theirs"]
 
 
 @warns("not sent")

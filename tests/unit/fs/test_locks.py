@@ -360,6 +360,39 @@ async def test_a_lock_whose_answer_was_lost_is_known_by_its_owner(
     assert server.locks == []
 
 
+async def test_a_lock_that_was_granted_and_answered_502_is_ours(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A proxy lost the answer: the lock is there, with our id, and it is ours."""
+    server = FakeDav()
+    server.put("/doc", b"old")
+    server.inject(Fault("LOCK", status=502, late_s=0.0))  # it is granted all the same
+    async with running(server, URL, settings(tmp_path, "always")) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("doc", WRITE)
+        (lock,) = server.locks
+        assert fs._locks.token_for(at("/doc")) == LockToken(lock.token)
+        await closed_and_sent(vfs, fs, fd)
+    assert server.locks == []
+
+
+async def test_a_lock_of_ours_that_nobody_knows_any_more_is_given_back(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The PUT is refused with 423; the lock has our id: the file is sent now, not when the lock ends."""
+    server = FakeDav()
+    server.put("/doc", b"old")
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("doc", WRITE)
+        await vfs.write(fd, b"new")
+        await fs._client.lock(at("/doc"), fs._locks.owner, 600)  # as one that lands late
+        await vfs.close(fd)
+        await fs.sync(10)
+    assert server.content("/doc") == b"new"
+    assert server.locks == []
+
+
 @pytest.mark.expects_warning("not sent")
 async def test_a_lock_that_is_lost_to_us_blocks_a_minute_and_no_body_is_wasted(
     tmp_path: Path, autojump_clock: MockClock
