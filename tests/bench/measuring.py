@@ -1,0 +1,378 @@
+"""One measurement: a fresh mount behind a fresh line, a program in its hands, and what that cost.
+
+`Stage` is one mount of one peer for one workload; each call of `measure` gives one sample per row. The clock
+is the program's own; a row that counts until everything has arrived ends when the server's disk has every
+byte. Requests, bytes, processor time and memory are taken when the line has become quiet, so that what
+follows the last byte (verification, unlocking, prefetch that nobody asked for) is counted too.
+
+What fails is a result: a sample without seconds, and a note that says why. Bytes are compared each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
+
+from tests.bench.fixtures import Scene, wanted
+from tests.bench.peers import Mounted
+
+STEP_LIMIT_S: Final = 180.0
+_STUCK_S: Final = 15.0  # nothing arrives, nothing moves: rclone's second try comes after 10 s
+_POLL_S: Final = 0.005
+_QUIET_S: Final = 0.4
+_QUIET_LIMIT_S: Final = 10.0
+_REPO: Final = Path(__file__).parents[2]
+_HANDS: Final = Path(__file__).with_name("hands.py")
+
+
+@dataclass(slots=True)
+class Sample:
+    """One row, once. `seconds` is None when it was not done; `note` says why."""
+
+    seconds: float | None
+    requests: dict[str, int] = field(default_factory=dict)
+    connections: int = 0
+    up_bytes: int = 0
+    down_bytes: int = 0
+    cpu_s: float | None = None  # None: another row of the same mount has it
+    peak_bytes: int = 0
+    note: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Failed(Exception):
+    """This mount cannot go on. The text is the note of the row."""
+
+
+# --- the line ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    requests: dict[str, int]
+    connections: int
+    up: int
+    down: int
+
+
+class LineProcess:
+    """line.py as a child, for the length of a block."""
+
+    def __init__(self, to_port: int, *, rtt_ms: float, rate_mbit: float | None) -> None:
+        self._command = [sys.executable, "-m", "tests.bench.line", "--to", f"127.0.0.1:{to_port}"]
+        self._command += ["--rtt-ms", str(rtt_ms)]
+        if rate_mbit is not None:
+            self._command += ["--rate-mbit", str(rate_mbit)]
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._command, cwd=_REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.port = int(self._answer())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()  # it ends with its input
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    def counts(self) -> Counts:
+        assert self._process.stdin is not None
+        self._process.stdin.write("counts\n")
+        self._process.stdin.flush()
+        return Counts(**json.loads(self._answer()))
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the line ended")
+        return line
+
+    def quiet(self) -> Counts:
+        """Waits until nothing passes any more."""
+        deadline = time.monotonic() + _QUIET_LIMIT_S
+        seen = self.counts()
+        since = time.monotonic()
+        while (now := time.monotonic()) - since < _QUIET_S and now < deadline:
+            time.sleep(0.05)
+            if (counts := self.counts()) != seen:
+                seen, since = counts, time.monotonic()
+        return seen
+
+
+# --- the daemon -------------------------------------------------------------------------------
+
+
+class Daemon:
+    """What the kernel says of a process."""
+
+    def __init__(self, pid: int) -> None:
+        self._proc = Path("/proc") / str(pid)
+
+    def cpu_s(self) -> float:
+        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
+        ticks: int = os.sysconf("SC_CLK_TCK")
+        return (int(fields[11]) + int(fields[12])) / ticks
+
+    def forget_peak(self) -> None:
+        (self._proc / "clear_refs").write_text("5")  # proc(5): resets VmHWM
+
+    def peak_bytes(self) -> int:
+        return self._memory("VmHWM")
+
+    def resident_bytes(self) -> int:
+        return self._memory("VmRSS")
+
+    def _memory(self, name: str) -> int:
+        for line in (self._proc / "status").read_text().splitlines():
+            if line.startswith(name + ":"):
+                return int(line.split()[1]) * 1024
+        return 0
+
+
+# --- what must be on the server's disk ----------------------------------------------------------
+
+
+class Goal(Protocol):
+    """A state of the server's disk."""
+
+    def reached(self) -> bool: ...
+    def left(self) -> int: ...
+    def verdict(self) -> str: ...
+
+
+class Arrived:
+    """Every file of `reference` lies below `disk`. Sizes are polled; bytes are compared at the end.
+
+    The files of `own` differ from mount to mount (git notes times and inode numbers): there must be one.
+    """
+
+    def __init__(self, reference: Path, disk: Path, own: frozenset[str] = frozenset()) -> None:
+        self._reference = reference
+        self._disk = disk
+        self._own = own
+        self._all = [(name, None if name in own else size) for name, size in wanted(reference)]
+        self._left = deque(self._all)
+
+    def _is_there(self, name: str, size: int | None) -> bool:
+        try:
+            found = os.stat(self._disk / name).st_size
+        except OSError:
+            return False
+        return found > 0 if size is None else found == size
+
+    def reached(self) -> bool:
+        # In order, and no further than the first that is missing: one stat per poll.
+        while self._left and self._is_there(*self._left[0]):
+            self._left.popleft()
+        return not self._left
+
+    def left(self) -> int:
+        return sum(not self._is_there(*one) for one in self._all)
+
+    def verdict(self) -> str:
+        missing = self.left()
+        if missing:
+            return f"{missing} of {len(self._all)} never arrived"
+        wrong = sum(not self._is_equal(name) for name, size in self._all if size is not None)
+        return f"{wrong} of {len(self._all)} wrong" if wrong else ""
+
+    def _is_equal(self, name: str) -> bool:
+        with (self._reference / name).open("rb") as one, (self._disk / name).open("rb") as other:
+            while piece := one.read(1 << 20):
+                if piece != other.read(1 << 20):
+                    return False
+            return not other.read(1)
+
+
+class Gone:
+    """Nothing lies at `place` any more."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def reached(self) -> bool:
+        return not self._place.exists()
+
+    def left(self) -> int:
+        return sum(1 for _ in self._place.rglob("*")) + 1 if self._place.exists() else 0
+
+    def verdict(self) -> str:
+        return f"{self.left()} are still there" if self.left() else ""
+
+
+# --- one mount --------------------------------------------------------------------------------
+
+
+class Stage:
+    """One mount of one peer. `samples` are what was measured on it, by row."""
+
+    def __init__(self, scene: Scene, line: LineProcess, mounted: Mounted) -> None:
+        self.disk = scene.disk
+        self.reference = scene.reference
+        self.mnt = mounted.place
+        self.samples: dict[str, Sample] = {}
+        self._line = line
+        self._pid = mounted.pid
+        self._daemon = Daemon(mounted.pid)
+
+    def look(self, *names: str) -> None:
+        """Lists the top of the drive, and these folders: what a person saw before the work begins."""
+        for name in ("", *names):
+            self._step("command", _Waiting(None, self._line), argv=["ls", "-l", str(self.mnt / name)])
+
+    def measure(
+        self,
+        row: str,
+        step: str,
+        *,
+        goal: Goal | None = None,
+        returns: str | None = None,
+        both: str | None = None,
+        expect: dict[str, Any] | None = None,
+        **arguments: Any,
+    ) -> None:
+        """`returns`: the row for the time until the program is done, when `row` waits for a goal."""
+        before = self._line.quiet()
+        self._daemon.forget_peak()
+        cpu_s = self._daemon.cpu_s()
+        waiting = _Waiting(goal, self._line)
+        found = self._step(step, waiting, **arguments)
+        after = self._line.quiet()
+        sample = Sample(
+            _seconds(found, waiting),
+            {
+                name: more
+                for name, count in after.requests.items()
+                if (more := count - before.requests.get(name, 0))
+            },
+            after.connections - before.connections,
+            after.up - before.up,
+            after.down - before.down,
+            round(self._daemon.cpu_s() - cpu_s, 2),
+            self._daemon.peak_bytes(),
+            "; ".join(filter(None, [_complaint(found, expect or {}), waiting.verdict()])),
+        )
+        if sample.note:
+            sample.seconds = None
+        self.samples[row] = sample
+        if returns is not None:
+            self.samples[returns] = Sample(found["end_s"] - found["begin_s"])
+        if both is not None:
+            self.samples[both] = Sample(found["both_s"])
+
+    def _step(self, step: str, waiting: _Waiting, **arguments: Any) -> dict[str, Any]:
+        command = [sys.executable, "-I", str(_HANDS), step, json.dumps(arguments)]
+        hands = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        try:
+            waiting.wait(hands)
+            said = hands.stdout.read() if hands.stdout else ""
+        except subprocess.TimeoutExpired:
+            self._release(hands)
+            raise Failed(f"not done after {STEP_LIMIT_S:.0f} s") from None
+        finally:
+            if hands.stdout:
+                hands.stdout.close()
+        if not said:
+            raise Failed(f"{step} ended with status {hands.returncode}")
+        found: dict[str, Any] = json.loads(said)
+        if "failed" in found:
+            raise Failed(found["failed"])
+        return found
+
+    def _release(self, hands: subprocess.Popen[str]) -> None:
+        """Ends a program that a mount holds: it may not even die before the daemon does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(hands.pid, signal.SIGKILL)
+        try:
+            hands.wait(2)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            hands.wait(10)
+
+
+class _Waiting:
+    """Waits for a program, and then for the goal."""
+
+    def __init__(self, goal: Goal | None, line: LineProcess) -> None:
+        self._goal = goal
+        self._line = line
+        self.reached_s = 0.0
+
+    def wait(self, hands: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + STEP_LIMIT_S
+        if self._goal is None:
+            hands.wait(STEP_LIMIT_S)
+            return
+        while hands.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(hands.args, STEP_LIMIT_S)
+            self._look()
+            time.sleep(_POLL_S)
+        self._wait_for_goal()
+
+    def _look(self) -> bool:
+        assert self._goal is not None
+        if not self.reached_s and self._goal.reached():
+            self.reached_s = time.monotonic()
+        return bool(self.reached_s)
+
+    def _wait_for_goal(self) -> None:
+        """Until it is reached, or nothing has moved for a while."""
+        deadline = time.monotonic() + STEP_LIMIT_S
+        moved, moved_s, asked_s = None, time.monotonic(), 0.0
+        while not self._look() and (now := time.monotonic()) < deadline and now - moved_s < _STUCK_S:
+            time.sleep(_POLL_S)
+            if now - asked_s > 0.5:
+                asked_s = now
+                counts = self._line.counts()
+                if (state := (counts.up, counts.down)) != moved:
+                    moved, moved_s = state, now
+
+    def verdict(self) -> str:
+        return self._goal.verdict() if self._goal is not None else ""
+
+
+def _seconds(found: dict[str, Any], waiting: _Waiting) -> float:
+    # A goal may be reached before the program returns: its end counts then.
+    seconds: float = max(found["end_s"], waiting.reached_s) - found["begin_s"]
+    return seconds
+
+
+def _complaint(found: dict[str, Any], expect: dict[str, Any]) -> str:
+    if found.get("wrong_count"):
+        return f"{found['wrong_count']} of {found['count']} read wrong"
+    if found.get("status"):
+        return f"status {found['status']}: {found.get('said', '')}".strip()
+    other = {name: found.get(name) for name, value in expect.items() if found.get(name) != value}
+    return ", ".join(f"{name}: {value} instead of {expect[name]}" for name, value in other.items())
+
+
+@contextlib.contextmanager
+def interrupted_as_exit() -> Iterator[None]:
+    """SIGTERM ends the block in order, so that mounts and processes are cleaned up."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
