@@ -238,7 +238,8 @@ class Stage:
     def look(self, *names: str) -> None:
         """Lists the top of the drive, and these folders: what a person saw before the work begins."""
         for name in ("", *names):
-            self._step("command", _Waiting(None, self._line), argv=["ls", "-l", str(self.mnt / name)])
+            # Names only: davfs2 lists each folder whose attributes are asked for.
+            self._step("command", _Waiting(None, self._line), argv=["ls", str(self.mnt / name)])
 
     def measure(
         self,

@@ -172,13 +172,13 @@ def _rates(text: str) -> list[float | None]:
     return [None if one == "none" else float(one) for one in text.split(",")]
 
 
-def _peers(names: str, rclone: Path, options: str) -> list[Peer]:
+def _peers(names: str, rclone: Path, tree: Path, options: str) -> list[Peer]:
     """Those that are installed; what is missing is said, and then missing in the tables."""
     peers: list[Peer] = []
     for name in names.split(","):
         try:
             if name == "davfs":
-                peers.append(Davfs(_REPO, options))
+                peers.append(Davfs(tree, options))
             elif name == "rclone":
                 peers.append(Rclone(rclone))
             elif name == "davfs2":
@@ -203,6 +203,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--json", type=Path, help="results, merged into what is there (default: OUT/performance.json)"
     )
+    parser.add_argument("--tree", default=_REPO, type=Path, help="measure the davfs of this work tree")
     parser.add_argument("--options", default="", help="further -o options for davfs, to try something")
     parser.add_argument("--shrink", default=1, type=int, help="divide all sizes, to try the benchmark itself")
     parser.add_argument("--rclone", default=Path(sys.executable).with_name("rclone"), type=Path)
@@ -222,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             chosen(given.workloads),
             given.rtt,
             given.rate,
-            _peers(given.peers, given.rclone, given.options),
+            _peers(given.peers, given.rclone, given.tree.resolve(), given.options),
             given.rounds,
             name,
         )

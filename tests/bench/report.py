@@ -109,9 +109,9 @@ def verdicts(results: Results) -> dict[tuple[float, float | None, bool], list[Ve
     return {name: list(rows.values()) for name, rows in found.items()}
 
 
-def _position(key: Key, order: Sequence[str]) -> tuple[float, float, int]:
+def _position(key: Key, order: Sequence[str]) -> tuple[float, int, float]:
     place = order.index(key.row) if key.row in order else len(order)
-    return -key.rtt_ms, key.rate_mbit or 0.0, place
+    return -key.rtt_ms, place, key.rate_mbit or 0.0
 
 
 # --- Markdown -----------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def _time_row(one: Verdict) -> list[str]:
     ratio = "" if one.ratio is None else f"{one.ratio:.2f}" + ("" if one.same_run else " (two runs)")
     target = "" if one.target is None else f"{one.target:.2f}"
     reached = ""
-    if one.has_target and OURS in one.cells:
+    if one.has_target and OURS in one.cells and len(one.cells) > 1:
         reached = ", ".join(one.objections())
         reached = f"no: {reached}" if reached else "yes"
     return [one.row.title, seconds_text(one.floor_s), *peers, ratio, target, reached]
