@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tests.servers.base import Server
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
+_REPO: Final = Path(__file__).parents[2]
 _OLD_S: Final = 1_600_000_000
 _GIT: Final = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
 _WHO: Final = {
@@ -38,6 +40,45 @@ class Scene:
     disk: Path
     reference: Path
     kept: bool  # others read it after us
+    port: int  # of the server
+
+
+class Scripted:
+    """A module of ours as a process that says its port, answers what it is asked, and ends with its input."""
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=_REPO,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.port = int(self.answer())
+
+    def ask(self, word: str) -> str:
+        assert self._process.stdin is not None
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"ended: {self._process.args!r}")
+        return line
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
 
 
 class Fixtures:
@@ -48,6 +89,7 @@ class Fixtures:
         self._folder = folder
         self._shrink = shrink
         self._count = 0
+        self._scripted: dict[str, Scripted] = {}
 
     def several(self, count: int) -> int:
         return max(2, count // self._shrink)
@@ -64,7 +106,7 @@ class Fixtures:
             disk.mkdir()
             make(disk)
             self._aged(disk)
-        return Scene(f"{self._server.url}{name}/", disk, disk, kept=True)
+        return Scene(f"{self._server.url}{name}/", disk, disk, kept=True, port=self._server.port)
 
     def fresh(self, make: Callable[[Path], object], reference: str = "") -> Scene:
         self._count += 1
@@ -72,7 +114,25 @@ class Fixtures:
         disk.mkdir()
         make(disk)
         self._aged(disk)
-        return Scene(f"{self._server.url}{disk.name}/", disk, self._folder / reference, kept=False)
+        return Scene(
+            f"{self._server.url}{disk.name}/",
+            disk,
+            self._folder / reference,
+            kept=False,
+            port=self._server.port,
+        )
+
+    def scripted(self, wide: int, files: int) -> Scene:
+        """A share that million.py serves; there is no disk."""
+        name = f"{wide}x{files}"
+        if name not in self._scripted:
+            self._scripted[name] = Scripted("tests.bench.million", "--wide", str(wide), "--files", str(files))
+        port = self._scripted[name].port
+        return Scene(f"http://127.0.0.1:{port}/", Path("/nonexistent"), self._folder, kept=True, port=port)
+
+    def close(self) -> None:
+        for one in self._scripted.values():
+            one.stop()
 
     def reference(self, name: str, make: Callable[[Path], object]) -> Path:
         """A local folder, made when first asked for."""

@@ -23,15 +23,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
-from tests.bench.fixtures import Scene, wanted
+from tests.bench.fixtures import Scene, Scripted, wanted
 from tests.bench.peers import Mounted
 
 STEP_LIMIT_S: Final = 180.0
 _STUCK_S: Final = 15.0  # nothing arrives, nothing moves: rclone's second try comes after 10 s
 _POLL_S: Final = 0.005
+_MOMENTS: Final = 10
 _QUIET_S: Final = 0.4
 _QUIET_LIMIT_S: Final = 10.0
-_REPO: Final = Path(__file__).parents[2]
 _HANDS: Final = Path(__file__).with_name("hands.py")
 
 
@@ -47,6 +47,7 @@ class Sample:
     cpu_s: float | None = None  # None: another row of the same mount has it
     peak_bytes: int = 0
     note: str = ""
+    resident: list[int] = field(default_factory=list)  # bytes, at even intervals, where it was watched
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,41 +72,20 @@ class LineProcess:
     """line.py as a child, for the length of a block."""
 
     def __init__(self, to_port: int, *, rtt_ms: float, rate_mbit: float | None) -> None:
-        self._command = [sys.executable, "-m", "tests.bench.line", "--to", f"127.0.0.1:{to_port}"]
-        self._command += ["--rtt-ms", str(rtt_ms)]
+        self._arguments = ["--to", f"127.0.0.1:{to_port}", "--rtt-ms", str(rtt_ms)]
         if rate_mbit is not None:
-            self._command += ["--rate-mbit", str(rate_mbit)]
+            self._arguments += ["--rate-mbit", str(rate_mbit)]
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            self._command, cwd=_REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.port = int(self._answer())
+        self._process = Scripted("tests.bench.line", *self._arguments)
+        self.port = self._process.port
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()  # it ends with its input
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
+        self._process.stop()
 
     def counts(self) -> Counts:
-        assert self._process.stdin is not None
-        self._process.stdin.write("counts\n")
-        self._process.stdin.flush()
-        return Counts(**json.loads(self._answer()))
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the line ended")
-        return line
+        return Counts(**json.loads(self._process.ask("counts")))
 
     def quiet(self) -> Counts:
         """Waits until nothing passes any more."""
@@ -250,13 +230,18 @@ class Stage:
         returns: str | None = None,
         both: str | None = None,
         expect: dict[str, Any] | None = None,
+        limit_s: float = STEP_LIMIT_S,
+        watch: bool = False,
         **arguments: Any,
     ) -> None:
-        """`returns`: the row for the time until the program is done, when `row` waits for a goal."""
+        """`returns`: the row for the time until the program is done, when `row` waits for a goal.
+
+        `watch`: the daemon's memory is noted as time goes.
+        """
         before = self._line.quiet()
         self._daemon.forget_peak()
         cpu_s = self._daemon.cpu_s()
-        waiting = _Waiting(goal, self._line)
+        waiting = _Waiting(goal, self._line, limit_s, self._daemon if watch else None)
         found = self._step(step, waiting, **arguments)
         after = self._line.quiet()
         sample = Sample(
@@ -272,6 +257,7 @@ class Stage:
             round(self._daemon.cpu_s() - cpu_s, 2),
             self._daemon.peak_bytes(),
             "; ".join(filter(None, [_complaint(found, expect or {}), waiting.verdict()])),
+            waiting.resident,
         )
         if sample.note:
             sample.seconds = None
@@ -289,7 +275,7 @@ class Stage:
             said = hands.stdout.read() if hands.stdout else ""
         except subprocess.TimeoutExpired:
             self._release(hands)
-            raise Failed(f"not done after {STEP_LIMIT_S:.0f} s") from None
+            raise Failed(f"not done after {waiting.limit_s:.0f} s") from None
         finally:
             if hands.stdout:
                 hands.stdout.close()
@@ -313,24 +299,47 @@ class Stage:
 
 
 class _Waiting:
-    """Waits for a program, and then for the goal."""
+    """Waits for a program, and then for the goal; notes the memory of `watched`."""
 
-    def __init__(self, goal: Goal | None, line: LineProcess) -> None:
+    def __init__(
+        self,
+        goal: Goal | None,
+        line: LineProcess,
+        limit_s: float = STEP_LIMIT_S,
+        watched: Daemon | None = None,
+    ) -> None:
         self._goal = goal
         self._line = line
+        self.limit_s = limit_s
+        self._watched = watched
+        self._seen: list[tuple[float, int]] = []
         self.reached_s = 0.0
 
+    @property
+    def resident(self) -> list[int]:
+        """What was seen of the memory, at most so often that a table holds it."""
+        step = max(1, len(self._seen) // _MOMENTS)
+        return [size for _, size in self._seen[::step]]
+
     def wait(self, hands: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + STEP_LIMIT_S
-        if self._goal is None:
-            hands.wait(STEP_LIMIT_S)
+        deadline = time.monotonic() + self.limit_s
+        if self._goal is None and self._watched is None:
+            hands.wait(self.limit_s)
             return
         while hands.poll() is None:
             if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(hands.args, STEP_LIMIT_S)
-            self._look()
+                raise subprocess.TimeoutExpired(hands.args, self.limit_s)
+            self._watch()
+            if self._goal is not None:
+                self._look()
             time.sleep(_POLL_S)
-        self._wait_for_goal()
+        if self._goal is not None:
+            self._wait_for_goal()
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        if self._watched is not None and (not self._seen or now - self._seen[-1][0] > 0.5):
+            self._seen.append((now, self._watched.resident_bytes()))
 
     def _look(self) -> bool:
         assert self._goal is not None

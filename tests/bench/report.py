@@ -138,6 +138,7 @@ def lines(results: Results, *, chart: bool) -> Iterator[str]:
         yield ""
         yield from _times(rows)
         yield from _costs(rows)
+    yield from _many(sections.values())
     yield from _failures(sections.values())
     yield from _floors(results)
 
@@ -246,6 +247,26 @@ def _more_cpu(one: Verdict) -> bool:
     # The kernel counts in steps of 10 ms: two of them are no difference.
     ours, theirs = (one.cells[peer].cpu_s if peer in one.cells else None for peer in (OURS, "rclone"))
     return ours is not None and theirs is not None and ours > theirs + 0.02
+
+
+def _many(sections: Iterable[Sequence[Verdict]]) -> Iterator[str]:
+    """Whether the cost of one file grows with their number, and the memory with time."""
+    rows = [
+        [
+            f"{one.row.title}, {one.rtt_ms:g} ms",
+            peer,
+            f"{seconds / one.row.count * 1e6:.0f}",
+            ", ".join(f"{size / 1e6:.0f}" for size in cell.typical.resident),
+        ]
+        for verdicts_of in sections
+        for one in verdicts_of
+        for peer, cell in one.cells.items()
+        if one.row.count is not None and (seconds := cell.seconds) is not None
+    ]
+    if rows:
+        yield "### Very many files"
+        yield ""
+        yield from _table(("work", "mount", "µs for each file", "MB of memory, as time went"), rows)
 
 
 def _failures(sections: Iterable[Sequence[Verdict]]) -> Iterator[str]:

@@ -33,6 +33,7 @@ class Row:
     most_up: int | None = None  # bytes beyond which the row misses its target
     most_down: int | None = None
     most_memory: int = 120 * 1000 * 1000
+    count: int | None = None  # of what the time is also given for each
 
     def floor_s(self, rtt_ms: float, rate_mbit: float | None) -> float:
         wire_s = 0.0 if rate_mbit is None else (self.up_bytes + self.down_bytes) * 8 / (rate_mbit * 1e6)
@@ -49,6 +50,7 @@ class Workload:
     perform: Callable[[Stage, Fixtures], None]
     rate_mbit: float | None = None
     group: str = "target"
+    without: frozenset[str] = frozenset()  # peers that are not asked
 
 
 def _targets(at_20_ms: float, at_1_ms: float) -> dict[int, float]:
@@ -374,6 +376,35 @@ WORKLOADS: Final = (
         ),
         *do.LS_100K,
         group="deep",
+    ),
+    Workload(
+        "walk-10k-files",
+        (
+            Row(
+                "walk-10k-files", "list + stat 10,000 files in 100 folders", 3, "level by level", count=10_000
+            ),
+        ),
+        do.ten_thousand,
+        do.walk_ten_thousand,
+        group="deep",
+        without=frozenset({"davfs2"}),
+    ),
+    Workload(
+        "walk-1m-files",
+        (
+            Row(
+                "walk-1m-files",
+                "list + stat 1,000,000 files in 10,000 folders",
+                3,
+                "level by level",
+                most_memory=500 * 1000 * 1000,
+                count=1_000_000,
+            ),
+        ),
+        do.million,
+        do.walk_million,
+        group="deep",
+        without=frozenset({"davfs2"}),  # its table is a list per name: it needs hours
     ),
 )
 

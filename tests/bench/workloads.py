@@ -56,6 +56,25 @@ def _ls(count: int, row: str) -> tuple[Callable[[Fixtures], Scene], Callable[[St
 LS_10K = _ls(10_000, "ls-10k")
 LS_100K = _ls(100_000, "ls-100k")
 
+# --- very many: served by million.py, as no disk is wanted for that ---------------------------
+
+
+def _many(wide: int, row: str) -> tuple[Callable[[Fixtures], Scene], Callable[[Stage, Fixtures], None]]:
+    def prepare(at: Fixtures) -> Scene:
+        return at.scripted(max(2, at.several(wide)), 100)
+
+    def perform(stage: Stage, at: Fixtures) -> None:
+        folders = max(2, at.several(wide))
+        files = folders * folders * 100
+        expect = {"folders": folders * folders + folders + 1, "files": files, "size": files * 4096}
+        stage.measure(row, "walk", expect=expect, limit_s=1200, watch=True, root=str(stage.mnt))
+
+    return prepare, perform
+
+
+ten_thousand, walk_ten_thousand = _many(10, "walk-10k-files")
+million, walk_million = _many(100, "walk-1m-files")
+
 # --- reading ----------------------------------------------------------------------------------
 
 
