@@ -219,7 +219,12 @@ class Stage:
         """Lists the top of the drive, and these folders: what a person saw before the work begins."""
         for name in ("", *names):
             # Names only: davfs2 lists each folder whose attributes are asked for.
-            self._step("command", _Waiting(None, self._line), argv=["ls", str(self.mnt / name)])
+            self.do("command", argv=["ls", str(self.mnt / name)])
+
+    def do(self, step: str, **arguments: Any) -> None:
+        """A step that nobody measures."""
+        self._step(step, _Waiting(None, self._line), **arguments)
+        self._line.quiet()
 
     def measure(
         self,
@@ -238,7 +243,7 @@ class Stage:
 
         `watch`: the daemon's memory is noted as time goes.
         """
-        before = self._line.quiet()
+        before = self._line.counts()
         self._daemon.forget_peak()
         cpu_s = self._daemon.cpu_s()
         waiting = _Waiting(goal, self._line, limit_s, self._daemon if watch else None)

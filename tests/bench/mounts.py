@@ -106,15 +106,17 @@ def _measured(
     try:
         with LineProcess(scene.port, rtt_ms=rtt_ms, rate_mbit=rate_mbit) as line:
             url = scene.url.replace(f":{scene.port}/", f":{line.port}/")
-            with peer.mounted(url, folder) as mounted:
-                stage = Stage(scene, line, mounted)
-                samples = stage.samples
-                stage.look()
-                workload.perform(stage, fixtures)
+            for perform in filter(None, (workload.before, workload.perform)):
+                with peer.mounted(url, folder) as mounted:
+                    stage = Stage(scene, line, mounted)
+                    samples = stage.samples
+                    stage.look()
+                    perform(stage, fixtures)
     except (Failed, MountFailed, OSError) as failure:
         note = str(failure)
     finally:
         fixtures.remove(scene)
+        shutil.rmtree(folder, ignore_errors=True)
     for row in workload.rows:
         samples.setdefault(row.key, Sample(None, note=note or "not measured"))
     return samples

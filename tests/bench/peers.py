@@ -69,10 +69,11 @@ class Peer(abc.ABC):
     def _start(self, url: str, place: Path, folder: Path) -> int:
         """Starts the mount; answers the daemon's process id. `folder` is for its cache and configuration."""
 
+    # A second mount in the same folder finds the cache of the first.
     @contextlib.contextmanager
     def mounted(self, url: str, folder: Path) -> Iterator[Mounted]:
         place = folder / "mnt"
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         self._child: Child | None = None
         pid = 0
         try:
@@ -82,7 +83,6 @@ class Peer(abc.ABC):
         finally:
             _end(place, pid, self._child)
             _pid_file(place).unlink(missing_ok=True)  # a davfs2 that was killed leaves it
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _run(self, command: list[str], folder: Path) -> int:
         """A daemon in the foreground, which dies with the benchmark."""
@@ -158,7 +158,7 @@ class Davfs2(Peer):
 
     def _start(self, url: str, place: Path, folder: Path) -> int:
         cache = folder / "cache"
-        cache.mkdir()
+        cache.mkdir(exist_ok=True)
         shutil.chown(cache, group=grp.getgrnam("davfs2").gr_gid)  # the daemon gives up root
         cache.chmod(0o775)
         folder.chmod(0o755)

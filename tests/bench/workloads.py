@@ -162,6 +162,26 @@ def walk_beside(stage: Stage, at: Fixtures) -> None:
     )
 
 
+def known(at: Fixtures) -> Scene:
+    def make(disk: Path) -> None:
+        tree(disk / "tree", at.several(50), 20, 100)
+        files(disk / "docs", at.several(400), 16 * KIB)
+
+    return at.kept("known", make)
+
+
+def see_all(stage: Stage, _: Fixtures) -> None:
+    stage.do("walk", root=f"{stage.mnt}/tree")
+    stage.do("read_files", folder=f"{stage.mnt}/docs", reference=f"{stage.disk}/docs")
+
+
+def come_back(stage: Stage, at: Fixtures) -> None:
+    folders = at.several(50)
+    expect = {"folders": folders + 1, "files": folders * 20}
+    stage.measure("remount-walk", "walk", expect=expect, root=f"{stage.mnt}/tree")
+    stage.measure("remount-read", "read_files", folder=f"{stage.mnt}/docs", reference=f"{stage.disk}/docs")
+
+
 # --- writing ----------------------------------------------------------------------------------
 
 
