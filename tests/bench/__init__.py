@@ -7,6 +7,7 @@
     table.py       the rows: targets and floors
     workloads.py   what is done for each row
     measuring.py   one measurement: seconds, requests, bytes, CPU, memory, and whether the bytes are right
+    profiling.py   where the daemon's time goes
     mounts.py      the command: rows, lines, peers and rounds in turns
     results.py     figures by row, line and peer; kept as JSON, merged between runs
     report.py      the tables of docs/PERFORMANCE.md; chart.py draws docs/performance.svg

@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol, Self
 
 from tests.bench.fixtures import Scene, Scripted, wanted
 from tests.bench.peers import Mounted
+from tests.bench.profiling import Profiler
 
 STEP_LIMIT_S: Final = 180.0
 _STUCK_S: Final = 15.0  # nothing arrives, nothing moves: rclone's second try comes after 10 s
@@ -206,12 +207,15 @@ class Gone:
 class Stage:
     """One mount of one peer. `samples` are what was measured on it, by row."""
 
-    def __init__(self, scene: Scene, line: LineProcess, mounted: Mounted) -> None:
+    def __init__(
+        self, scene: Scene, line: LineProcess, mounted: Mounted, profiler: Profiler | None = None
+    ) -> None:
         self.disk = scene.disk
         self.reference = scene.reference
         self.mnt = mounted.place
         self.samples: dict[str, Sample] = {}
         self._line = line
+        self._profiler = profiler
         self._pid = mounted.pid
         self._daemon = Daemon(mounted.pid)
 
@@ -247,7 +251,10 @@ class Stage:
         self._daemon.forget_peak()
         cpu_s = self._daemon.cpu_s()
         waiting = _Waiting(goal, self._line, limit_s, self._daemon if watch else None)
-        found = self._step(step, waiting, **arguments)
+        with contextlib.ExitStack() as watched:
+            if self._profiler is not None:
+                watched.enter_context(self._profiler.watching(self._pid, row))
+            found = self._step(step, waiting, **arguments)
         after = self._line.quiet()
         sample = Sample(
             _seconds(found, waiting),

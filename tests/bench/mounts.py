@@ -27,6 +27,7 @@ from tests.bench import report
 from tests.bench.fixtures import Fixtures
 from tests.bench.measuring import Failed, LineProcess, Sample, Stage, interrupted_as_exit
 from tests.bench.peers import PASSWORD, USERNAME, Davfs, Davfs2, MountFailed, Peer, PeerMissing, Rclone
+from tests.bench.profiling import Profiler
 from tests.bench.results import Key, Results
 from tests.bench.table import Workload, chosen
 from tests.servers import Apache
@@ -45,6 +46,7 @@ class Plan:
     peers: Sequence[Peer]
     rounds: int
     run: str
+    profiler: Profiler | None = None
 
     def __iter__(self) -> Iterator[tuple[Workload, float, float | None, Peer]]:
         for turn in range(self.rounds):
@@ -68,7 +70,9 @@ def run(plan: Plan, results: Results, json_path: Path, *, shrink: int = 1) -> No
             if (workload.name, rtt_ms, rate_mbit, peer.name) in given_up:
                 continue
             begin_s = time.monotonic()
-            samples = _measured(workload, rtt_ms, rate_mbit, peer, fixtures, folder / f"m{number}")
+            samples = _measured(
+                workload, rtt_ms, rate_mbit, peer, fixtures, folder / f"m{number}", plan.profiler
+            )
             for row, sample in samples.items():
                 results.add(Key(row, rtt_ms, rate_mbit, peer.name), plan.run, versions[peer.name], sample)
             results.save(json_path)
@@ -98,6 +102,7 @@ def _measured(
     peer: Peer,
     fixtures: Fixtures,
     folder: Path,
+    profiler: Profiler | None,
 ) -> dict[str, Sample]:
     """A sample for each row of the workload; those that could not be measured say why."""
     scene = workload.prepare(fixtures)
@@ -108,7 +113,7 @@ def _measured(
             url = scene.url.replace(f":{scene.port}/", f":{line.port}/")
             for perform in filter(None, (workload.before, workload.perform)):
                 with peer.mounted(url, folder) as mounted:
-                    stage = Stage(scene, line, mounted)
+                    stage = Stage(scene, line, mounted, profiler if peer.name == "davfs" else None)
                     samples = stage.samples
                     stage.look()
                     perform(stage, fixtures)
@@ -213,6 +218,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--options", default="", help="further -o options for davfs, to try something")
     parser.add_argument("--shrink", default=1, type=int, help="divide all sizes, to try the benchmark itself")
     parser.add_argument("--rclone", default=Path(sys.executable).with_name("rclone"), type=Path)
+    parser.add_argument("--profile", type=Path, help="what davfs' time goes to, by row, into this folder")
+    parser.add_argument("--py-spy", default=Path(sys.executable).with_name("py-spy"), type=Path)
     parser.add_argument("--chart-python", help="a Python with matplotlib; without one no chart is drawn")
     parser.add_argument("--report-only", action="store_true", help="measure nothing, write the report anew")
     return parser.parse_args(argv)
@@ -232,6 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _peers(given.peers, given.rclone, given.tree.resolve(), given.options),
             given.rounds,
             name,
+            Profiler(given.py_spy, given.profile) if given.profile else None,
         )
         begin_s = time.monotonic()
         try:
