@@ -288,6 +288,9 @@ class Stage:
         except subprocess.TimeoutExpired:
             self._release(hands)
             raise Failed(f"not done after {waiting.limit_s:.0f} s") from None
+        except BaseException:  # Ctrl-C: it has a session of its own, and does not hear it
+            self._release(hands)
+            raise
         finally:
             if hands.stdout:
                 hands.stdout.close()

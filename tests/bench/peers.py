@@ -241,7 +241,9 @@ def _end(place: Path, pid: int, child: Child | None) -> None:
         _end_process(pid)
     if child is not None:
         child.stop()
-    while is_mounted(place):  # one mount over another is possible; each is ours
+    for _ in range(20):  # a daemon may have mounted while it was told to end
+        if not is_mounted(place):
+            return
         _unmount_lazily(place)
         time.sleep(0.1)
 

@@ -203,7 +203,7 @@ def _costs(rows: Sequence[Verdict]) -> Iterator[str]:
     measured = [one for one in rows if any(cell.cpu_s is not None for cell in one.cells.values())]
     yield f"What it cost ({' / '.join(PEERS)}); CPU seconds and peak memory are the daemon's:"
     yield ""
-    head = ("work", "requests", "of davfs", "connections", "up", "down", "CPU s", "peak MB")
+    head = ("work", "requests", "by kind, davfs", "connections", "up", "down", "CPU s", "peak MB")
     yield from _table(head, (_cost_row(one) for one in measured))
     yield from _dear(measured)
 
