@@ -280,10 +280,11 @@ class Client:
             raise
         return locks.granted(*answer, asked_s=timeout_s, held=held)
 
-    async def unlock(self, path: DavPath, token: locks.LockToken) -> None:
-        """400, 404, 409 and 412 say that it is gone already (peers.md, rule 7)."""
+    async def unlock(self, path: DavPath, token: locks.LockToken) -> bool:
+        """False: it was gone already (400, 404, 409, 412: peers.md, rule 7)."""
         request = _Request("UNLOCK", path, {**_PLAIN, "Lock-Token": token.coded})
-        await self._ask(ONCE, request, fine=(400, 404, 409, 412))
+        status, _, _ = await self._ask(ONCE, request, fine=(400, 404, 409, 412))
+        return status < 300
 
     async def active_locks(self, path: DavPath) -> Sequence[locks.ActiveLock]:
         """What the server tells of the locks on a file; nothing on rclone. Raises NotFound."""

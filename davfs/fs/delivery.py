@@ -48,6 +48,7 @@ STEPS_MAX: Final = 12  # a file that needs more steps than this has a server tha
 PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server that will not have them
 HTTP_METHOD_NOT_ALLOWED: Final = 405
 CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
+CONTENDED_DIGEST_MAX: Final = 64 << 20  # and compared up to this size where a tag does not prove the version
 LATE_S: Final = 600.0  # how long a PUT that was given up may still land
 
 
@@ -183,7 +184,8 @@ class Delivery:
             pending.is_out = lambda: body.digest is not None
             etag = None
             if self._must_stage(node, size, new=over is None):
-                await self._put_staged(pending, body, over)
+                async with self._guard.staging(node.path, over):
+                    await self._put_staged(pending, body, over)
             else:
                 etag = await self._put_directly(pending, body, over, trust_tags=trust_tags)
         if etag is not None:
@@ -199,8 +201,7 @@ class Delivery:
         version = content.base
         if todo.if_match is not None:
             version = replace(version, etag=todo.if_match)
-        contended = trio.current_time() - node.foreign_s < CONTENDED_S
-        return Known(version, content.base_digest, contended)
+        return Known(version, content.base_digest, _is_contended(node))
 
     def _must_stage(self, node: Node, size: int, *, new: bool) -> bool:
         server = self._tree.client.capabilities
@@ -268,13 +269,23 @@ class Delivery:
         content = pending.content
         content.life = content.life.put_succeeded()
         content.base = version
-        coarse = self._tree.client.capabilities.coarse_tags and body.size_bytes <= DIGEST_MAX
-        content.base_digest = body.digest if coarse else None
+        self._note_proof(pending.node, content, body.digest, body.size_bytes)
         content.base_size = version.size_bytes or 0
         content.attempts, content.error = 0, None
         content.save()
         self.sent_files += 1
         self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
+
+    def _note_proof(self, node: Node, content: Content, digest: bytes | None, size: int) -> None:
+        """What tells the version that we have just put there from another of the same second and size.
+
+        Comparing costs a GET before the next overwrite. Of a file that somebody else changes too it is worth
+        more bytes, and so is one at the next open: till then what is here is not believed.
+        """
+        coarse, contended = self._tree.client.capabilities.coarse_tags, _is_contended(node)
+        compared = coarse and size <= (CONTENDED_DIGEST_MAX if contended else DIGEST_MAX)
+        content.base_digest = digest if compared else None
+        content.young = coarse and contended
 
     async def _verify(self, pending: Pending, body: FileBody) -> LookedUp | None:
         """No ETag came back: ask what the server holds, one question for a whole folder."""
@@ -363,11 +374,14 @@ class Delivery:
         else:
             return None
         content.base, content.base_size = version, at
-        coarse = self._tree.client.capabilities.coarse_tags and at <= DIGEST_MAX
-        content.base_digest = summed.digest() if coarse else None
+        self._note_proof(node, content, summed.digest(), at)
         content.save()
         self._tree.uploaded(node, content, version.etag, version.mtime_s)
         return which
+
+
+def _is_contended(node: Node) -> bool:
+    return trio.current_time() - node.foreign_s < CONTENDED_S
 
 
 def _forget_what_cannot_land_any_more(content: Content) -> None:

@@ -173,8 +173,9 @@ class Files:
         node.content = content
         node.ctime_ns = time.time_ns()
         content.mark_written()
+        mode &= self._settings.create_mask
         if mode & 0o777 != self._settings.file_mode:
-            self._tree.keep_mode(node, mode & 0o7777)
+            self._tree.keep_mode(node, mode)
         file = self._handles.open_file(node, content, flags)
         node.kernel_content = content.id
         self._tree.touched(parent)
@@ -257,8 +258,9 @@ class Files:
             node.content = content
             return content
         if content is not None:
+            if not _holds(content, resource):
+                node.foreign_s = trio.current_time()
             self._store.discard(content)
-            node.foreign_s = trio.current_time()
         content = self._new_version(node, resource)
         self._store.acquire(content)
         node.content = content

@@ -118,7 +118,7 @@ class Filesystem:
         self._tree.changed = self._report_change
         self._tree.kernel_knows = self._report_and_wait
         self.unsent = Pendings(
-            self._tree, self._uploads, self._handles, self._failures, self._report_other_file
+            self._tree, self._uploads, self._handles, self._failures, locks, self._report_other_file
         )
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
@@ -362,6 +362,12 @@ class Filesystem:
     def pending_paths(self) -> list[str]:
         """What is not on the server yet."""
         return self.unsent.paths()
+
+    @property
+    def outage(self) -> str | None:
+        """Why the server cannot be reached; None while it can."""
+        outage = self._client.reach.link.outage
+        return None if outage is None else outage.reason
 
     def status(self) -> dict[str, object]:
         """What is going on, as JSON-able values."""

@@ -88,8 +88,9 @@ class Namespace:
             else:
                 await self._raise_for_mkcol(error, parent, name)
         node = self._tree.made_folder(parent, name)
+        mode &= self._settings.create_mask
         if mode & 0o777 != self._settings.dir_mode:
-            self._tree.keep_mode(node, mode & 0o7777)
+            self._tree.keep_mode(node, mode)
         return node
 
     async def _raise_for_mkcol(self, error: DavfsError, parent: Node, name: str) -> None:

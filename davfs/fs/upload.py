@@ -45,7 +45,9 @@ log = logging.getLogger("davfs.upload")
 
 # After an upload that needed more than one PUT: when to look whether the first one landed late, in time-outs.
 STORED_WITHIN_S: Final = 20.0
-LATE_LOOKS: Final = (1, 3, 10)
+LATE_LOOKS: Final = (0.25, 0.75, 3, 10)
+RECENT: Final = 2  # time-outs: while an unanswered PUT is so young, fsync looks once more before it returns
+LATE_ONES_MAX: Final = 3  # that one fsync puts right
 
 
 class Uploads:
@@ -136,7 +138,26 @@ class Uploads:
     # --- waiting
 
     async def flush(self, node: Node, content: Content) -> None:
-        """Until the server has all that was written so far; raises why it could not."""
+        """Until the server has all that was written so far; raises why it could not.
+
+        While an older PUT of it went unanswered a moment ago, that includes one look at what is there.
+        """
+        for _ in range(LATE_ONES_MAX):
+            await self._flushed(node, content)
+            if not await self._came_late(node, content):
+                return
+
+    async def _came_late(self, node: Node, content: Content) -> bool:
+        limit_s = content.unanswered_s + RECENT * self._settings.timeout_s
+        if not content.unanswered.bodies or trio.current_time() > limit_s or content.dirty:
+            return False
+        if node.unlinked or content.orphan or node.content is not content:
+            return False
+        with suppress(DavfsError):  # the looks that come later ask again
+            return await self.delivery.check_late(node, content)
+        return False
+
+    async def _flushed(self, node: Node, content: Content) -> None:
         target = content.life.written
         while not content.orphan and content.dirty and (content.life.acked < target or content.life.unknown):
             pending = self.schedule(self._owner(content, node), content, 0)

@@ -40,3 +40,6 @@ def test_what_is_learned_stays() -> None:
     assert first.learned_put(etag=True) is first
     assert first.learned_propfind(file_etag=False).etags_in_propfind is False
     assert Capabilities().conditions == "unknown"
+    assert Capabilities().move_ends_lock is None
+    assert Capabilities().learned_move_over_lock(gone=True).move_ends_lock is True
+    assert Capabilities(server="WsgiDAV/4.4.0").move_ends_lock is True

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import ETag, Validator
 from davfs.fs.guard import LONG_BODY, SMALL_NEW, Known, needs_look, needs_staging
+from davfs.fs.inodes import ROOT_INO
 from davfs.fs.renames import Rename
 from davfs.fs.settings import Settings
 from tests.fakes.davserver import FakeDav, Fault
@@ -46,7 +47,9 @@ UNTAGGED = Known(Validator(None, 1_700_000_000, 4))
         (APACHE, 100, True, False),
         (APACHE, LONG_BODY, True, True),  # conditions are checked long before the body is stored
         (APACHE, LONG_BODY, False, False),
-        (SABRE, 100, False, False),
+        (SABRE, 64 * 1024, False, False),
+        (SABRE, 64 * 1024 + 1, False, True),  # a connection that ends before the answer tears it
+        (SABRE, 64 * 1024 + 1, True, True),
         (NGINX, 100, True, True),  # nothing but MOVE with Overwrite: F can tell that the name is free
         (NGINX, 100, False, False),
         (WSGIDAV, SMALL_NEW, True, False),
@@ -109,6 +112,67 @@ async def test_another_change_of_the_same_second_and_size_is_not_overwritten(
         assert await fs.sync(60) == 0
     assert fake.content("/doc") == b"theirs"
     assert sorted(data for data in fake.tree().values() if data is not None) == [b"ours 2", b"theirs"]
+
+
+async def contended(fake: FakeDav, vfs: Vfs, size: int) -> int:
+    """A file of `size` bytes, sent after somebody else's change of it was noticed; open for writing."""
+    for data in (b"base", b"theirs"):
+        fake.put("/doc", data, mtime_s=1_600_000_000 + len(data))
+        await vfs.fs.lookup(ROOT_INO, "doc")  # as the kernel does, which remembers it
+        assert await content_of(vfs) == data
+    fd = await vfs.open("doc", os.O_RDWR | os.O_TRUNC)
+    await vfs.write(fd, b"1" * size)
+    await vfs.fsync(fd)
+    return fd
+
+
+@warns("conflict")
+async def test_a_large_file_that_others_change_too_is_compared(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Above 1 MiB as well, once somebody else was seen to change it."""
+    fake = FakeDav(etags="coarse", now_s=lambda: 1_700_000_000.5)
+    size = 2_000_000
+    async with running(
+        fake, URL, Settings(str(tmp_path / "c"), attr_timeout_min_s=0, attr_timeout_max_s=0)
+    ) as fs:
+        vfs = Vfs(fs)
+        fd = await contended(fake, vfs, size)
+        fake.put("/doc", b"T" * size)
+        await vfs.pwrite(fd, b"2", 0)
+        await vfs.close(fd)
+        assert await fs.sync(60) == 0
+    assert fake.content("/doc") == b"T" * size
+    assert sorted(data[:2] for data in fake.tree().values() if data is not None) == [b"21", b"TT"]
+
+
+async def test_our_own_upload_of_a_file_that_others_change_too_is_read_anew(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Changed in the second of our upload, with the same size: the next open shows what is there."""
+    fake = FakeDav(etags="coarse", now_s=lambda: 1_700_000_000.5)
+    async with running(
+        fake, URL, Settings(str(tmp_path / "c"), attr_timeout_min_s=0, attr_timeout_max_s=0)
+    ) as fs:
+        vfs = Vfs(fs)
+        await vfs.close(await contended(fake, vfs, 50))
+        fake.put("/doc", b"T" * 50)
+        assert await content_of(vfs) == b"T" * 50
+
+
+async def test_our_own_upload_is_not_fetched_again(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The common case: nobody else was seen there, and reading what we wrote costs no GET."""
+    fake = FakeDav(etags="coarse")
+    async with running(
+        fake, URL, Settings(str(tmp_path / "c"), attr_timeout_min_s=0, attr_timeout_max_s=0)
+    ) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("doc", os.O_RDWR | os.O_CREAT)
+        await vfs.write(fd, b"ours")
+        await vfs.fsync(fd)
+        await vfs.close(fd)
+        assert await content_of(vfs) == b"ours"
+        assert fake.requests("GET") == []
 
 
 async def test_a_file_that_was_read_too_soon_is_fetched_again(
@@ -185,6 +249,38 @@ async def test_a_put_that_lands_late_is_put_right(tmp_path: Path, autojump_clock
         await trio.sleep(120)
         assert await fs.sync(60) == 0
     assert fake.tree() == {"doc": b"the newest"}
+
+
+@warns("not sent")
+async def test_fsync_looks_whether_an_unanswered_put_has_landed(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It lands right after the newer one was stored: when fsync returns, the newest is there again."""
+    fake = FakeDav(etags="strong")
+    fake.put("/doc", b"old")
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5)) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("doc", os.O_RDWR)
+        fake.inject(Fault("PUT", lost="before"))
+        await vfs.write(fd, b"first body")
+        await vfs.close(fd)
+        await trio.sleep(0.5)
+        fd = await vfs.open("doc", os.O_RDWR)
+        await vfs.write(fd, b"the newest")
+        fake.inject(Fault("PUT", answer_delay_s=2))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(vfs.fsync, fd)
+            await trio.sleep(1)
+            assert fake.content("/doc") == b"the newest"
+            fake.put("/doc", b"first body")  # as Apache does with what it checked before
+        assert fake.content("/doc") == b"the newest"
+        await trio.sleep(100)
+        await vfs.pwrite(fd, b"the second", 0)
+        before = len(fake.requests("PROPFIND"))
+        await vfs.fsync(fd)
+        assert len(fake.requests("PROPFIND")) == before  # long ago: nothing is asked
+        await vfs.close(fd)
+    assert fake.tree() == {"doc": b"the second"}
 
 
 @warns("not sent")
