@@ -320,7 +320,8 @@ class Filesystem:
 
     async def getxattr(self, ino: int, name: str) -> bytes:
         if not name.startswith(XATTR_PREFIX):
-            raise PosixError(errno.ENODATA)  # `ls -l` asks for two others of every file
+            # `ls -l` asks for two others of every file, until it is told that this kind is not supported.
+            raise PosixError(errno.ENODATA if name.startswith("user.") else errno.EOPNOTSUPP)
         node = await self._attributed(ino)
         if name == XATTR_LOCK and not node.unlinked:
             await self._locks.look(node.path)
