@@ -130,7 +130,7 @@ class KernelOperations(pyfuse3.Operations):
 
     @_answering
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        return FileHandleT(await self._fs.opendir(inode))
+        return FileHandleT(await self._fs.opendir(inode, program=ctx.pid))
 
     @_answering
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:

@@ -28,6 +28,11 @@ def checked_name(name: str) -> str:
     return name
 
 
+def is_name_short(name: str) -> bool:
+    """Whether Linux can open it; the kernel fails a whole listing for one name that is too long."""
+    return len(name) <= NAME_MAX_BYTES // 4 or len(os.fsencode(name)) <= NAME_MAX_BYTES
+
+
 @dataclass(frozen=True, slots=True)
 class DavPath:
     """A place in the share, as decoded segments below its root."""

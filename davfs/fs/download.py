@@ -68,6 +68,7 @@ class Transfer:
     end: int
     error: DavfsError | None = None
     done: bool = False
+    ahead: bool = False  # nobody has asked for it yet: its failure is nobody's
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
@@ -120,6 +121,20 @@ class Downloads:
                 if final or failures >= ATTEMPTS_MAX or waited_s >= self._timeout_s:
                     raise
                 await trio.sleep(0.1 * 2**failures)
+
+    async def fetch_ahead(self, content: Content, path: Callable[[], DavPath]) -> None:
+        """All of a small file, for a program that is expected, if there is a lane to spare.
+
+        Raises what the transfer met: NoLane, StaleVersion and the rest. Whoever opens the file meanwhile
+        waits for this transfer.
+        """
+        if content.complete or content.id in self._running:
+            return
+        transfer = self._begin(content, path, 0, content.size_bytes, self._demand, ahead=True)
+        while not transfer.done:
+            await content.progress.park()
+        if transfer.error is not None:
+            raise transfer.error
 
     async def ensure_whole(self, content: Content, path: Callable[[], DavPath]) -> None:
         """All of it, several windows at a time. Until then the cache limit does not take any of it away."""
@@ -210,6 +225,8 @@ class Downloads:
         start: int,
         end: int,
         limiter: trio.CapacityLimiter,
+        *,
+        ahead: bool = False,
     ) -> Transfer:
         assert self._nursery is not None
         if content.base_size <= WHOLE_MAX and len(content.present) == 0:
@@ -217,7 +234,7 @@ class Downloads:
         elif end - start < WINDOW_MIN:
             following = content.missing(start, start + WINDOW_MIN)
             end = max(end, following[0][1])
-        transfer = Transfer(start, end)
+        transfer = Transfer(start, end, ahead=ahead)
         self._running.setdefault(content.id, []).append(transfer)
         self._store.acquire(content)
         self._nursery.start_soon(self._run, content, path, transfer, limiter)
@@ -249,6 +266,7 @@ class Downloads:
             start=transfer.at,
             end=None if whole else transfer.end,
             expected=content.source,
+            ahead=transfer.ahead,
         ) as download:
             transfer.at = download.start
             if not download.ranged:
@@ -269,6 +287,8 @@ class Downloads:
             and wanted < content.size_bytes
         ):
             await content.progress.park()
+        if transfer.ahead and transfer.error is not None:
+            return  # who waits asks for himself
         if transfer.error is not None and content.missing(wanted, wanted + 1):
             raise transfer.error
         if transfer.done and content.missing(wanted, wanted + 1):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 import stat
 import time
 from collections.abc import Awaitable, Callable
@@ -21,9 +20,9 @@ from typing import Final
 import trio
 
 from davfs.dav.client import Client
-from davfs.dav.resource import NAME_MAX_BYTES, ETag, Resource, Validator
+from davfs.dav.resource import ETag, Resource, Validator, is_name_short
 from davfs.errors import LinkDown, LinkError, NotFound, PosixError, Unauthorized
-from davfs.fs.attributes import Attributes
+from davfs.fs.attributes import Attributes, file_mtime_ns
 from davfs.fs.content import Content
 from davfs.fs.index import LocalAttributes
 from davfs.fs.inodes import InodeTable, Node
@@ -175,7 +174,11 @@ class Tree:
         """One look-up, as Depth 0 or as a listing; see `Questions` for what it returns."""
         # Who has lost patience goes on waiting for what was asked: another question answers no sooner.
         listing = not self.questions.is_out((parent.ino, name)) and (
-            self.meta.wants_listing(parent.ino, trio.current_time()) and not self.may_be_hidden(name)
+            (
+                self.questions.is_out((parent.ino, None))
+                or self.meta.wants_listing(parent.ino, trio.current_time())
+            )
+            and not self.may_be_hidden(name)
         )
         # A listing that broke off is no answer about a name that it lacks.
         listing = listing and self.meta.folder(parent.ino).complete
@@ -246,17 +249,22 @@ class Tree:
         entry = self.meta.stale_entry(parent.ino, name)
         return None if entry is None else self.adopt(parent, name, entry)
 
-    async def _fetch_listing(self, node: Node, _name: str) -> None:
+    async def list_ahead(self, node: Node) -> None:
+        """For a program that is expected. Raises what became of it, NoLane above all."""
+        ask = functools.partial(self._fetch_listing, node, "", ahead=True)
+        await self.questions.ask_ahead((node.ino, None), ask)
+
+    async def _fetch_listing(self, node: Node, _name: str, *, ahead: bool = False) -> None:
         asked_s = trio.current_time()
         try:
-            listing = await self.client.list(node.path)
+            listing = await self.client.list(node.path, ahead=ahead)
         except NotFound:
             self.gone(node)
             raise
         if node is self.nodes.root:
             self.learn_root(listing.itself, asked_s)
         kept = self.store.index.locals_below(node.ino)
-        members = {name: resource for name, resource in listing.members.items() if _fits(name)}
+        members = {name: resource for name, resource in listing.members.items() if is_name_short(name)}
         self._notice_changes(node, members)
         self.meta.learn_listing(
             node.ino,
@@ -416,7 +424,7 @@ class Tree:
         size = resource.size_bytes
         if size is None:
             size = content.size_bytes if content is not None else 0
-        return size, self._mtime_of(resource, entry.kept if entry is not None else None)
+        return size, file_mtime_ns(resource, entry.kept if entry is not None else None)
 
     def _folder_mtime(self, node: Node, resource: Resource, entry: Entry) -> int:
         """A folder's mtime moves when a member comes or goes, not when a file in it is sent later.
@@ -431,14 +439,6 @@ class Tree:
         elif entry.touched_ns and server_s <= entry.pushed_s + OWN_CHANGE_S:
             return entry.touched_ns
         return max(server_s * _NS, node.last_mtime_ns, entry.touched_ns)
-
-    def _mtime_of(self, resource: Resource, kept: LocalAttributes | None) -> int:
-        """The mtime a program set, as long as the server still holds the version it was set on."""
-        if kept is None or kept.mtime_ns is None or kept.version is None:
-            return (resource.mtime_s or 0) * _NS
-        return (
-            kept.mtime_ns if kept.version.same_version(resource.validator) else (resource.mtime_s or 0) * _NS
-        )
 
     # --- what only we know
 
@@ -593,8 +593,3 @@ async def _nobody_to_tell(_node: Node) -> None:
 def is_unsent(node: Node) -> bool:
     """Whether it holds bytes that are not known to be on the server."""
     return node.content is not None and node.content.dirty
-
-
-def _fits(name: str) -> bool:
-    """Whether Linux can open it; the kernel fails a whole listing for one name that is too long."""
-    return len(name) <= NAME_MAX_BYTES // 4 or len(os.fsencode(name)) <= NAME_MAX_BYTES
