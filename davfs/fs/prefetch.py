@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from davfs.dav.resource import DavPath
 from davfs.dav.wire import NoLane
 from davfs.errors import DavfsError
 from davfs.fs.files import Files
@@ -60,6 +61,7 @@ class Prefetch:
             walk.learned((), self._subfolders(above), 0)
             found = above, walk, (node.name,)
         root, walk, path = found
+        self._listings.went_down(node.parent.ino, node.name, trio.current_time())
         walk.visited(path)
         self._go_on(root, walk)
 
@@ -177,6 +179,7 @@ class Prefetch:
             if order is not None:
                 line = arranged(names, order)
                 series = Series(order)
+                series.folder = folder.ino
                 series.extend(folder.ino, line[line.index(name) + 1 :])
                 self._put(folder, series)
                 return series
@@ -224,10 +227,11 @@ class Prefetch:
                 return
 
     def _extended(self, series: Series) -> bool:
-        """The files of the next folder of the walk, if its listing is here."""
+        """The files of the next folder of the walk that the program is on, if its listing is here."""
         for root_ino, walk in self._walks.items():
             root = self._tree.nodes.find(root_ino)
-            if root is None:
+            at = root.at(DavPath(walk.last)) if root is not None and walk.is_sure else None
+            if root is None or at is None or at.ino != series.folder:
                 continue
             for path in walk.coming():
                 node = self._node_at(root, path)

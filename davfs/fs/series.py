@@ -84,6 +84,7 @@ class Series:
     def __init__(self, order: Order) -> None:
         self.order = order
         self.window = WINDOW_FIRST
+        self.folder = 0  # where the program is
         self._files: dict[Key, _File] = {}
         self._line: deque[Key] = deque()  # not opened, in order, as far as they are in `_files`
         self._next: deque[Key] = deque()  # not asked for yet
@@ -127,6 +128,7 @@ class Series:
         if file is None:
             self._strikes += 1
             return
+        self.folder = key[0]
         if file.serial > self._position + self.window + SLACK:
             self._strikes += 1
         else:

@@ -26,6 +26,7 @@ ENTRIES_AHEAD_MAX: Final = 50_000  # members of folders that were fetched and no
 CANDIDATES_MAX: Final = 100_000
 PASSED_MAX: Final = 256  # programs with many threads visit a little out of order
 FAILURES_MAX: Final = 3
+SURE_VISITS: Final = 3
 SOON_S: Final = 0.25  # a program goes from one folder to the next faster than a person
 NEXT_WITHIN_S: Final = 2.0
 SEEN_MAX: Final = 256
@@ -41,8 +42,10 @@ class _Ahead:
 class Walk:
     """One walk. Nothing is known of a path any more once it was visited and its sub-folders are known."""
 
-    def __init__(self, *, by_name: bool = False) -> None:
+    def __init__(self, *, by_name: bool = False, is_sure: bool = True) -> None:
         self._by_name = by_name
+        self._is_sure = is_sure
+        self.last: Path = ()  # where the program is
         self.window = WINDOW_FIRST
         self._keys: dict[Path, Key] = {(): ()}
         self._waiting: list[tuple[Key, Path]] = []  # a heap: not asked for yet
@@ -57,6 +60,11 @@ class Walk:
 
     def knows(self, path: Path) -> bool:
         return path in self._keys
+
+    @property
+    def is_sure(self) -> bool:
+        """One program, or three folders in a row: then files may be fetched beyond the folder it is in."""
+        return self._is_sure or self._used >= SURE_VISITS
 
     @property
     def ahead(self) -> int:
@@ -88,6 +96,7 @@ class Walk:
         key = self._keys.get(path)
         if key is None:
             return
+        self.last = path
         ahead = self._ahead.pop(path, None)
         has_waited = ahead is None or ahead.entries is None
         if has_waited:
@@ -178,6 +187,12 @@ class Listings:
         if len(self._seen) > SEEN_MAX:
             del self._seen[next(iter(self._seen))]
 
+    def went_down(self, above: int, name: str, now_s: float) -> None:
+        """In a walk that is known."""
+        seen = self._seen.get(above)
+        if seen is not None:
+            seen.child, seen.child_s = name, now_s
+
     def active(self, folder: int, now_s: float) -> None:
         """A program is still busy in it: it reads the listing, or a file."""
         seen = self._seen.get(folder)
@@ -202,7 +217,7 @@ class Listings:
         if not at_once and not any(follows):
             return None
         by_name = follows[1] and not follows[0] if before else name == min(siblings) != siblings[0]
-        return Walk(by_name=by_name)
+        return Walk(by_name=by_name, is_sure=at_once)
 
 
 def _follows(before: str, name: str, order: Sequence[str]) -> bool:

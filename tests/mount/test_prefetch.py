@@ -1,4 +1,6 @@
-"""What is fetched ahead of real programs, by the server's own access log: as little as without it, only sooner."""
+"""What is fetched ahead of real programs, by the server's own access log: no more than without it, only
+sooner.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,7 @@ def test_one_open_in_a_folder_of_a_thousand(apache_share: Share, mount_of: Mount
 def test_copying_a_folder_reads_each_file_once(
     apache_share: Share, mount_of: MountOf, tmp_path: Path
 ) -> None:
-    """cp -r opens by inode number, cat * by name, tar by listing: one GET for each file, whatever the order."""
+    """cp -r opens by inode number, cat * by name, tar by listing: one GET for each file."""
     make(apache_share, 3, 40, 2000)
     age(apache_share.root)
     drive = mount_of(apache_share)
