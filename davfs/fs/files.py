@@ -307,17 +307,22 @@ class Files:
             raise StaleVersion(f"{file.node.name}: changed on the server while it was opened")
         return await file.content.read(offset, end - offset)
 
-    async def fetch_ahead(self, node: Node) -> None:
-        """What an open of this small file would fetch, while nobody has opened it. Raises what it met."""
+    async def fetch_ahead(self, node: Node) -> Content | None:
+        """What an open of this small file would fetch, while nobody has opened it. Raises what it met.
+
+        The caller lets it go. None: there is nothing to fetch.
+        """
         size_bytes = self.ahead_bytes(node)
         entry = self._known_entry(node)
         if size_bytes is None or entry is None:
-            return
+            return None
         content = self._chosen(node, entry)
         try:
             await self._downloads.fetch_ahead(content, lambda: node.server_path)
-        finally:
+        except BaseException:
             self._tree.let_go(node, content)
+            raise
+        return content
 
     def ahead_bytes(self, node: Node) -> int | None:
         """How much there is to fetch before it is opened; None if nothing, or if nobody knows yet."""

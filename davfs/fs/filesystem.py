@@ -288,7 +288,10 @@ class Filesystem:
         node = self._tree.nodes.get(ino)
         if flags & os.O_ACCMODE == os.O_RDONLY:
             self._prefetch.opens(node)
-        return await self._files.open(node, flags)
+        try:
+            return await self._files.open(node, flags)
+        finally:
+            self._prefetch.has_opened(node)
 
     async def create(self, parent: int, name: str, mode: int, flags: int) -> tuple[Opened, Attributes]:
         folder = self._tree.nodes.get(parent)

@@ -15,14 +15,16 @@ import trio
 from davfs.dav.resource import DavPath
 from davfs.dav.wire import NoLane
 from davfs.errors import DavfsError
+from davfs.fs.content import Content
 from davfs.fs.files import Files
 from davfs.fs.inodes import Node
-from davfs.fs.series import NEXT_WITHIN_S, Key, Numbered, Series, arranged, order_of
+from davfs.fs.series import NEXT_WITHIN_S, WINDOW_MAX, Key, Numbered, Series, arranged, order_of
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.walks import Listings, Path, Walk
 
 WALKS_MAX: Final = 16
 FOLDERS_MAX: Final = 256  # of series, and with a first open that may begin one
+HELD_MAX: Final = 2 * WINDOW_MAX
 TRIES_MAX: Final = 8  # pairs of opens in one folder that were in no order: then it is left alone
 
 
@@ -35,6 +37,7 @@ class Prefetch:
         self._series: dict[int, Series] = {}  # by the number of each folder that they cover
         self._places: dict[int, Path] = {}  # where these folders are, below the root
         self._opened: dict[int, tuple[str, float, int]] = {}  # the last open in a folder, and how many pairs
+        self._held: dict[int, tuple[Node, Content]] = {}  # by file: fetched, and kept open until it is opened
         self._nursery: trio.Nursery | None = None
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -169,6 +172,21 @@ class Prefetch:
         elif series is not None:
             self._fetch_files(series)
 
+    def has_opened(self, node: Node) -> None:
+        self._let_go(node.ino)
+
+    def _hold(self, node: Node, content: Content) -> None:
+        """Closing it and opening it again costs as much as fetching it."""
+        self._let_go(node.ino)
+        self._held[node.ino] = node, content
+        if len(self._held) > HELD_MAX:
+            self._let_go(next(iter(self._held)))
+
+    def _let_go(self, ino: int) -> None:
+        held = self._held.pop(ino, None)
+        if held is not None:
+            self._tree.let_go(*held)
+
     def _begun(self, folder: Node, name: str, now_s: float) -> Series | None:
         before, before_s, tries = self._opened.pop(folder.ino, ("", float("-inf"), 0))
         series = None
@@ -269,13 +287,15 @@ class Prefetch:
 
     async def _fetch_file(self, series: Series, key: Key, node: Node) -> None:
         try:
-            await self._files.fetch_ahead(node)
+            content = await self._files.fetch_ahead(node)
         except NoLane:
             series.refused(key)
             return
         except DavfsError:
             series.failed(key)
         else:
+            if content is not None:
+                self._hold(node, content)
             series.arrived(key)
         finally:
             self._tree.nodes.unpin(node)
