@@ -70,6 +70,7 @@ from davfs.errors import (
 __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "Traffic"]
 
 _SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
+_SLICE_BYTES: Final = 64 * 1024
 YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
@@ -381,7 +382,10 @@ class Client:
             self._check_multistatus(request, answer)
             self._learn_clock(answer)
             while not document.stopped and (piece := await answer.receive_decoded()) is not None:
-                take(document.feed(piece))
+                for start in range(0, len(piece), _SLICE_BYTES):
+                    if start:  # 3 ms of parsing at a time, with everything else in between
+                        await trio.lowlevel.checkpoint()
+                    take(document.feed(piece[start : start + _SLICE_BYTES]))
             take(document.close())
         return document
 

@@ -17,13 +17,17 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import Final, Protocol
+from types import MappingProxyType
+from typing import Final, Protocol, cast
 
 from davfs.dav.resource import DavPath
 from davfs.errors import PosixError
 from davfs.fs.content import Content
 
 ROOT_INO: Final = 1
+_NEVER: Final = float("-inf")
+# Files have none: one for all of them saves 64 bytes of the 300 that each known file takes.
+_NO_CHILDREN: Final = cast("dict[str, Node]", MappingProxyType({}))
 
 
 class KnownNumbers(Protocol):
@@ -67,12 +71,12 @@ class Node:
         self.lookups = 0
         self.busy = 0  # operations that are changing its name: what a listing says of it is old
         self.pins = 0  # open handles, running operations, unsent content
-        self.children: dict[str, Node] = {}
+        self.children: dict[str, Node] = {} if is_folder else _NO_CHILDREN
         self.content: Content | None = None
         self.kernel_content = 0  # id of the content whose pages the kernel may hold
         self.ctime_ns = 0
         self.told_size = -1  # the size that the kernel was last told
-        self.foreign_s = float("-inf")  # when somebody else's change of it was last noticed (trio's clock)
+        self.foreign_s = _NEVER  # when somebody else's change of it was last noticed (trio's clock)
         self.atime_ns = 0
         self.mode: int | None = None
         self.aside: DavPath | None = None  # where the server keeps an open file that lost its name

@@ -371,7 +371,8 @@ class Tree:
 
     def known_attributes(self, node: Node) -> Attributes:
         """What is known now, without asking."""
-        entry = self._entry_of(node)
+        folder = self.meta.known_folder(node.parent.ino) if node.parent is not None else None
+        entry = self._entry_of(node) if folder is None else folder.entries.get(node.name)
         size, mtime_ns = self._size_and_mtime(node, entry)
         kind = stat.S_IFDIR if node.is_folder else stat.S_IFREG
         return Attributes(
@@ -384,7 +385,7 @@ class Tree:
             nlink=0 if node.unlinked else 1,
             uid=self.settings.uid,
             gid=self.settings.gid,
-            valid_s=self._valid_s(node),
+            valid_s=self._valid_s(node, folder, entry),
         )
 
     def _entry_of(self, node: Node) -> Entry | None:
@@ -392,12 +393,12 @@ class Tree:
             return self.meta.stale_entry(node.parent.ino, node.name)
         return None if node.unlinked else self._root
 
-    def _valid_s(self, node: Node) -> float:
+    def _valid_s(self, node: Node, folder: Folder | None, entry: Entry | None) -> float:
         if node.parent is None:
             return self.settings.attr_timeout_min_s
         if is_unsent(node):
             return self.settings.attr_timeout_max_s
-        left_s = self.meta.remaining_s(node.parent.ino, node.name, trio.current_time())
+        left_s = self.meta.left_s(folder, entry, trio.current_time())
         return left_s if self.refusal() is None else max(left_s, OUTAGE_VALID_S)
 
     def _permissions(self, node: Node, entry: Entry | None) -> int:
