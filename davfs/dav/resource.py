@@ -131,10 +131,8 @@ class Resource:
     is_collection: bool
     size_bytes: int | None = None
     mtime_s: int | None = None
-    created_s: int | None = None
     etag: ETag | None = None
     executable: bool | None = None
-    content_type: str | None = None
 
     @property
     def validator(self) -> Validator:

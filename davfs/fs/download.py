@@ -130,9 +130,8 @@ class Downloads:
         """
         if content.complete or content.id in self._running:
             return
-        transfer = self._begin(content, path, 0, content.size_bytes, self._demand, ahead=True)
-        while not transfer.done:
-            await content.progress.park()
+        transfer = self._noted(content, 0, content.size_bytes, ahead=True)
+        await self._run(content, path, transfer, self._demand)
         if transfer.error is not None:
             raise transfer.error
 
@@ -225,10 +224,13 @@ class Downloads:
         start: int,
         end: int,
         limiter: trio.CapacityLimiter,
-        *,
-        ahead: bool = False,
     ) -> Transfer:
         assert self._nursery is not None
+        transfer = self._noted(content, start, end)
+        self._nursery.start_soon(self._run, content, path, transfer, limiter)
+        return transfer
+
+    def _noted(self, content: Content, start: int, end: int, *, ahead: bool = False) -> Transfer:
         if content.base_size <= WHOLE_MAX and len(content.present) == 0:
             start, end = 0, content.base_size
         elif end - start < WINDOW_MIN:
@@ -237,7 +239,6 @@ class Downloads:
         transfer = Transfer(start, end, ahead=ahead)
         self._running.setdefault(content.id, []).append(transfer)
         self._store.acquire(content)
-        self._nursery.start_soon(self._run, content, path, transfer, limiter)
         return transfer
 
     async def _run(

@@ -23,7 +23,7 @@ from davfs.dav.resource import Resource
 from davfs.fs.index import LocalAttributes
 
 COST_FACTOR: Final = 3
-ENTRIES_MAX: Final = 200_000  # about 460 bytes each
+ENTRIES_MAX: Final = 160_000  # about 460 bytes each
 NEVER: Final = float("-inf")  # the age of what must be asked before it is believed
 
 
