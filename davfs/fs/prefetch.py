@@ -8,6 +8,8 @@ signs of wanting, no lane is taken that is not to spare (`dav.lanes.pool`), and 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -24,8 +26,34 @@ from davfs.fs.walks import Listings, Path, Walk
 
 WALKS_MAX: Final = 16
 FOLDERS_MAX: Final = 256  # of series, and with a first open that may begin one
+AHEAD_MAX: Final = 32
+GROW_AFTER: Final = 8  # rounds without a refusal, until one more is tried
 HELD_MAX: Final = 2 * WINDOW_MAX
 TRIES_MAX: Final = 8  # pairs of opens in one folder that were in no order: then it is left alone
+
+
+class Allotment:
+    """How many requests ahead may be under way: what the lanes were last seen to have to spare, and a little
+    more now and then. Asking for a lane that is not there costs nearly as much as a request.
+    """
+
+    def __init__(self) -> None:
+        self._most = float(AHEAD_MAX)
+        self._busy = 0
+
+    @property
+    def is_used_up(self) -> bool:
+        return self._busy >= int(self._most)
+
+    def begin(self) -> None:
+        self._busy += 1
+
+    def end(self, *, refused: bool) -> None:
+        self._busy -= 1
+        if refused:
+            self._most = float(max(1, self._busy))
+        else:
+            self._most = min(AHEAD_MAX, self._most + 1 / (GROW_AFTER * self._most))
 
 
 class Prefetch:
@@ -38,6 +66,10 @@ class Prefetch:
         self._places: dict[int, Path] = {}  # where these folders are, below the root
         self._opened: dict[int, tuple[str, float, int]] = {}  # the last open in a folder, and how many pairs
         self._held: dict[int, tuple[Node, Content]] = {}  # by file: fetched, and kept open until it is opened
+        self._allotment = Allotment()
+        self._held_up: dict[
+            object, Callable[[], None]
+        ] = {}  # walks and series that would go on with more lanes
         self._nursery: trio.Nursery | None = None
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -113,7 +145,13 @@ class Prefetch:
 
     def _go_on(self, root: Node, walk: Walk) -> None:
         nursery = self._nursery
-        while nursery is not None and (path := walk.next()) is not None:
+        while nursery is not None:
+            if self._allotment.is_used_up:
+                self._held_up[walk] = functools.partial(self._go_on, root, walk)
+                return
+            path = walk.next()
+            if path is None:
+                return
             node = self._node_at(root, path)
             if node is None:
                 walk.failed(path)
@@ -122,6 +160,7 @@ class Prefetch:
                 self._tree.nodes.release(node)
             else:
                 self._tree.nodes.pin(node)
+                self._allotment.begin()
                 nursery.start_soon(self._fetch_folder, root, walk, path, node)
 
     def _node_at(self, root: Node, path: Path) -> Node | None:
@@ -138,20 +177,28 @@ class Prefetch:
         return node
 
     async def _fetch_folder(self, root: Node, walk: Walk, path: Path, node: Node) -> None:
+        refused = False
         try:
             await self._tree.list_ahead(node)
         except NoLane:
+            refused = True
             walk.refused(path)
-            return
         except DavfsError:
             walk.failed(path)
         else:
             self._learn(walk, path, node)
         finally:
             self._tree.nodes.unpin(node)
-        self._go_on(root, walk)
-        for series in set(self._series.values()):
-            self._fetch_files(series)
+            self._allotment.end(refused=refused)
+        if not refused:
+            self._go_on(root, walk)
+            self._resume()
+
+    def _resume(self) -> None:
+        """There is a lane again. Who was held up first goes first."""
+        held_up, self._held_up = self._held_up, {}
+        for go_on in held_up.values():
+            go_on()
 
     # --- small files
 
@@ -233,6 +280,9 @@ class Prefetch:
     def _fetch_files(self, series: Series) -> None:
         nursery = self._nursery
         while nursery is not None:
+            if self._allotment.is_used_up:
+                self._held_up[series] = functools.partial(self._fetch_files, series)
+                return
             key = series.next(self._size_of)
             if key is not None:
                 node = self._file_node(key)
@@ -240,6 +290,7 @@ class Prefetch:
                     series.failed(key)
                     continue
                 self._tree.nodes.pin(node)
+                self._allotment.begin()
                 nursery.start_soon(self._fetch_file, series, key, node)
             elif not series.wants_more or not self._extended(series):
                 return
@@ -286,11 +337,12 @@ class Prefetch:
             self._tree.nodes.release(node)
 
     async def _fetch_file(self, series: Series, key: Key, node: Node) -> None:
+        refused = False
         try:
             content = await self._files.fetch_ahead(node)
         except NoLane:
+            refused = True
             series.refused(key)
-            return
         except DavfsError:
             series.failed(key)
         else:
@@ -299,4 +351,7 @@ class Prefetch:
             series.arrived(key)
         finally:
             self._tree.nodes.unpin(node)
-        self._fetch_files(series)
+            self._allotment.end(refused=refused)
+        if not refused:
+            self._fetch_files(series)
+            self._resume()

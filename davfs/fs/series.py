@@ -4,7 +4,7 @@ Two files opened one after the other, in an order that a program would choose, b
 are those of the listing (grep -r, os.walk, find), of the names (the shell's globs, git, rsync), of the names
 without case (the shell in most locales), and of the inode numbers (cp -r, tar).
 
-The window counts files that were asked for and not opened yet. It doubles when the program has to wait and
+The window counts files that were asked for and not opened yet. It grows when the program has to wait and
 shrinks when it passes by what was fetched; a series that leaves its order three times, or of which more than
 a quarter was fetched for nothing, is over.
 """
@@ -22,6 +22,7 @@ Numbered = tuple[str, int]  # name, inode number
 
 WINDOW_FIRST: Final = 4
 WINDOW_MAX: Final = 64
+GROWTH: Final = 4
 BYTES_AHEAD_MAX: Final = 16 << 20
 SLACK: Final = 8  # programs with many threads open a little out of order
 STRIKES_MAX: Final = 3
@@ -134,7 +135,7 @@ class Series:
         else:
             self._strikes = 0
         if file.phase is not _Phase.READY and file.phase is not _Phase.LEFT_OUT:
-            self.window = min(WINDOW_MAX, self.window * 2)
+            self.window = min(WINDOW_MAX, self.window * GROWTH)
         self._forget(key, file)
         self._used += 1
         self._position = max(self._position, file.serial)
