@@ -24,7 +24,7 @@ from davfs.fs.series import NEXT_WITHIN_S, WINDOW_MAX, Key, Numbered, Series, ar
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.walks import Listings, Path, Walk
 
-WALKS_MAX: Final = 16
+WALKS_MAX: Final = 8
 FOLDERS_MAX: Final = 256  # of series, and with a first open that may begin one
 AHEAD_MAX: Final = 32
 GROW_AFTER: Final = 8  # rounds without a refusal, until one more is tried
@@ -85,7 +85,11 @@ class Prefetch:
         if found is None:
             above = node.parent
             walk = self._listings.begins(
-                above.ino, node.name, program, self._subfolders(above), trio.current_time()
+                above.ino,
+                node.name,
+                program,
+                functools.partial(self._subfolders, above),
+                trio.current_time(),
             )
             if walk is None:
                 return
@@ -93,7 +97,7 @@ class Prefetch:
             self._walks[above.ino] = walk
             if len(self._walks) > WALKS_MAX:
                 del self._walks[next(iter(self._walks))]
-            walk.learned((), self._subfolders(above), 0)
+            walk.learned((), self._subfolders(above), 0, first=node.name)
             found = above, walk, (node.name,)
         root, walk, path = found
         self._listings.went_down(node.parent.ino, node.name, trio.current_time())

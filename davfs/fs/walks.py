@@ -12,7 +12,7 @@ What the program passes by (find -prune, .git) makes it smaller.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ WINDOW_FIRST: Final = 8
 WINDOW_MIN: Final = 2
 WINDOW_MAX: Final = 64
 ENTRIES_AHEAD_MAX: Final = 50_000  # members of folders that were fetched and not visited: some 20 MB
-CANDIDATES_MAX: Final = 100_000
+CANDIDATES_MAX: Final = 20_000  # of a folder with more sub-folders the walk begins anew on the way
 PASSED_MAX: Final = 256  # programs with many threads visit a little out of order
 FAILURES_MAX: Final = 3
 SURE_VISITS: Final = 3
@@ -71,8 +71,8 @@ class Walk:
         """How many folders were asked for that the program has not come to."""
         return len(self._ahead)
 
-    def learned(self, path: Path, subfolders: Sequence[str], entries: int) -> None:
-        """What is in a folder, asked for by whomever."""
+    def learned(self, path: Path, subfolders: Sequence[str], entries: int, *, first: str = "") -> None:
+        """What is in a folder, asked for by whomever. `first`: where the program begins there."""
         key = self._keys.get(path)
         if key is None:
             return
@@ -85,6 +85,8 @@ class Walk:
             self._visited.discard(path)
             del self._keys[path]
         names = sorted(subfolders) if self._by_name else subfolders
+        if first in names:
+            names = names[names.index(first) :]
         for at, name in enumerate(names[: CANDIDATES_MAX - len(self._keys)]):
             below = (*path, name)
             if below not in self._keys:
@@ -200,7 +202,7 @@ class Listings:
             seen.at_s = now_s
 
     def begins(
-        self, above: int, name: str, program: int, siblings: Sequence[str], now_s: float
+        self, above: int, name: str, program: int, siblings_of: Callable[[], Sequence[str]], now_s: float
     ) -> Walk | None:
         """The walk that listing `name` below `above` is part of, if it is the first sign of one.
 
@@ -208,11 +210,14 @@ class Listings:
         sibling.
         """
         seen = self._seen.get(above)
-        if seen is None or name not in siblings:
+        if seen is None:
             return None
         before = seen.child if now_s - seen.child_s <= NEXT_WITHIN_S else ""
         seen.child, seen.child_s = name, now_s
         at_once = program != 0 and program == seen.program and now_s - seen.at_s <= SOON_S
+        siblings = siblings_of() if at_once or before else []
+        if name not in siblings:
+            return None
         follows = [_follows(before, name, order) for order in (siblings, sorted(siblings))]
         if not at_once and not any(follows):
             return None

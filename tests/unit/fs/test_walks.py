@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from davfs.fs.walks import ENTRIES_AHEAD_MAX, FAILURES_MAX, WINDOW_FIRST, WINDOW_MAX, Listings, Walk
 from davfs.fs.walks import Path as Place
 
@@ -30,16 +32,16 @@ def test_the_same_program_going_down_at_once_is_a_walk() -> None:
     """find lists a folder and a millisecond later the first one below it."""
     seen = Listings()
     seen.listed(1, 77, 10.0)
-    assert seen.begins(1, "a", 77, ["a", "b"], 10.1) is not None
+    assert seen.begins(1, "a", 77, lambda: ["a", "b"], 10.1) is not None
 
 
 def test_a_person_going_down_is_no_walk() -> None:
     """ls, and ls of a sub-folder by another process or a second later: nothing follows from that."""
     seen = Listings()
     seen.listed(1, 77, 10.0)
-    assert seen.begins(1, "b", 78, ["a", "b"], 10.1) is None
-    assert seen.begins(1, "a", 77, ["a", "b"], 11.0) is None
-    assert seen.begins(2, "a", 77, ["a", "b"], 10.0) is None, "the folder above was never listed"
+    assert seen.begins(1, "b", 78, lambda: ["a", "b"], 10.1) is None
+    assert seen.begins(1, "a", 77, lambda: ["a", "b"], 11.0) is None
+    assert seen.begins(2, "a", 77, lambda: ["a", "b"], 10.0) is None, "the folder above was never listed"
 
 
 def test_a_program_that_reads_files_in_between_is_still_walking() -> None:
@@ -47,7 +49,7 @@ def test_a_program_that_reads_files_in_between_is_still_walking() -> None:
     seen = Listings()
     seen.listed(1, 77, 10.0)
     seen.active(1, 15.0)
-    assert seen.begins(1, "a", 77, ["a", "b"], 15.1) is not None
+    assert seen.begins(1, "a", 77, lambda: ["a", "b"], 15.1) is not None
 
 
 def test_siblings_one_after_the_other_are_a_walk() -> None:
@@ -55,12 +57,12 @@ def test_siblings_one_after_the_other_are_a_walk() -> None:
     for siblings in (["c", "a", "b"], ["b", "a", "c"]):
         seen = Listings()
         seen.listed(1, 1, 0.0)
-        assert seen.begins(1, "a", 2, siblings, 5.0) is None
-        assert seen.begins(1, "b", 3, siblings, 6.0) is not None
+        assert seen.begins(1, "a", 2, partial(list, siblings), 5.0) is None
+        assert seen.begins(1, "b", 3, partial(list, siblings), 6.0) is not None
     seen = Listings()
     seen.listed(1, 1, 0.0)
-    seen.begins(1, "a", 2, ["a", "x", "b"], 5.0)
-    assert seen.begins(1, "a", 3, ["a", "x", "b"], 6.0) is None
+    seen.begins(1, "a", 2, lambda: ["a", "x", "b"], 5.0)
+    assert seen.begins(1, "a", 3, lambda: ["a", "x", "b"], 6.0) is None
 
 
 def test_the_order_is_that_of_the_program() -> None:
@@ -68,7 +70,7 @@ def test_the_order_is_that_of_the_program() -> None:
     seen = Listings()
     for first, following in (("a", ["b", "c"]), ("c", ["a", "b"])):
         seen.listed(1, 7, 0.0)
-        walk = seen.begins(1, first, 7, ["c", "a", "b"], 0.0)
+        walk = seen.begins(1, first, 7, lambda: ["c", "a", "b"], 0.0)
         assert walk is not None
         walk.learned((), ["c", "a", "b"], 0)
         walk.visited((first,))
@@ -120,6 +122,16 @@ def test_what_is_passed_by_makes_the_window_small() -> None:
             walk.learned(path, [], 1)
         walk.visited((names[number],))
     assert walk.window < WINDOW_FIRST
+
+
+def test_a_folder_of_very_many_folders_is_taken_from_where_the_program_is() -> None:
+    """20,000 of them at a time; the walk begins anew after those."""
+    names = [f"d{number:06d}" for number in range(50_000)]
+    walk = Walk()
+    walk.learned((), names, 0, first="d030000")
+    assert not walk.knows(("d029999",))
+    assert walk.knows(("d030000",))
+    assert not walk.knows(("d049999",))
 
 
 def test_memory_is_bounded() -> None:
