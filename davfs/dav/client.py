@@ -71,6 +71,7 @@ from davfs.errors import (
 __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "Traffic"]
 
 _SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
+_SLICE_BYTES: Final = 64 * 1024
 YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
@@ -127,12 +128,16 @@ class Client:
         request = self._propfind(path, "0", PROPFIND_RESOURCE, is_collection=is_collection)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).resource
 
-    async def list(self, path: DavPath) -> Listing:
-        """PROPFIND Depth 1, parsed while it arrives. Raises NotFound, ProtocolError."""
+    async def list(self, path: DavPath, *, ahead: bool = False) -> Listing:
+        """PROPFIND Depth 1, parsed while it arrives. Raises NotFound, ProtocolError.
+
+        `ahead`: nobody waits for it. It is not repeated, and NoLane at once when no connection is to spare.
+        """
         request = self._propfind(path, "1", PROPFIND_RESOURCE, is_collection=True)
-        request = replace(request, answer_by_s=self._clock() + self._timeout_s)
+        request = replace(request, answer_by_s=self._clock() + self._timeout_s, is_ahead=ahead)
+        policy = ONCE if ahead else PATIENT
         return await self._exchange.repeat(
-            PATIENT, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
+            policy, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
         )
 
     async def quota(self) -> Quota:
@@ -147,13 +152,15 @@ class Client:
         start: int = 0,
         end: int | None = None,
         expected: Validator | None = None,
+        ahead: bool = False,
     ) -> AbstractAsyncContextManager[Download]:
         """One running GET of bytes [start, end), pinned to `expected` where the server can.
 
         Raises StaleVersion before any byte when the answer shows another version. The server may deliver
         fewer bytes than asked (a short range) or, without ranges, all from 0: look at the Download.
+        `ahead`: as for `list`.
         """
-        return self._get(path, RangeRequest.clamped(start, end, expected))
+        return self._get(path, RangeRequest.clamped(start, end, expected), is_ahead=ahead)
 
     async def put(
         self,
@@ -377,7 +384,10 @@ class Client:
             self._check_multistatus(request, answer)
             self._learn_clock(answer)
             while not document.stopped and (piece := await answer.receive_decoded()) is not None:
-                take(document.feed(piece))
+                for start in range(0, len(piece), _SLICE_BYTES):
+                    if start:  # 3 ms of parsing at a time, with everything else in between
+                        await trio.lowlevel.checkpoint()
+                    take(document.feed(piece[start : start + _SLICE_BYTES]))
             take(document.close())
         return document
 
@@ -414,10 +424,11 @@ class Client:
     # --- GET ----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _get(self, path: DavPath, wanted: RangeRequest) -> AsyncIterator[Download]:
-        request = _Request("GET", path, {**_PLAIN, **wanted.headers()})
+    async def _get(self, path: DavPath, wanted: RangeRequest, *, is_ahead: bool) -> AsyncIterator[Download]:
+        request = _Request("GET", path, {**_PLAIN, **wanted.headers()}, is_ahead=is_ahead)
         opening = partial(self._open_get, request, wanted)
-        incoming, answer = await self._exchange.repeat(PATIENT, request.label, opening)
+        policy = ONCE if is_ahead else PATIENT
+        incoming, answer = await self._exchange.repeat(policy, request.label, opening)
         try:
             with self.reach.watched():
                 yield Download(answer, incoming, wanted.expected, shown(path))

@@ -155,7 +155,12 @@ class Exchange:
         return deadline(request.answer_by_s - self._clock(), request.label)
 
     async def _pass_on(self, request: Request, url: httpx.URL) -> httpx.Response:
-        extensions = {"timeout": self._timeouts(request), "davfs_preflight": request.preflight}
+        extensions: dict[str, object] = {
+            "timeout": self._timeouts(request),
+            "davfs_preflight": request.preflight,
+        }
+        if request.is_ahead:
+            extensions["davfs_lane"] = "ahead"
         if not is_in_share(self._share, url):
             # Object storage behind a redirected GET: no credentials, no cookies, no validators of ours
             kept = {name: text for name, text in request.headers.items() if name in _ABROAD}

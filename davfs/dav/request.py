@@ -37,6 +37,7 @@ class Request:
     )
     preflight: Preflight | None = None
     is_probe: bool = False  # sent although the link is down
+    is_ahead: bool = False  # nobody has asked for it yet: only if there is a lane to spare, and only once
 
     @property
     def label(self) -> str:

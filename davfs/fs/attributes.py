@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from davfs.dav.resource import Resource
 from davfs.fs.index import LocalAttributes
@@ -11,9 +11,11 @@ from davfs.fs.index import LocalAttributes
 _NS: Final = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
-    """struct stat, less what a share cannot have. `valid_s`: how long the kernel may keep it."""
+class Attributes(NamedTuple):
+    """struct stat, less what a share cannot have. `valid_s`: how long the kernel may keep it.
+
+    One is made for each entry of each listing: a tuple takes a third of the time of a frozen dataclass.
+    """
 
     ino: int
     mode: int

@@ -313,6 +313,39 @@ class Files:
             raise StaleVersion(f"{file.node.name}: changed on the server while it was opened")
         return await file.content.read(offset, end - offset)
 
+    async def fetch_ahead(self, node: Node) -> Content | None:
+        """What an open of this small file would fetch, while nobody has opened it. Raises what it met.
+
+        The caller lets it go. None: there is nothing to fetch.
+        """
+        size_bytes = self.ahead_bytes(node)
+        entry = self._known_entry(node)
+        if size_bytes is None or entry is None:
+            return None
+        content = self._chosen(node, entry)
+        try:
+            await self._downloads.fetch_ahead(content, lambda: node.server_path)
+        except BaseException:
+            self._tree.let_go(node, content)
+            raise
+        return content
+
+    def ahead_bytes(self, node: Node) -> int | None:
+        """How much there is to fetch before it is opened; None if nothing, or if nobody knows yet."""
+        entry = self._known_entry(node)
+        resource = None if entry is None else entry.resource
+        if resource is None or resource.is_collection or node.content is not None:
+            return None
+        if not resource.size_bytes or resource.size_bytes > WHOLE_MAX:
+            return None
+        # A young one would be fetched again at the open: see `_must_fetch_again`.
+        return None if self._tree.client.is_young(resource.validator) else resource.size_bytes
+
+    def _known_entry(self, node: Node) -> Entry | None:
+        if node.parent is None:
+            return None
+        return self._tree.meta.entry(node.parent.ino, node.name, trio.current_time())
+
     async def _ensure(self, file: OpenFile, start: int, end: int) -> None:
         sequential = file.ahead.reads(start, end)
         content = file.content

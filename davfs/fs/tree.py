@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 import stat
 import time
 from collections.abc import Awaitable, Callable
@@ -21,7 +20,7 @@ from typing import Final
 import trio
 
 from davfs.dav.client import Client
-from davfs.dav.resource import NAME_MAX_BYTES, ETag, Resource, Validator
+from davfs.dav.resource import ETag, Resource, Validator, is_name_short
 from davfs.errors import LinkDown, LinkError, NotFound, PosixError, Unauthorized
 from davfs.fs.attributes import Attributes, file_mtime_ns
 from davfs.fs.content import Content
@@ -177,7 +176,11 @@ class Tree:
         """One look-up, as Depth 0 or as a listing; see `Questions` for what it returns."""
         # Who has lost patience goes on waiting for what was asked: another question answers no sooner.
         listing = not self.questions.is_out((parent.ino, name)) and (
-            self.meta.wants_listing(parent.ino, trio.current_time()) and not self.may_be_hidden(name)
+            (
+                self.questions.is_out((parent.ino, None))
+                or self.meta.wants_listing(parent.ino, trio.current_time())
+            )
+            and not self.may_be_hidden(name)
         )
         # A listing that broke off is no answer about a name that it lacks.
         listing = listing and self.meta.folder(parent.ino).complete
@@ -248,17 +251,22 @@ class Tree:
         entry = self.meta.stale_entry(parent.ino, name)
         return None if entry is None else self.adopt(parent, name, entry)
 
-    async def _fetch_listing(self, node: Node, _name: str) -> None:
+    async def list_ahead(self, node: Node) -> None:
+        """For a program that is expected. Raises what became of it, NoLane above all."""
+        ask = functools.partial(self._fetch_listing, node, "", ahead=True)
+        await self.questions.ask_ahead((node.ino, None), ask)
+
+    async def _fetch_listing(self, node: Node, _name: str, *, ahead: bool = False) -> None:
         asked_s = trio.current_time()
         try:
-            listing = await self.client.list(node.path)
+            listing = await self.client.list(node.path, ahead=ahead)
         except NotFound:
             self.gone(node)
             raise
         if node is self.nodes.root:
             self.learn_root(listing.itself, asked_s)
         kept = self.store.index.locals_below(node.ino)
-        members = {name: resource for name, resource in listing.members.items() if _fits(name)}
+        members = {name: resource for name, resource in listing.members.items() if is_name_short(name)}
         self._notice_changes(node, members)
         self.meta.learn_listing(
             node.ino,
@@ -365,7 +373,8 @@ class Tree:
 
     def known_attributes(self, node: Node) -> Attributes:
         """What is known now, without asking."""
-        entry = self._entry_of(node)
+        folder = self.meta.known_folder(node.parent.ino) if node.parent is not None else None
+        entry = self._entry_of(node) if folder is None else folder.entries.get(node.name)
         size, mtime_ns = self._size_and_mtime(node, entry)
         kind = stat.S_IFDIR if node.is_folder else stat.S_IFREG
         return Attributes(
@@ -378,7 +387,7 @@ class Tree:
             nlink=0 if node.unlinked else 1,
             uid=self.settings.uid,
             gid=self.settings.gid,
-            valid_s=self._valid_s(node),
+            valid_s=self._valid_s(node, folder, entry),
         )
 
     def _entry_of(self, node: Node) -> Entry | None:
@@ -386,12 +395,12 @@ class Tree:
             return self.meta.stale_entry(node.parent.ino, node.name)
         return None if node.unlinked else self._root
 
-    def _valid_s(self, node: Node) -> float:
+    def _valid_s(self, node: Node, folder: Folder | None, entry: Entry | None) -> float:
         if node.parent is None:
             return self.settings.attr_timeout_min_s
         if is_unsent(node):
             return self.settings.attr_timeout_max_s
-        left_s = self.meta.remaining_s(node.parent.ino, node.name, trio.current_time())
+        left_s = self.meta.left_s(folder, entry, trio.current_time())
         return left_s if self.refusal() is None else max(left_s, OUTAGE_VALID_S)
 
     def _permissions(self, node: Node, entry: Entry | None) -> int:
@@ -589,8 +598,3 @@ async def _nobody_to_tell(_node: Node) -> None:
 def is_unsent(node: Node) -> bool:
     """Whether it holds bytes that are not known to be on the server."""
     return node.content is not None and node.content.dirty
-
-
-def _fits(name: str) -> bool:
-    """Whether Linux can open it; the kernel fails a whole listing for one name that is too long."""
-    return len(name) <= NAME_MAX_BYTES // 4 or len(os.fsencode(name)) <= NAME_MAX_BYTES
