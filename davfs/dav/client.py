@@ -32,7 +32,7 @@ from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
 from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, shown
-from davfs.dav.lanes import Preflight
+from davfs.dav.lanes import PARENT_FROM_BYTES, Preflight
 from davfs.dav.limits import UploadLimit
 from davfs.dav.multistatus import (
     PROPFIND_PREFLIGHT,
@@ -508,7 +508,8 @@ class Client:
 
     def _preflight(self, wish: UploadWish) -> Preflight:
         """What is checked before the body, when the wire finds that a look is worth it."""
-        folder = httpx.URL(self.url(wish.path.parent, is_collection=True))
+        is_long = wish.size_bytes >= PARENT_FROM_BYTES  # a short one is sent before its folder is asked about
+        folder = httpx.URL(self.url(wish.path.parent, is_collection=True)) if is_long else None
         return Preflight(
             partial(check_upload, self._share, wish), wish.is_conditional, PROPFIND_PREFLIGHT, folder
         )

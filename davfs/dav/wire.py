@@ -162,6 +162,7 @@ class _Sending:
         self._chunk = memoryview(b"")
         self._left = body.size_bytes
         self._count = count
+        self.ended = False  # nothing of the body is left suspended
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -170,6 +171,7 @@ class _Sending:
         while not self._chunk:
             chunk = await anext(self.source, None)
             if chunk is None:
+                self.ended = True
                 self._check(self._left == 0)
                 raise StopAsyncIteration
             self._chunk = memoryview(chunk)
@@ -197,11 +199,13 @@ class Outgoing(httpx.AsyncByteStream):
         return self._passes[-1]
 
     async def aclose(self) -> None:
-        with trio.CancelScope(shield=True):
-            for one in self._passes:
-                if isinstance(one.source, AsyncGenerator):
-                    await one.source.aclose()
+        left = [one.source for one in self._passes if not one.ended]
         self._passes.clear()
+        if left:
+            with trio.CancelScope(shield=True):
+                for source in left:
+                    if isinstance(source, AsyncGenerator):
+                        await source.aclose()
 
 
 class _Inflater:

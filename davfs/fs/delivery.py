@@ -272,18 +272,25 @@ class Delivery:
         content.base_digest = body.digest if coarse else None
         content.base_size = version.size_bytes or 0
         content.attempts, content.error = 0, None
-        content.save()
+        with self._tree.store.atomically():
+            content.save()
+            self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
         self.sent_files += 1
-        self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
 
     async def _verify(self, pending: Pending, body: FileBody) -> LookedUp | None:
         """No ETag came back: ask what the server holds, one question for a whole folder."""
-        resource = await self._verification.held(pending.node)
-        size = resource.size_bytes if resource is not None and not resource.is_collection else None
-        if resource is not None and size == body.size_bytes:
-            self._acknowledge(pending, resource.validator, body)
-            return None
-        return LookedUp(resource)
+        found: LookedUp | None = None
+
+        def learn(resource: Resource | None) -> None:
+            nonlocal found
+            size = resource.size_bytes if resource is not None and not resource.is_collection else None
+            if resource is not None and size == body.size_bytes:
+                self._acknowledge(pending, resource.validator, body)
+            else:
+                found = LookedUp(resource)
+
+        await self._verification.ask(pending.node, learn)
+        return found
 
     def _refused_in_place(self, node: Node, size: int, status: int) -> NoReturn:
         """404, 409, and the folder is there: more than IIS allows (peers.md 19), or a bad name."""

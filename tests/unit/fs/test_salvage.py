@@ -28,8 +28,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def unsent(store: ContentStore, name: str, data: bytes, *, ino: int = 5) -> Content:
-    content = store.create(ino, at(name), size=0, base=None)
+def unsent(store: ContentStore, name: str, data: bytes, *, ino: int = 5, mode: int | None = None) -> Content:
+    content = store.create_unsent(ino, at(name), base=None, mode=mode)
     store.acquire(content)
     content.write(0, data)
     return content
@@ -96,7 +96,7 @@ def test_what_was_not_sent_survives_a_damaged_index(folder: Path, damage: str) -
     """Path, bytes, base, extents, counters and mode of every unsent file are the same after the rebuild."""
     with opened(folder) as store:
         store.index.save_locals(5, 1, LocalAttributes(0o755))
-        drop(store, unsent(store, "new", b"new bytes"))
+        drop(store, unsent(store, "new", b"new bytes", mode=0o755))
         partly = changed(store, "folder/changed")
         partly.life = partly.life.put_begins()
         partly.save()
