@@ -26,6 +26,9 @@ _CODED_URL_OR_TOKEN: Final = re.compile(r"<[^>]*>|[^,\s][^,]*")
 # servers.md 2: WsgiDAV cuts Destination at %3F and %3B and drops control characters; MOVE to "a?b" then
 # silently overwrites "a".
 _CUT_CHARACTERS: Final = frozenset("?;") | frozenset(map(chr, range(0x20))) | {"\x7f"}
+_WSGIDAV_METHODS: Final = frozenset(
+    ["OPTIONS", "HEAD", "GET", "PROPFIND", "DELETE", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"]
+)
 
 
 def _dav_classes(header: str) -> frozenset[str]:
@@ -95,6 +98,14 @@ class Capabilities:
         """Its name alone may be that of a proxy: mod_webdav announces class 3."""
         return self._named("lighttpd") and "3" in self.dav_classes and not self._is_sabre
 
+    @property
+    def _is_wsgidav(self) -> bool:
+        """By its name, or as what it ships with calls itself: then by what it says a folder can do.
+
+        It alone, of those measured, names GET and HEAD there, and neither PUT nor MKCOL.
+        """
+        return self._named("wsgidav") or (self._named("cheroot") and self.methods == _WSGIDAV_METHODS)
+
     def _named(self, *names: str) -> bool:
         return self.server.lower().startswith(names)
 
@@ -133,7 +144,7 @@ class Capabilities:
         """
         if self.is_nginx_dav or self._named("rclone") or self.conditions_seen == "ignored":
             return "ignored"
-        if self._is_apache_dav or self._is_sabre or self._is_lighttpd_dav or self._named("wsgidav"):
+        if self._is_apache_dav or self._is_sabre or self._is_lighttpd_dav or self._is_wsgidav:
             return "honoured"
         return self.conditions_seen
 

@@ -17,6 +17,7 @@ from typing import Final, Literal, NoReturn
 import trio
 
 from davfs.dav.hrefs import shown
+from davfs.dav.lanes import PARENT_FROM_BYTES
 from davfs.dav.resource import ETag, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
@@ -235,7 +236,12 @@ class Delivery:
         self._leftovers.note(staged)
         life, moving = content.life.put_begins(), False
         try:
-            await self._tree.client.put(staged, body, mtime_s=content.mtime_ns // 1_000_000_000)
+            await self._tree.client.put(
+                staged,
+                body,
+                mtime_s=content.mtime_ns // 1_000_000_000,
+                is_known=body.size_bytes < PARENT_FROM_BYTES,  # a larger one asks the folder for its room
+            )
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
             content.life = replace(content.life, sent=life.sent, unknown=True)
             content.save()

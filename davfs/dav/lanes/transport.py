@@ -244,6 +244,7 @@ class Lanes(httpx.AsyncBaseTransport):
             server.habits,
             is_conditional=errand.preflight is not None and errand.preflight.is_conditional,
             is_settled=progress.answer is not None,
+            is_known=errand.preflight is not None and errand.preflight.is_known,
         )
 
     def _note_probe(
