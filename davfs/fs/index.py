@@ -264,9 +264,10 @@ class Index:
             (limit,),
         )
 
-    def files_on_disk(self) -> dict[int, tuple[int, int]]:
-        """(generation, revision) of every content, by its id."""
-        return {row[0]: row[1:] for row in self.rows("SELECT id, generation, revision FROM contents")}
+    def files_on_disk(self) -> dict[int, tuple[int, int, int]]:
+        """(generation, revision, whether it is unsent) of every content, by its id."""
+        query = "SELECT id, generation, revision, written > acked OR unknown FROM contents"
+        return {row[0]: row[1:] for row in self.rows(query)}
 
     def _rows(self, where: str, arguments: tuple[object, ...]) -> Iterator[ContentRow]:
         for row in self.rows(f"{_SELECT_ROW} {where}", arguments):  # `where` is a constant of a caller above

@@ -24,6 +24,7 @@ from davfs.fs.content import FILE_SIZE_MAX, Content, path_bytes, path_from_bytes
 from davfs.fs.disk import CacheDisk, Descriptors, disk_error
 from davfs.fs.growth import Growth, growth
 from davfs.fs.index import ContentRow, Index
+from davfs.fs.outdated import Outdated
 from davfs.fs.ranges import RangeSet
 from davfs.fs.record import encode
 from davfs.fs.salvage import Salvage
@@ -48,6 +49,7 @@ class ContentStore:
         self._live: dict[int, Content] = {}
         self._doomed: list[str] | None = None  # files to remove when the transaction is over
         self._descriptors = Descriptors()
+        self.outdated = Outdated(self.disk)
         self.growth = Growth()
         self.stop_upload: Callable[[Content], None] = lambda _content: None
         self.bytes_on_disk = Salvage(index, self.disk, now_s=now_s()).run()
@@ -182,7 +184,9 @@ class ContentStore:
     def discard(self, content: Content) -> None:
         """Forget this version: its row now, its bytes when the last user lets go."""
         if not content.orphan:
-            self._forget_record(content)  # first: a record without a row says that the row was lost
+            # First: a record without a row says that the row was lost.
+            if self.outdated.take_back(content.id) or content.recorded:
+                self._remove_record(content)
             content.orphan = True
             self.count_growth(content)
             self.index.delete_content(content.id)
@@ -229,7 +233,7 @@ class ContentStore:
             self._with_room(lambda: self._commit(content))
         except PosixError:
             if not recorded:
-                self._forget_record(content)
+                self._remove_record(content)
             raise
         if not content.life.dirty:
             self._forget_record(content)
@@ -277,15 +281,21 @@ class ContentStore:
         if not content.recorded:
             content.mode = self._kept_mode(content)
         content.recorded = True
+        self.outdated.take_back(content.id)
         self.disk.write_record(content.id, content.generation, encode(row, content.mode))
 
     def _kept_mode(self, content: Content) -> int | None:
         kept = self.index.locals_of(content.ino)
         return kept.mode if kept is not None else None
 
+    def _remove_record(self, content: Content) -> None:
+        self.disk.remove_record(content.id, content.generation)
+        content.recorded = False
+
     def _forget_record(self, content: Content) -> None:
+        """It is sent: its row says so, and counts for more."""
         if content.recorded:
-            self.disk.remove_record(content.id, content.generation)
+            self.outdated.note(content.id, content.generation)
             content.recorded = False
 
     def keep_mode(self, content: Content, mode: int) -> None:
@@ -310,6 +320,7 @@ class ContentStore:
             with suppress(PosixError):  # a full disk: the row says less than there is, never more
                 self.save(content)
             self._close(content)
+        self.outdated.remove_all()
         with suppress(PosixError, OSError):
             self.disk.flush()
             self.index.note_closed()

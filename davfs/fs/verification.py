@@ -131,10 +131,13 @@ class Verification:
         """While other files of this folder are about to be sent, wait for them, but not long."""
         deadline_s = trio.current_time() + VERIFY_WAIT_S
         while trio.current_time() < deadline_s:
-            siblings = [p for p in self._queue.beside(parent) if p.failed is None]
-            soon = trio.current_time() + VERIFY_WAIT_S
-            waiting = [p for p in siblings if p.node.name not in batch.names and p.due_s <= soon]
-            if not waiting:
+            soon, names = trio.current_time() + VERIFY_WAIT_S, batch.names
+            siblings = self._queue.beside(parent)
+            coming = (
+                p for p in siblings if p.failed is None and p.due_s <= soon and p.node.name not in names
+            )
+            sibling = next(coming, None)
+            if sibling is None:
                 return
             with trio.move_on_at(deadline_s):
-                await waiting[0].content.progress.park()
+                await sibling.content.progress.park()
