@@ -369,6 +369,13 @@ class _AnswerBody(httpx.AsyncByteStream):
         if self._body.done:
             self._free()
 
+    def take_rest(self) -> bytes | None:
+        """What nobody has read, if all of it is here; None while the lane is needed."""
+        if self._lane is not None:
+            return None
+        ready, self._ready = self._ready, b""
+        return ready
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
