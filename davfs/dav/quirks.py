@@ -30,6 +30,9 @@ _CODED_URL_OR_TOKEN: Final = re.compile(r"<[^>]*>|[^,\s][^,]*")
 _TAG_END: Final = re.compile(r".*-([0-9]{1,19})")
 _CUT_CHARACTERS: Final = frozenset("?;") | frozenset(map(chr, range(0x20))) | {"\x7f"}
 SPOOLED_WHOLE_BYTES: Final = 64 * 1024
+_WSGIDAV_METHODS: Final = frozenset(
+    ["OPTIONS", "HEAD", "GET", "PROPFIND", "DELETE", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"]
+)
 
 
 def _size_in(etag: ETag) -> int | None:
@@ -111,6 +114,14 @@ class Capabilities:
         """Its name alone may be that of a proxy: mod_webdav announces class 3."""
         return self._named("lighttpd") and "3" in self.dav_classes and not self._is_sabre
 
+    @property
+    def _is_wsgidav(self) -> bool:
+        """By its name, or as what it ships with calls itself: then by what it says a folder can do.
+
+        It alone, of those measured, names GET and HEAD there, and neither PUT nor MKCOL.
+        """
+        return self._named("wsgidav") or (self._named("cheroot") and self.methods == _WSGIDAV_METHODS)
+
     def _named(self, *names: str) -> bool:
         return self.server.lower().startswith(names)
 
@@ -154,7 +165,7 @@ class Capabilities:
         """
         if self.is_nginx_dav or self._named("rclone") or self.conditions_seen == "ignored":
             return "ignored"
-        if self._is_apache_dav or self._is_sabre or self._is_lighttpd_dav or self._named("wsgidav"):
+        if self._is_apache_dav or self._is_sabre or self._is_lighttpd_dav or self._is_wsgidav:
             return "honoured"
         return self.conditions_seen
 

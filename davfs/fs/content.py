@@ -74,6 +74,8 @@ class Content:
         self._source = row.source
         self.revision = row.revision
         self.recorded = False  # its file carries a record (see record)
+        self.saved: ContentRow | None = None  # the row as this run committed it last
+        self.used_s = float("-inf")  # when it was used, as the index has it (wall time)
         self.counted = Counted()  # what of it is in the sums of unsent growth
         self.mode: int | None = None  # as a program set it, for the record
         self.life = Life(row.written, row.sent, row.acked, row.unknown)
@@ -113,6 +115,14 @@ class Content:
         if self._fd < 0:
             self._fd = self._store.open_file(self)
         return self._fd
+
+    @property
+    def is_open(self) -> bool:
+        return self._fd >= 0
+
+    def opened(self, fd: int) -> None:
+        """This descriptor is its own from now on."""
+        self._fd = fd
 
     @property
     def parkable(self) -> bool:

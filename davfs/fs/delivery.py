@@ -17,6 +17,7 @@ from typing import Final, Literal, NoReturn
 import trio
 
 from davfs.dav.hrefs import shown
+from davfs.dav.lanes import PARENT_FROM_BYTES
 from davfs.dav.resource import DavPath, ETag, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
@@ -252,7 +253,12 @@ class Delivery:
         self._leftovers.note(staged)
         life, moving = content.life.put_begins(), False
         try:
-            await self._tree.client.put(staged, body, mtime_s=content.mtime_ns // 1_000_000_000)
+            await self._tree.client.put(
+                staged,
+                body,
+                mtime_s=content.mtime_ns // 1_000_000_000,
+                is_known=body.size_bytes < PARENT_FROM_BYTES,  # a larger one asks the folder for its room
+            )
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
             content.life = replace(content.life, sent=life.sent, unknown=True)
             self._note_body(content, body)  # a daemon that is killed now must know its own bytes again
@@ -297,9 +303,10 @@ class Delivery:
         self._note_proof(pending.node, content, body.digest, body.size_bytes)
         content.base_size = version.size_bytes or 0
         content.attempts, content.error = 0, None
-        content.save()
+        with self._tree.store.atomically():
+            content.save()
+            self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
         self.sent_files += 1
-        self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
 
     def _note_proof(self, node: Node, content: Content, digest: bytes | None, size: int) -> None:
         """What tells the version that we have just put there from another of the same second and size.
@@ -314,12 +321,18 @@ class Delivery:
 
     async def _verify(self, pending: Pending, body: FileBody) -> LookedUp | None:
         """No ETag came back: ask what the server holds, one question for a whole folder."""
-        resource = await self._verification.held(pending.node)
-        size = resource.size_bytes if resource is not None and not resource.is_collection else None
-        if resource is not None and size == body.size_bytes:
-            self._acknowledge(pending, resource.validator, body)
-            return None
-        return LookedUp(resource)
+        found: LookedUp | None = None
+
+        def learn(resource: Resource | None) -> None:
+            nonlocal found
+            size = resource.size_bytes if resource is not None and not resource.is_collection else None
+            if resource is not None and size == body.size_bytes:
+                self._acknowledge(pending, resource.validator, body)
+            else:
+                found = LookedUp(resource)
+
+        await self._verification.ask(pending.node, learn)
+        return found
 
     def _refused_in_place(self, node: Node, size: int, status: int) -> NoReturn:
         """404, 409, and the folder is there: more than IIS allows (peers.md 19), or a bad name."""

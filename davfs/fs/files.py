@@ -170,14 +170,18 @@ class Files:
             return await self.open(rival, flags), rival
         node = self._tree.nodes.child(parent, name, is_folder=False)
         self._tree.nodes.pin(node)
-        content = self._store.create(node.ino, node.path, size=0, base=made)
+        mode &= self._settings.create_mask
+        kept = mode if mode & 0o777 != self._settings.file_mode else None
+        try:
+            content = self._store.create_unsent(node.ino, node.path, base=made, mode=kept)
+        except PosixError:
+            self._tree.nodes.unpin(node)
+            raise
         self._store.acquire(content)
         node.content = content
         node.ctime_ns = time.time_ns()
-        content.mark_written()
-        mode &= self._settings.create_mask
-        if mode & 0o777 != self._settings.file_mode:
-            self._tree.keep_mode(node, mode)
+        if kept is not None:
+            self._tree.keep_mode(node, kept)
         file = self._handles.open_file(node, content, flags)
         node.kernel_content = content.id
         self._tree.touched(parent)

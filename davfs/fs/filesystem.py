@@ -130,8 +130,10 @@ class Filesystem:
         """The background work, until cancelled. Reports how many unsent files the last run left."""
         async with trio.open_nursery() as nursery:
             self._downloads.start(nursery)
+            nursery.start_soon(self._store.outdated.run)
             self._tree.questions.start(nursery)
             self._prefetch.start(nursery)
+            self._namespace.start(nursery)
             await nursery.start(self._probe.run)
             nursery.start_soon(self._tree.listings.run, self._tree.meta)
             left = self._uploads.recover()

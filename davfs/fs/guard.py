@@ -22,6 +22,7 @@ import trio
 
 from davfs.dav.client import Body, Client, PutResult
 from davfs.dav.hrefs import shown
+from davfs.dav.locks import LockToken
 from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import DavPath, ETag, Validator
 from davfs.errors import Locked, NotFound, PreconditionFailed, StaleVersion
@@ -104,8 +105,10 @@ class Guard:
                 )
             )
         async with self.locks.around(path) as token:
-            await self._check(path, over)
-            return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s, lock_token=token)
+            await self._check(path, over, size=body.size_bytes, token=token)
+            return await self._client.put(
+                path, body, if_match=tag, mtime_s=mtime_s, lock_token=token, is_known=True
+            )
 
     @asynccontextmanager
     async def staging(self, path: DavPath, over: Known | None) -> AsyncIterator[None]:
@@ -175,9 +178,14 @@ class Guard:
         """Nothing more is to be sent there for now: a lock may go."""
         await self.locks.finished(path)
 
-    async def _check(self, path: DavPath, over: Known) -> None:
+    async def _check(
+        self, path: DavPath, over: Known, *, size: int = 0, token: LockToken | None = None
+    ) -> None:
         try:
-            found = await self._client.stat(path)
+            if size >= LONG_BODY:
+                found = await self._client.look(path, size, token)
+            else:
+                found = await self._client.stat(path)
         except NotFound:
             raise PreconditionFailed(f"{shown(path)}: it is gone on the server", status=412) from None
         if found.is_collection or not over.version.same_version(found.validator):

@@ -97,7 +97,7 @@ class Step(Enum):
     NOTHING = auto()  # the server has it all
     LOOK_UP = auto()  # ask what the server holds (PROPFIND Depth 0)
     PUT_NEW = auto()  # If-None-Match: *
-    PUT_OVER = auto()  # If-Match, or right after a look-up
+    PUT_OVER = auto()  # over the base: how that is made sure is `guard`'s
     COMPARE = auto()  # the server's bytes may be ours: fetch and compare, equal is acked, else a conflict
     CONFLICT = auto()  # somebody else changed it: both survive
 
@@ -151,6 +151,5 @@ def _without_evidence(life: Life, base: Validator | None) -> Next:
         return Next(Step.LOOK_UP)
     if base is None:
         return Next(Step.PUT_NEW)
-    if base.if_match is not None:
-        return Next(Step.PUT_OVER, base.if_match)
-    return Next(Step.LOOK_UP)
+    # Where the tag is no proof, whoever makes the overwrite conditional looks right before it (`guard`).
+    return Next(Step.PUT_OVER, base.if_match)

@@ -8,6 +8,7 @@ import pytest
 from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import ETag, Resource
 
+_WSGIDAV = "OPTIONS, HEAD, GET, PROPFIND, DELETE, COPY, MOVE, PROPPATCH, LOCK, UNLOCK"
 _PROPSET = "1,2, <http://apache.org/dav/propset/fs/1>"
 
 
@@ -32,6 +33,23 @@ def test_known_servers(server: str, dav: str, locks: bool, hides_dot_names: bool
     assert found.move_unsafe("what?") == move_unsafe
     assert not found.move_unsafe("plain name & more.txt")
     assert found.methods == {"GET", "PUT"}
+
+
+@pytest.mark.parametrize(
+    ("server", "allow", "conditions"),
+    [
+        ("Cheroot/11.1.2", _WSGIDAV, "honoured"),
+        ("Cheroot/11.1.2", f"{_WSGIDAV}, PUT", "unknown"),
+        ("Cheroot/11.1.2", "OPTIONS, HEAD, GET, PROPFIND", "unknown"),
+        ("", _WSGIDAV, "unknown"),
+        ("WsgiDAV/4.4.0 Cheroot/11.1.2 Python/3.11.7", "", "honoured"),
+    ],
+)
+def test_wsgidav_shows_by_what_its_folders_can_do(server: str, allow: str, conditions: str) -> None:
+    """Where cheroot alone gives its name, the methods of the root tell; one that differs is not trusted."""
+    found = Capabilities.from_options(httpx.Headers({"Server": server, "DAV": "1,2", "Allow": allow}))
+    assert found.conditions == conditions
+    assert found.whole_up_to_bytes == 0
 
 
 def test_what_is_learned_stays() -> None:
