@@ -85,7 +85,7 @@ class Capabilities:
     @property
     def move_ends_lock(self) -> bool | None:
         """MOVE over a locked file ends its lock too: UNLOCK is 409 then (WsgiDAV, table 10b)."""
-        return True if self._named("wsgidav") else self.lock_gone_after_move
+        return True if self._is_wsgidav else self.lock_gone_after_move
 
     @property
     def refreshes_untagged(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import socket
 import time
 from typing import Final
@@ -23,6 +24,9 @@ from davfs.fs.tree import Tree
 log = logging.getLogger("davfs.upload")
 
 SUFFIX_MAX: Final = 32  # bytes; a longer one is no suffix
+_COPY: Final = re.compile(
+    r" \(conflict \S+ \d{4}-\d\d-\d\d \d{6}(?: \d+)?\)((?:\.[^.]*)?)$"
+)  # of `conflict_name`
 
 
 class Conflicts:
@@ -39,7 +43,9 @@ class Conflicts:
         parent = node.parent
         if parent is None:
             return
-        name = await self.free_name(parent, node.name)
+        # A copy that was never sent met another's of the same second: it gets another name, not a copy's copy.
+        taken = node.name if content.base is not None else _COPY.sub(r"\1", node.name)
+        name = await self.free_name(parent, taken)
         if node.parent is not parent or node.content is not content or content.orphan:
             return  # renamed, replaced or removed meanwhile: whoever sends it next sees that
         twin = self._tree.nodes.child(parent, name, is_folder=False)
@@ -59,6 +65,7 @@ class Conflicts:
         self._tree.meta.expire(parent.ino, node.name)
         self._tree.touched(parent)
         self._tree.changed(node)
+        self.names = [each for each in self.names if taken == node.name or each != str(node.path)]
         self.note(node.path, twin)
         self._tree.nodes.unpin(node)
 

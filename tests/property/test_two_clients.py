@@ -33,7 +33,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import httpx
 import pytest
@@ -189,9 +189,8 @@ class Ledger:
         if content and content not in self.written:
             self.complaints.append(f"read {content!r}, which nobody wrote")
 
-    def check_conflict(self, who: str, twin: str) -> None:
+    def check_conflict(self, who: str, path: str) -> None:
         """Called the moment that a client decides for a conflict copy: is what it met somebody else's?"""
-        path = twin.lstrip("/").partition(" (conflict ")[0]
         touched = [change for change in self.server.changes if _touches(change, path)]
         others = [change for change in touched if change.client != who]
         if others and (others[-1] is touched[-1] or touched[-1].late):
@@ -509,7 +508,8 @@ class Witness(logging.Handler):
             before, self._seen[party.who] = self._seen[party.who], len(found)
             if len(found) > before:  # fewer: it was killed meanwhile, and began anew
                 note(f"    {party.who}: {record.getMessage()}")
-                self._ledger.check_conflict(party.who, found[-1])
+                name, _ = cast("tuple[str, str]", record.args)
+                self._ledger.check_conflict(party.who, name.lstrip("/"))
 
 
 @contextmanager
@@ -605,6 +605,13 @@ HISTORY: Any = {
     ],
     second=[(1.0, ("save", "b")), (0.3, ("rename", "a", "d/a"))],
     world=[(8.0, ("put", "b")), (0.3, ("delete", "d/a"))],
+    order=None,
+)
+@example(  # two copies of one name in one second: whose is sent last looks for another name
+    kind=Kind("strong"),
+    first=[(0.0, ("save", "a")), (0.3, ("save", "a"))],
+    second=[(0.0, ("edit", "a", 0.0, 0.0, False))],
+    world=[(0.1, ("put", "a")), (0.3, ("fault", {"lost": "before"}))],
     order=None,
 )
 @example(  # a late PUT as above, and killed right after the rename
