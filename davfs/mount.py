@@ -44,6 +44,7 @@ async def serve(config: Config, login: Login | None, *, ready: Callable[[], None
     index = _locked_index(config)
     try:
         store = ContentStore(index, size_limit_bytes=config.cache_size_bytes)
+        store.disk.prepare()
         try:
             auth = build_auth(
                 config.auth, config.url, _credentials(login), allow_plaintext=config.plaintext_auth_allowed
