@@ -9,7 +9,8 @@ Invariants:
 - Depth is 0 or 1, Overwrite is explicit, PUT has a Content-Length, folders end with '/', on every verb.
 - Only requests that change nothing are repeated (PROPFIND, OPTIONS, opening a GET), by one loop.
   After Disconnected or TimedOut from another verb the outcome is unknown: the caller looks.
-- A request for metadata ends within `timeout_s`; a transfer ends `timeout_s` after its last progress.
+- A request for metadata ends within `timeout_s`; a transfer ends `timeout_s` after its last progress, and so
+  does a listing, whose answer begins within `timeout_s`, however many connections that takes.
 - No byte of another version, range or length than announced is delivered as if it were right.
 - Credentials go to the origin of the share only.
 """
@@ -32,7 +33,7 @@ from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
 from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, shown
-from davfs.dav.lanes import Preflight
+from davfs.dav.lanes import PARENT_FROM_BYTES, Preflight, PreflightAnswer
 from davfs.dav.limits import UploadLimit
 from davfs.dav.multistatus import (
     PROPFIND_PREFLIGHT,
@@ -47,7 +48,7 @@ from davfs.dav.multistatus import (
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
 from davfs.dav.redirects import NotWebDav, is_in_share
-from davfs.dav.refusals import check_location, raise_failures
+from davfs.dav.refusals import check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
 from davfs.dav.request import PutResult, Traffic, if_header
@@ -127,13 +128,23 @@ class Client:
         request = self._propfind(path, "0", PROPFIND_RESOURCE, is_collection=is_collection)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).resource
 
+    async def look(self, path: DavPath, size_bytes: int, lock_token: locks.LockToken | None) -> Resource:
+        """`stat` before a large upload over it: also raises what that would end with, Locked or NoSpace."""
+        request = self._propfind(path, "0", PROPFIND_PREFLIGHT, is_collection=False)
+        status, headers, body = await self._ask(PATIENT, request, fine=(207,))
+        document = Multistatus()
+        entry = self._own_entry([*document.feed(body), *document.close()], request)
+        wish = UploadWish(path, size_bytes, lock_token=lock_token)
+        check_upload(self._share, wish, PreflightAnswer(status, headers, body))
+        return entry.resource
+
     async def list(self, path: DavPath, *, ahead: bool = False) -> Listing:
         """PROPFIND Depth 1, parsed while it arrives. Raises NotFound, ProtocolError.
 
         `ahead`: nobody waits for it. It is not repeated, and NoLane at once when no connection is to spare.
         """
         request = self._propfind(path, "1", PROPFIND_RESOURCE, is_collection=True)
-        request = replace(request, is_ahead=ahead)
+        request = replace(request, answer_by_s=self._clock() + self._timeout_s, is_ahead=ahead)
         policy = ONCE if ahead else PATIENT
         return await self._exchange.repeat(
             policy, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
@@ -170,9 +181,11 @@ class Client:
         if_none_match: bool = False,
         mtime_s: int | None = None,
         lock_token: locks.LockToken | None = None,
+        is_known: bool = False,
     ) -> PutResult:
         """Stores `body` at `path`, while the server holds `if_match`.
 
+        `is_known`: what is there was looked at a moment ago (`look`), or it is a name that only we use.
         A weak tag never holds in If-Match (RFC 9110 13.1.1): it goes out as `If: <url> (["tag"])`, for
         servers of which `capabilities.weak_tag_in_if` is known.
         A 404 can also mean "larger than IIS allows" (peers.md 19): ParentMissing with the parent
@@ -197,13 +210,13 @@ class Client:
             read_timeout_s=self._timeout_s + body.size_bytes / _SERVER_WORK_BYTES_PER_S,
         )
         wish = UploadWish(path, body.size_bytes, if_match, if_none_match, lock_token)
-        request = replace(request, preflight=self._preflight(wish))
+        request = replace(request, preflight=self._preflight(wish, is_known=is_known))
         with self.reach.watched():
             async with self._exchange.answer(request) as answer:
                 self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
                 await self._check_put(request, answer)
                 self.upload_limit = self.upload_limit.stored(body.size_bytes)
-            return self._learn_put(answer, mtime_sent=mtime_s is not None)
+            return self._learn_put(request, answer, mtime_sent=mtime_s is not None)
 
     async def mkcol(self, path: DavPath) -> None:
         """Raises AlreadyExists on 405; some servers say 403, 409 or 423, and rclone 201 (peers.md rule 5)."""
@@ -288,10 +301,11 @@ class Client:
             raise
         return locks.granted(*answer, asked_s=timeout_s, held=held)
 
-    async def unlock(self, path: DavPath, token: locks.LockToken) -> None:
-        """400, 404, 409 and 412 say that it is gone already (peers.md, rule 7)."""
+    async def unlock(self, path: DavPath, token: locks.LockToken) -> bool:
+        """False: it was gone already (400, 404, 409, 412: peers.md, rule 7)."""
         request = _Request("UNLOCK", path, {**_PLAIN, "Lock-Token": token.coded})
-        await self._ask(ONCE, request, fine=(400, 404, 409, 412))
+        status, _, _ = await self._ask(ONCE, request, fine=(400, 404, 409, 412))
+        return status < 300
 
     async def active_locks(self, path: DavPath) -> Sequence[locks.ActiveLock]:
         """What the server tells of the locks on a file; nothing on rclone. Raises NotFound."""
@@ -403,14 +417,14 @@ class Client:
         if not entry.is_ok:
             raise refused("PROPFIND", entry.status, shown(request.path))
         if not entry.resource.is_collection and request.content == _ASK_RESOURCE:
-            self.capabilities = self.capabilities.learned_propfind(file_etag=entry.resource.etag is not None)
+            self.capabilities = self.capabilities.learned_propfind(entry.resource)
         return entry
 
     def _learn_listing(self, listing: Listing) -> None:
         files = (member for member in listing.members.values() if not member.is_collection)
         first = next(files, None)
         if first is not None:
-            self.capabilities = self.capabilities.learned_propfind(file_etag=first.etag is not None)
+            self.capabilities = self.capabilities.learned_propfind(first)
 
     def _check_multistatus(self, request: _Request, answer: Incoming) -> None:
         if answer.status == 207:
@@ -512,18 +526,19 @@ class Client:
         if answer.status == 201:
             check_location(self._share, request, answer.headers.get("location", ""))
 
-    def _learn_put(self, answer: Incoming, *, mtime_sent: bool) -> PutResult:
+    def _learn_put(self, request: _Request, answer: Incoming, *, mtime_sent: bool) -> PutResult:
         etag = ETag.parse(answer.headers.get("etag"))
         accepted = answer.headers.get("x-oc-mtime", "").lower() == "accepted" if mtime_sent else None
         self.capabilities = self.capabilities.learned_put(etag=etag is not None, mtime_accepted=accepted)
+        check_stored(request, self.capabilities.stored_bytes(etag) if etag is not None else None)
         return PutResult(answer.status == 201, etag)
 
-    def _preflight(self, wish: UploadWish) -> Preflight:
+    def _preflight(self, wish: UploadWish, *, is_known: bool) -> Preflight:
         """What is checked before the body, when the wire finds that a look is worth it."""
-        folder = httpx.URL(self.url(wish.path.parent, is_collection=True))
-        return Preflight(
-            partial(check_upload, self._share, wish), wish.is_conditional, PROPFIND_PREFLIGHT, folder
-        )
+        is_long = wish.size_bytes >= PARENT_FROM_BYTES  # a short one is sent before its folder is asked about
+        folder = httpx.URL(self.url(wish.path.parent, is_collection=True)) if is_long else None
+        judge = partial(check_upload, self._share, wish)
+        return Preflight(judge, wish.is_conditional, PROPFIND_PREFLIGHT, folder, is_known)
 
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())

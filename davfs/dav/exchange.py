@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -115,8 +115,8 @@ class Exchange:
     async def send(self, request: Request) -> Incoming:
         """The final answer, after redirects. The caller finishes it."""
         url = self._share.url(request.path, is_collection=request.is_collection)
-        for _ in range(_MOST_REDIRECTS + 1):
-            incoming = await self._send_once(request, url)
+        for redirects in range(_MOST_REDIRECTS + 1):
+            incoming = await self._send_once(request, url, is_ours=not redirects)
             if incoming.status not in _REDIRECTS:
                 return incoming
             location = incoming.headers.get("location", "")
@@ -131,14 +131,15 @@ class Exchange:
             )
         raise ProtocolError(f"{request.label}: more than {_MOST_REDIRECTS} redirects")
 
-    async def _send_once(self, request: Request, url: str) -> Incoming:
+    async def _send_once(self, request: Request, url: str, *, is_ours: bool) -> Incoming:
+        """`is_ours`: the address is one that we made, which is in the share."""
         if not request.is_probe:
             self.reach.check()
         sent: Sequence[str] = [request.method]
         try:
             address = httpx.URL(url)
-            with translated(request.label):
-                response = await self._pass_on(request, address)
+            with translated(request.label), self._in_time(request):
+                response = await self._pass_on(request, address, is_ours=is_ours)
             sent = response.extensions.get("davfs_sent", sent)
         except httpx.InvalidURL:  # httpx takes 65,536 characters
             raise UriTooLong(f"{request.label}: the address is too long", status=414) from None
@@ -147,14 +148,21 @@ class Exchange:
         self.reach.answered()
         return Incoming(response, address, request.label, self._count_down)
 
-    async def _pass_on(self, request: Request, url: httpx.URL) -> httpx.Response:
+    def _in_time(self, request: Request) -> AbstractContextManager[None]:
+        """The wire's time-outs are of one connection: a keep-alive one that ends after a while is followed
+        by another, which begins anew (`ls` on a silent Apache: its FIN after 5 s, and `timeout` on top)."""
+        if request.answer_by_s is None:
+            return nullcontext()
+        return deadline(request.answer_by_s - self._clock(), request.label)
+
+    async def _pass_on(self, request: Request, url: httpx.URL, *, is_ours: bool) -> httpx.Response:
         extensions: dict[str, object] = {
             "timeout": self._timeouts(request),
             "davfs_preflight": request.preflight,
         }
         if request.is_ahead:
             extensions["davfs_lane"] = "ahead"
-        if not is_in_share(self._share, url):
+        if not is_ours and not is_in_share(self._share, url):
             # Object storage behind a redirected GET: no credentials, no cookies, no validators of ours
             kept = {name: text for name, text in request.headers.items() if name in _ABROAD}
             bare = httpx.Request("GET", url, headers=kept, extensions=extensions)

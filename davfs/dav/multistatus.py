@@ -45,7 +45,7 @@ PROPFIND_QUOTA: Final = (
 # Before an upload: who holds it, which version it is, whether there is room.
 PROPFIND_PREFLIGHT: Final = (
     _HEAD + b'<D:propfind xmlns:D="DAV:"><D:prop><D:resourcetype/><D:getcontentlength/><D:getetag/>'
-    b"<D:lockdiscovery/><D:quota-available-bytes/><D:quota-used-bytes/></D:prop></D:propfind>"
+    b"<D:getlastmodified/><D:lockdiscovery/><D:quota-available-bytes/><D:quota-used-bytes/></D:prop></D:propfind>"
 )
 
 _RESPONSE: Final = "{DAV:}response"

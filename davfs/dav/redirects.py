@@ -57,11 +57,10 @@ def _check_abroad(share: Share, label: str, method: str, target: httpx.URL) -> N
 
 
 def _is_home(share: Share, url: httpx.URL) -> bool:
-    home = _parsed(share.origin)  # httpx drops default ports, so ':443' and '' are equal
-    return (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)
+    return (url.scheme, url.host, url.port) == _home(share.origin)
 
 
-@lru_cache(maxsize=4)
-def _parsed(origin: str) -> httpx.URL:
-    """Asked of each request twice: parsed each time it took a fifteenth of a small GET."""
-    return httpx.URL(origin)
+@lru_cache(maxsize=16)
+def _home(origin: str) -> tuple[str, str, int | None]:
+    url = httpx.URL(origin)  # httpx drops default ports, so ':443' and '' are equal
+    return url.scheme, url.host, url.port

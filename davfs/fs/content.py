@@ -68,10 +68,14 @@ class Content:
         self.base_size = row.base_size  # bytes that could come from the server
         self.base = row.base
         self.base_digest = row.base_digest
-        self.young = False  # fetched within the second of its last change, by a tag of whole seconds
+        self.young = (
+            False  # by a tag of whole seconds it may be another version: not believed at the next open
+        )
         self._source = row.source
         self.revision = row.revision
         self.recorded = False  # its file carries a record (see record)
+        self.saved: ContentRow | None = None  # the row as this run committed it last
+        self.used_s = float("-inf")  # when it was used, as the index has it (wall time)
         self.counted = Counted()  # what of it is in the sums of unsent growth
         self.mode: int | None = None  # as a program set it, for the record
         self.life = Life(row.written, row.sent, row.acked, row.unknown)
@@ -111,6 +115,14 @@ class Content:
         if self._fd < 0:
             self._fd = self._store.open_file(self)
         return self._fd
+
+    @property
+    def is_open(self) -> bool:
+        return self._fd >= 0
+
+    def opened(self, fd: int) -> None:
+        """This descriptor is its own from now on."""
+        self._fd = fd
 
     @property
     def parkable(self) -> bool:

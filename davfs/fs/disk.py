@@ -35,6 +35,7 @@ class CacheDisk:
         self._data = os.path.join(folder, "data")
         self._recovered = os.path.join(folder, "recovered")
         self._complete = os.path.join(folder, "records")
+        self._has_sidecars = True  # until `files` has found none
         os.makedirs(self._data, mode=0o700, exist_ok=True)
 
     def file_name(self, content_id: int, generation: int) -> str:
@@ -45,27 +46,32 @@ class CacheDisk:
         name = self.file_name(content_id, generation)
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
-            if not os.path.isdir(os.path.dirname(name)):
+            try:
+                return os.open(name, flags, 0o600)
+            except FileNotFoundError:
                 os.makedirs(os.path.dirname(name), mode=0o700, exist_ok=True)
-            return os.open(name, flags, 0o600)
+                return os.open(name, flags, 0o600)
         except OSError as error:
             raise disk_error(error) from error
 
     def remove(self, name: str) -> None:
         """A data file, and what belongs to it."""
-        for path in (name, name + SIDECAR):
+        for path in (name, name + SIDECAR) if self._has_sidecars else (name,):
             with suppress(FileNotFoundError):
                 os.unlink(path)
 
     def files(self) -> Iterator[tuple[str, tuple[int, int] | None]]:
         """Every file in the folder with its (id, generation); None for one with a name that is not ours."""
+        sidecars = False
         for folder, _, names in os.walk(self._data):
             for name in names:
+                sidecars = sidecars or name.endswith(SIDECAR)
                 if name.endswith(SIDECAR) and name.removesuffix(SIDECAR) in names:
                     continue
                 left, _, right = name.partition(".")
                 ours = left.isdigit() and right.isdigit()
                 yield os.path.join(folder, name), (int(left), int(right)) if ours else None
+        self._has_sidecars = self._has_sidecars and sidecars
 
     def flush(self) -> None:
         """fsync(2) of every file would take one call each: syncfs(2) takes one."""
@@ -96,6 +102,7 @@ class CacheDisk:
 
     def _write_sidecar(self, name: str, raw: bytes) -> None:
         """Written over in one piece: the length says where it ends, its sum whether all of it is there."""
+        self._has_sidecars = True
         try:
             fd = os.open(name + SIDECAR, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -111,8 +118,9 @@ class CacheDisk:
         name = self.file_name(content_id, generation)
         with suppress(OSError):
             os.removexattr(name, RECORD)
-        with suppress(OSError):
-            os.unlink(name + SIDECAR)
+        if self._has_sidecars:
+            with suppress(OSError):
+                os.unlink(name + SIDECAR)
 
     def records(self, path: str) -> list[bytes]:
         """What this file says of itself: nothing, one record, or an older and a newer one."""
@@ -161,6 +169,7 @@ class Parkable(Protocol):
     def id(self) -> int: ...
     @property
     def parkable(self) -> bool: ...
+    def opened(self, fd: int) -> None: ...
     def park(self) -> None: ...
 
 
@@ -173,18 +182,27 @@ class Descriptors:
 
     def open(self, content: Parkable, name: str) -> int:
         """A descriptor for this one; the least recently opened ones are closed for it."""
-        while len(self._open) >= self._max:
-            oldest = next((other for other in self._open.values() if other.parkable), None)
-            if oldest is None:
-                break
-            del self._open[oldest.id]
-            oldest.park()
+        self._make_room()
         try:
             fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise PosixError(errno.EIO, f"cache disk: {error.strerror}") from error
         self._open[content.id] = content
         return fd
+
+    def keep(self, content: Parkable, fd: int) -> None:
+        """The same for a file that was just made, which is open already."""
+        self._make_room()
+        content.opened(fd)
+        self._open[content.id] = content
+
+    def _make_room(self) -> None:
+        while len(self._open) >= self._max:
+            oldest = next((other for other in self._open.values() if other.parkable), None)
+            if oldest is None:
+                break
+            del self._open[oldest.id]
+            oldest.park()
 
     def forget(self, content_id: int) -> None:
         self._open.pop(content_id, None)

@@ -90,6 +90,8 @@ class Files:
         except DavfsError:
             self.release(file.number)
             raise
+        if file.readable and not (emptied or file.content.dirty):
+            self._tree.unread.over(node.ino)
         keep = node.kernel_content == file.content.id
         node.kernel_content = file.content.id
         return Opened(file.number, keep)
@@ -168,13 +170,18 @@ class Files:
             return await self.open(rival, flags), rival
         node = self._tree.nodes.child(parent, name, is_folder=False)
         self._tree.nodes.pin(node)
-        content = self._store.create(node.ino, node.path, size=0, base=made)
+        mode &= self._settings.create_mask
+        kept = mode if mode & 0o777 != self._settings.file_mode else None
+        try:
+            content = self._store.create_unsent(node.ino, node.path, base=made, mode=kept)
+        except PosixError:
+            self._tree.nodes.unpin(node)
+            raise
         self._store.acquire(content)
         node.content = content
         node.ctime_ns = time.time_ns()
-        content.mark_written()
-        if mode & 0o777 != self._settings.file_mode:
-            self._tree.keep_mode(node, mode & 0o7777)
+        if kept is not None:
+            self._tree.keep_mode(node, kept)
         file = self._handles.open_file(node, content, flags)
         node.kernel_content = content.id
         self._tree.touched(parent)
@@ -257,8 +264,11 @@ class Files:
             node.content = content
             return content
         if content is not None:
+            if not _holds(content, resource):
+                node.foreign_s = trio.current_time()
+            if any(self._handles.of(content)):
+                self._tree.unread.replaced(node.ino, content)
             self._store.discard(content)
-            node.foreign_s = trio.current_time()
         content = self._new_version(node, resource)
         self._store.acquire(content)
         node.content = content
@@ -439,11 +449,21 @@ class Files:
         was_dirty = content.dirty
         if not was_dirty:
             _journal_at(node, content)
+        if size == 0 and node.content is content:
+            self._based_on_what_was_seen(node, content)
         content.truncate(size)
         for file in self._handles.of(content):
             file.wrote = True
         if not content.orphan:
             self._noted(node, content, was_dirty=was_dirty)
+
+    def _based_on_what_was_seen(self, node: Node, content: Content) -> None:
+        """All of it is replaced, by a program that never read what stands there: see `unread`."""
+        seen = self._tree.unread.seen(node.ino)
+        if seen is not None:
+            content.base, content.base_digest = seen.version, seen.digest
+            if content.dirty:  # else its first change commits the row
+                content.save()
 
     async def set_size(self, node: Node, handle: int | None, size: int) -> None:
         """SETATTR of the size, by handle or by path."""

@@ -49,6 +49,7 @@ XATTR_PREFIX: Final = "user.davfs."
 TOLD_WITHIN_S: Final = 1.0
 XATTR_LOCK: Final = "user.davfs.lock"
 SETTLE_LOCKS_S: Final = 5.0
+SETTLE_RENAMES_S: Final = 5.0
 CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
 
 
@@ -114,6 +115,7 @@ class Filesystem:
             leftovers=self._leftovers,
             renames=Renames(content.index),
         )
+        self._uploads.settle_name = self._namespace.settle_renames_of
         self._prefetch = Prefetch(self._tree, self._files)
         self._probe = Probe(client, self._tree, self._uploads, timeout_s=settings.timeout_s)
         self._started = now_s()
@@ -121,19 +123,23 @@ class Filesystem:
         self._tree.changed = self._report_change
         self._tree.kernel_knows = self._report_and_wait
         self.unsent = Pendings(
-            self._tree, self._uploads, self._handles, self._failures, self._report_other_file
+            self._tree, self._uploads, self._handles, self._failures, locks, self._report_other_file
         )
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """The background work, until cancelled. Reports how many unsent files the last run left."""
         async with trio.open_nursery() as nursery:
             self._downloads.start(nursery)
+            nursery.start_soon(self._store.outdated.run)
             self._tree.questions.start(nursery)
             self._prefetch.start(nursery)
+            self._namespace.start(nursery)
             await nursery.start(self._probe.run)
             nursery.start_soon(self._tree.listings.run, self._tree.meta)
             left = self._uploads.recover()
             self._locks.recover(item.node.path for item in self._uploads.pending())
+            with trio.move_on_after(SETTLE_RENAMES_S):  # no program sees half of one
+                await self._namespace.settle_renames()
             nursery.start_soon(self._locks.run, nursery)
             nursery.start_soon(self._send, nursery)
             nursery.start_soon(self._leftovers.clean, self._client)
@@ -144,7 +150,6 @@ class Filesystem:
         """The uploads, as soon as it is known which locks of the last run still hold."""
         with trio.move_on_after(SETTLE_LOCKS_S):
             await self._locks.settle()
-            await self._namespace.settle_renames()
         await self._uploads.run(nursery)
 
     async def release_locks(self) -> None:
@@ -377,6 +382,12 @@ class Filesystem:
     def pending_paths(self) -> list[str]:
         """What is not on the server yet."""
         return self.unsent.paths()
+
+    @property
+    def outage(self) -> str | None:
+        """Why the server cannot be reached; None while it can."""
+        outage = self._client.reach.link.outage
+        return None if outage is None else outage.reason
 
     def status(self) -> dict[str, object]:
         """What is going on, as JSON-able values."""

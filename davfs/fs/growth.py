@@ -13,7 +13,7 @@ class Counted:
     """What of one content is in the sums."""
 
     unsent: int = 0
-    begun: int = 0
+    begun: int | None = None  # None: no PUT runs, or its answer was had
     acked: int = 0
 
 
@@ -33,14 +33,14 @@ class Growth:
         """`grown`: ours less the server's, at least 0. `gone`: removed, so it will not be sent."""
         begun = counted.begun
         if gone or not life.dirty or life.acked > counted.acked:
-            begun = 0  # the server has it: stays in the sum
-        elif life.unknown and not begun:
+            begun = None  # the server has it: stays in the sum
+        elif life.unknown and begun is None:
             begun = grown
             self.begun += grown
-        elif not life.unknown and begun:
+        elif not life.unknown and begun is not None:
             self.begun -= begun
-            begun = 0
-        unsent = max(0, grown - begun) if life.dirty and not gone else 0
+            begun = None
+        unsent = max(0, grown - (begun or 0)) if life.dirty and not gone else 0
         self.unsent += unsent - counted.unsent
         counted.unsent, counted.begun, counted.acked = unsent, begun, life.acked
 

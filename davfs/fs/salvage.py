@@ -76,7 +76,7 @@ class Salvage:
                 best = record
         return Found(path, generation, best, unreadable=bool(raws) and best is None)
 
-    def _settle(self, content_id: int, files: list[Found], row: tuple[int, int] | None) -> None:
+    def _settle(self, content_id: int, files: list[Found], row: tuple[int, int, int] | None) -> None:
         """One content: its row, what its files say, and which of the two is newer."""
         newest = max(
             (one for one in files if one.record is not None),
@@ -85,12 +85,14 @@ class Salvage:
         )
         if newest is not None and newest.record is not None and self._is_news(newest.record, row):
             self._adopt(content_id, newest, newest.record)
+        elif row is not None and newest is not None and not row[2]:
+            self._disk.remove_record(content_id, newest.generation)  # it was sent, and killed before this
         elif row is None:
             for one in files:
                 if one.unreadable or one.record is not None or not self._unknown_is_clean:
                     self._recover(one.path)
 
-    def _is_news(self, record: Record, row: tuple[int, int] | None) -> bool:
+    def _is_news(self, record: Record, row: tuple[int, int, int] | None) -> bool:
         if row is None:
             return self._believe_lost_rows
         return record.row.revision > row[1]

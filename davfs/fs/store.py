@@ -24,6 +24,7 @@ from davfs.fs.content import FILE_SIZE_MAX, Content, path_bytes, path_from_bytes
 from davfs.fs.disk import CacheDisk, Descriptors, disk_error
 from davfs.fs.growth import Growth, growth
 from davfs.fs.index import ContentRow, Index
+from davfs.fs.outdated import Outdated
 from davfs.fs.ranges import RangeSet
 from davfs.fs.record import encode
 from davfs.fs.salvage import Salvage
@@ -32,6 +33,7 @@ log = logging.getLogger("davfs.content")
 
 ROOM_TRIES: Final = 4
 DROP_MIN: Final = 1 << 20  # less is not worth fetching again
+USED_S: Final = 10.0  # when a version was last used is noted to this
 
 
 class ContentStore:
@@ -46,7 +48,9 @@ class ContentStore:
         self._now_s = now_s
         self._live: dict[int, Content] = {}
         self._doomed: list[str] | None = None  # files to remove when the transaction is over
+        self._unrecorded: dict[int, Content] = {}  # whose records are to be made then
         self._descriptors = Descriptors()
+        self.outdated = Outdated(self.disk)
         self.growth = Growth()
         self.stop_upload: Callable[[Content], None] = lambda _content: None
         self.bytes_on_disk = Salvage(index, self.disk, now_s=now_s()).run()
@@ -58,7 +62,7 @@ class ContentStore:
     # --- making and finding
 
     def create(self, ino: int, path: DavPath, *, size: int, base: Validator | None) -> Content:
-        """A new version. With a base, nothing is present yet; without, it is an empty new file."""
+        """A version of the server's; without a base, an empty one that nobody has written to yet."""
         if size > FILE_SIZE_MAX:
             raise PosixError(errno.EFBIG, f"{shown(path)}: the server says it has {size} bytes")
         if base is None:
@@ -71,11 +75,35 @@ class ContentStore:
         content = Content(self, row)
         fd = self.disk.create(content_id, 0)
         try:
-            os.ftruncate(fd, size)
+            if size:
+                os.ftruncate(fd, size)
         except OSError as error:
-            raise disk_error(error) from error
-        finally:
             os.close(fd)
+            raise disk_error(error) from error
+        self._descriptors.keep(content, fd)
+        self._live[content_id] = content
+        return content
+
+    def create_unsent(self, ino: int, path: DavPath, *, base: Validator | None, mode: int | None) -> Content:
+        """An empty file that a program makes: it counts as written from the start, in one commit.
+
+        `base`: the empty file that a LOCK had to make on the server. `mode`: what is to be recorded.
+        """
+        self.admit()
+        raw, content_id = path_bytes(path), self.index.next_id()
+        row = ContentRow(content_id, ino, raw, 0, 0, 0, None, base, written=1, source=base, revision=1)
+        content = Content(self, row)
+        fd = self.disk.create(content_id, 0)
+        try:
+            self.disk.write_record(content_id, 0, encode(row, mode))
+            self._with_room(lambda: self.index.add(row, now_s=self._now_s()))
+        except PosixError:
+            os.close(fd)
+            self.disk.remove(self.disk.file_name(content_id, 0))
+            raise
+        self._descriptors.keep(content, fd)
+        content.recorded, content.mode = True, mode
+        self._noted(content, row, self._now_s())
         self._live[content_id] = content
         return content
 
@@ -145,14 +173,21 @@ class ContentStore:
         if content.orphan or (content.young and not content.life.dirty):
             self.discard(content)  # read too soon after a change to be believed again
         elif not content.life.dirty and not content.closed:
-            self.save(content)
+            if self._is_news(content):
+                self.save(content)
             self._close(content)
             self.evict()
+
+    def _is_news(self, content: Content) -> bool:
+        """Whether the index knows less than is to be known of it."""
+        return content.saved != content.as_row() or self._now_s() - content.used_s >= USED_S
 
     def discard(self, content: Content) -> None:
         """Forget this version: its row now, its bytes when the last user lets go."""
         if not content.orphan:
-            self._forget_record(content)  # first: a record without a row says that the row was lost
+            # First: a record without a row says that the row was lost.
+            if self.outdated.take_back(content.id) or content.recorded:
+                self._remove_record(content)
             content.orphan = True
             self.count_growth(content)
             self.index.delete_content(content.id)
@@ -177,6 +212,11 @@ class ContentStore:
             self.index.run("COMMIT")  # what is done in memory is done: half of it is better than none
             for name in doomed:
                 self.disk.remove(name)
+            unrecorded, self._unrecorded = self._unrecorded, {}
+            for content in unrecorded.values():
+                if content.recorded and not content.orphan:
+                    with suppress(PosixError):  # a full disk: the row is newer than the record, and counts
+                        self._record(content, content.as_row())
 
     def _remove_file(self, name: str) -> None:
         if self._doomed is not None:
@@ -196,13 +236,11 @@ class ContentStore:
         content.revision += 1
         recorded = content.recorded
         try:
-            self._commit(content)
-        except PosixError as error:
-            if error.errno != errno.ENOSPC or not self.evict(force=True):
-                if not recorded:
-                    self._forget_record(content)
-                raise
-            self._commit(content)
+            self._with_room(lambda: self._commit(content))
+        except PosixError:
+            if not recorded:
+                self._remove_record(content)
+            raise
         if not content.life.dirty:
             self._forget_record(content)
             content.own = RangeSet()
@@ -225,25 +263,54 @@ class ContentStore:
         row = content.as_row()
         if content.life.dirty:
             self._record(content, row)
-        self.index.save(row, now_s=self._now_s())
+        now_s = self._now_s()
+        is_same = content.saved is not None and content.saved.ino == row.ino
+        self.index.save(row, used_s=None if is_same and now_s - content.used_s < USED_S else now_s)
+        self._noted(content, row, now_s)
+
+    def _noted(self, content: Content, row: ContentRow, now_s: float) -> None:
+        """The index has this row."""
+        if content.saved is None or content.saved.ino != row.ino or now_s - content.used_s >= USED_S:
+            content.used_s = now_s
+        content.saved = row
+
+    def _with_room(self, commit: Callable[[], None]) -> None:
+        """What can go goes, where that is what it takes."""
+        try:
+            commit()
+        except PosixError as error:
+            if error.errno != errno.ENOSPC or not self.evict(force=True):
+                raise
+            commit()
 
     def _record(self, content: Content, row: ContentRow) -> None:
         if not content.recorded:
             content.mode = self._kept_mode(content)
         content.recorded = True
+        self.outdated.take_back(content.id)
+        if self._doomed is not None:  # a record that is newer than its row is believed: not before the COMMIT
+            self._unrecorded[content.id] = content
+            return
         self.disk.write_record(content.id, content.generation, encode(row, content.mode))
 
     def _kept_mode(self, content: Content) -> int | None:
         kept = self.index.locals_of(content.ino)
         return kept.mode if kept is not None else None
 
+    def _remove_record(self, content: Content) -> None:
+        self.disk.remove_record(content.id, content.generation)
+        content.recorded = False
+
     def _forget_record(self, content: Content) -> None:
+        """It is sent: its row says so, and counts for more."""
         if content.recorded:
-            self.disk.remove_record(content.id, content.generation)
+            self.outdated.note(content.id, content.generation)
             content.recorded = False
 
     def keep_mode(self, content: Content, mode: int) -> None:
         """What a program set goes with the unsent file."""
+        if content.recorded and content.mode == mode:
+            return
         content.mode = mode
         if content.recorded and not content.orphan:
             self._record(content, content.as_row())
@@ -262,6 +329,7 @@ class ContentStore:
             with suppress(PosixError):  # a full disk: the row says less than there is, never more
                 self.save(content)
             self._close(content)
+        self.outdated.remove_all()
         with suppress(PosixError, OSError):
             self.disk.flush()
             self.index.note_closed()
@@ -337,4 +405,6 @@ class ContentStore:
 
     def status(self, content: Content) -> os.stat_result:
         """stat(2) of its file, without taking a descriptor. Raises FileNotFoundError."""
+        if content.is_open:
+            return os.fstat(content.fd)
         return os.stat(self.disk.file_name(content.id, content.generation))

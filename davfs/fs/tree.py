@@ -31,6 +31,7 @@ from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
 from davfs.fs.questions import Ask, Key, Questions
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
+from davfs.fs.unread import Unread
 
 _NS: Final = 1_000_000_000
 OWN_CHANGE_S: Final = 2  # servers tell whole seconds, and a change shows when it is done
@@ -61,6 +62,7 @@ class Tree:
         )
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
         self.kernel_knows: Callable[[Node], Awaitable[None]] = _nobody_to_tell  # told, and told it was heard
+        self.unread = Unread()
         self._root: Entry | None = None
         self.questions = Questions()
         self.patience_s = min(PATIENCE_S, PATIENCE_SHARE * settings.timeout_s)
@@ -497,6 +499,7 @@ class Tree:
 
     def uploaded(self, node: Node, content: Content, etag: ETag | None, mtime_s: int | None) -> None:
         """The server holds our bytes: learn what it would say, and keep what it cannot."""
+        self.unread.over(node.ino)
         if node.parent is None:
             return
         version = Validator(etag, mtime_s, content.base_size)
@@ -524,6 +527,7 @@ class Tree:
         if parent is None:
             return
         self.remember_last(node)
+        self.unread.over(node.ino)
         self.store.index.delete_locals(node.ino)
         if node.is_folder:
             self.meta.forget_folder(node.ino)

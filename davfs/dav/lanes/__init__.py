@@ -13,8 +13,17 @@ RemoteProtocolError for whatever is not HTTP. Unauthorized and what a pre-flight
 """
 
 from davfs.dav.lanes.errand import Preflight, PreflightAnswer
+from davfs.dav.lanes.habits import PARENT_FROM_BYTES
 from davfs.dav.lanes.proxies import Proxies
 from davfs.dav.lanes.tls import tls_context
 from davfs.dav.lanes.transport import Lanes, LaneSettings
 
-__all__ = ["LaneSettings", "Lanes", "Preflight", "PreflightAnswer", "Proxies", "tls_context"]
+__all__ = [
+    "PARENT_FROM_BYTES",
+    "LaneSettings",
+    "Lanes",
+    "Preflight",
+    "PreflightAnswer",
+    "Proxies",
+    "tls_context",
+]

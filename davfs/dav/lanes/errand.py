@@ -42,13 +42,15 @@ class Preflight:
     """How an upload wants to be checked. `judge` raises what the upload shall fail with.
 
     `question` is the body of a PROPFIND that asks for locks and quota, which many servers only tell when
-    asked. It is left out while an answer may be 401. `folder` is the address of the parent.
+    asked. It is left out while an answer may be 401. `folder` is the address of the parent. `is_known`: the
+    target was looked at a moment ago, or is a name that only we use.
     """
 
     judge: Callable[[PreflightAnswer], None]
     is_conditional: bool = False
     question: bytes = b""
     folder: httpx.URL | None = None
+    is_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,13 +69,20 @@ class Habits:
 
 
 def preflight_needed(
-    size_bytes: int, standing: Standing, habits: Habits, *, is_conditional: bool, is_settled: bool = False
+    size_bytes: int,
+    standing: Standing,
+    habits: Habits,
+    *,
+    is_conditional: bool,
+    is_settled: bool = False,
+    is_known: bool = False,
 ) -> bool:
     """Must a request without a body go first, on the lane that will carry the upload?
 
     Whatever the size, when the next request may be answered 401: a handshake with an empty PUT truncates
     files. With proved credentials only large bodies, on servers that are not known to refuse in time.
-    `is_settled`: a pre-flight of this very upload was answered on another lane.
+    `is_settled`: a pre-flight of this very upload was answered on another lane. `is_known`: whoever uploads
+    knows what is there, so only the credentials are left to ask about.
     """
     if standing is Standing.FRESH_LANE:
         return True
@@ -83,7 +90,11 @@ def preflight_needed(
         return False
     if standing is not Standing.PROVED:
         return True
-    return size_bytes >= PREFLIGHT_FROM_BYTES and _may_refuse_late(habits, is_conditional=is_conditional)
+    return (
+        not is_known
+        and size_bytes >= PREFLIGHT_FROM_BYTES
+        and _may_refuse_late(habits, is_conditional=is_conditional)
+    )
 
 
 def parent_needed(size_bytes: int, status: int, habits: Habits) -> bool:

@@ -244,6 +244,7 @@ class Lanes(httpx.AsyncBaseTransport):
             server.habits,
             is_conditional=errand.preflight is not None and errand.preflight.is_conditional,
             is_settled=progress.answer is not None,
+            is_known=errand.preflight is not None and errand.preflight.is_known,
         )
 
     def _note_probe(
@@ -367,6 +368,13 @@ class _AnswerBody(httpx.AsyncByteStream):
             self._ready = content
         if self._body.done:
             self._free()
+
+    def take_rest(self) -> bytes | None:
+        """What nobody has read, if all of it is here; None while the lane is needed."""
+        if self._lane is not None:
+            return None
+        ready, self._ready = self._ready, b""
+        return ready
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

@@ -41,6 +41,16 @@ def test_an_answered_look_is_enough_but_on_a_fresh_lane() -> None:
         assert preflight_needed(_BIG, standing, _habits(), is_conditional=True, is_settled=True) is again
 
 
+def test_what_is_known_is_not_looked_at_again() -> None:
+    """After the guard's own look, or to a name that only we use, only the credentials are asked about."""
+    for standing, needed in (
+        (Standing.PROVED, False),
+        (Standing.OLD_NONCE, True),
+        (Standing.FRESH_LANE, True),
+    ):
+        assert preflight_needed(_BIG, standing, _habits(), is_conditional=True, is_known=True) is needed
+
+
 @pytest.mark.parametrize(
     ("size", "conditional", "habits", "needed"),
     [

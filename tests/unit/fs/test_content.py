@@ -40,9 +40,8 @@ def store(folder: Path) -> Iterator[ContentStore]:
 
 
 def new_file(store: ContentStore, data: bytes = b"", *, ino: int = 5, name: str = "a") -> Content:
-    content = store.create(ino, at(name), size=0, base=None)
+    content = store.create_unsent(ino, at(name), base=None, mode=None)
     store.acquire(content)
-    content.mark_written()
     if data:
         content.write(0, data)
     return content
@@ -92,6 +91,17 @@ def test_cutting_and_growing_survive_a_kill(store: ContentStore, folder: Path) -
     content.truncate(8)
     with crashed(folder) as after:
         assert on_disk(only_unfinished(after)) == b"0123\0\0\0\0"
+
+
+def test_closing_what_is_noted_already_commits_nothing(store: ContentStore, folder: Path) -> None:
+    """A file that was just sent is closed without another commit."""
+    content = new_file(store, b"hello")
+    acknowledge(content)
+    log = folder / "index.db-wal"
+    before = log.stat().st_size
+    drop(store, content)
+    assert content.closed
+    assert log.stat().st_size == before
 
 
 def test_an_empty_new_file_survives_a_kill(store: ContentStore, folder: Path) -> None:

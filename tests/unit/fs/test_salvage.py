@@ -9,6 +9,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from davfs.dav.resource import ETag, Validator
 from davfs.errors import PosixError
@@ -28,8 +30,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def unsent(store: ContentStore, name: str, data: bytes, *, ino: int = 5) -> Content:
-    content = store.create(ino, at(name), size=0, base=None)
+def unsent(store: ContentStore, name: str, data: bytes, *, ino: int = 5, mode: int | None = None) -> Content:
+    content = store.create_unsent(ino, at(name), base=None, mode=mode)
     store.acquire(content)
     content.write(0, data)
     return content
@@ -96,7 +98,7 @@ def test_what_was_not_sent_survives_a_damaged_index(folder: Path, damage: str) -
     """Path, bytes, base, extents, counters and mode of every unsent file are the same after the rebuild."""
     with opened(folder) as store:
         store.index.save_locals(5, 1, LocalAttributes(0o755))
-        drop(store, unsent(store, "new", b"new bytes"))
+        drop(store, unsent(store, "new", b"new bytes", mode=0o755))
         partly = changed(store, "folder/changed")
         partly.life = partly.life.put_begins()
         partly.save()
@@ -112,6 +114,33 @@ def test_what_was_not_sent_survives_a_damaged_index(folder: Path, damage: str) -
             assert again.missing(0, 100) == [(0, 10), (15, 20), (30, 100)]
             assert os.pread(again.fd, 30, 0)[10:] == b"wrote" + b"\0" * 5 + b"downloaded"
             assert again.life.unknown
+
+
+async def test_a_record_outlives_its_upload_by_a_moment_only(folder: Path) -> None:
+    """While a task takes the records away a moment later: nothing is unsent after a kill in that moment, and
+    the next daemon has taken the record away.
+    """
+    with opened(folder) as store:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.outdated.run)
+            await trio.testing.wait_all_tasks_blocked()
+            sent, edited = unsent(store, "sent", b"sent"), unsent(store, "edited", b"first", ino=6)
+            for content in (sent, edited):
+                content.life = content.life.put_begins().put_succeeded()
+                content.save()
+            assert has_record(store, sent)
+            edited.write(0, b"again")
+            with crashed(folder) as after:
+                assert [content.path for content in after.unfinished()] == [path_bytes(at("edited"))]
+                assert not has_record(after, sent)
+            while has_record(store, sent):
+                await trio.sleep(0.01)
+            assert has_record(store, edited)
+            nursery.cancel_scope.cancel()
+
+
+def has_record(store: ContentStore, content: Content) -> bool:
+    return bool(store.disk.records(store.disk.file_name(content.id, content.generation)))
 
 
 @REBUILT
@@ -403,3 +432,22 @@ def test_the_start_after_damage_at_run_time_rebuilds(folder: Path) -> None:
     with opened(folder) as after:
         (content,) = after.unfinished()
         assert os.pread(content.fd, 10, 0) == b"before"
+
+
+def test_a_rename_over_an_unsent_file_happens_or_not(folder: Path) -> None:
+    """Killed before the commit: both files are at their names, though one was to go and one had moved."""
+    with opened(folder) as store:
+        moved, replaced = unsent(store, "temporary", b"new"), unsent(store, "real", b"old", ino=6)
+        with store.atomically():
+            store.discard(replaced)
+            moved.path = path_bytes(at("real"))
+            moved.save()
+            with crashed(folder) as after:
+                assert {one.path: os.pread(one.fd, 9, 0) for one in after.unfinished()} == {
+                    b"temporary": b"new",
+                    b"real": b"old",
+                }
+        with crashed(folder) as after:
+            assert [one.path for one in after.unfinished()] == [b"real"]
+        record = os.getxattr(store.disk.file_name(moved.id, moved.generation), RECORD)
+        assert decode(record).row.path == b"real"
