@@ -51,6 +51,7 @@ async def serve(
     index = _locked_index(config)
     try:
         store = ContentStore(index, size_limit_bytes=config.cache_size_bytes)
+        store.disk.prepare()
         try:
             auth = build_auth(
                 config.auth, config.url, credentials_of(login), allow_plaintext=config.plaintext_auth_allowed

@@ -41,6 +41,13 @@ class CacheDisk:
     def file_name(self, content_id: int, generation: int) -> str:
         return os.path.join(self._data, f"{content_id & 0xFF:02x}", f"{content_id}.{generation}")
 
+    def prepare(self) -> None:
+        """Make all folders at once (10 ms), not one with each of the first 256 files."""
+        if not os.path.exists(os.path.join(self._data, "ff")):
+            for number in range(256):
+                with suppress(OSError):  # a full disk: it is said when one is needed
+                    os.mkdir(os.path.join(self._data, f"{number:02x}"), 0o700)
+
     def create(self, content_id: int, generation: int) -> int:
         """A descriptor of a new, empty file."""
         name = self.file_name(content_id, generation)

@@ -252,3 +252,31 @@ async def test_a_file_that_changed_between_listing_and_prefetch(
             await read(vfs, f"d000/{name}")
         for name in names[2:10]:
             assert await read(vfs, f"d000/{name}") == b"another"
+
+
+async def test_what_is_held_ahead_can_be_changed_like_anything_else(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Files that were fetched ahead and not opened are removed, renamed, replaced and written as ever."""
+    far = Far(tree(1, 40))
+    async with drive(far, tmp_path) as vfs:
+        async with vfs._at(["d000"]) as told:
+            handle = await vfs.fs.opendir(told.ino)
+            names = [name for name, _, _ in await vfs.fs.readdir(handle, 0)]
+            vfs.fs.releasedir(handle)
+        for name in names[:4]:
+            await read(vfs, f"d000/{name}")
+        await trio.sleep(1)
+        assert asked(far.server)["GET"] == 8
+        gone, moved, replaced, written = (f"d000/{name}" for name in names[4:8])
+        await vfs.unlink(gone)
+        fd = await vfs.open(written, os.O_WRONLY | os.O_TRUNC, 0)
+        await vfs.write(fd, b"written")
+        await vfs.close(fd)
+        await vfs.rename(moved, replaced)
+        assert await vfs.fs.sync() == 0
+        assert sorted(await vfs.listdir("d000")) == sorted(set(names) - {names[4], names[5]})
+        assert await read(vfs, written) == b"written"
+        assert await read(vfs, replaced) == b"0"
+        assert await read(vfs, f"d000/{names[9]}") == b"0"
+    assert {"DELETE", "PUT", "MOVE"} <= {each.method for each in far.server.log}
