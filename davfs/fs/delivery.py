@@ -19,7 +19,7 @@ from typing import Final, Literal, NoReturn
 import trio
 
 from davfs.dav.hrefs import shown
-from davfs.dav.resource import ETag, Resource, Validator
+from davfs.dav.resource import DavPath, ETag, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
     DavfsError,
@@ -34,6 +34,7 @@ from davfs.errors import (
 )
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import DIGEST_MAX, FORK_MAX, Content, new_digest
+from davfs.fs.copies import Copies
 from davfs.fs.download import Downloads
 from davfs.fs.guard import Guard, Known, Superseded, needs_staging
 from davfs.fs.inodes import Node
@@ -63,7 +64,7 @@ class FileBody:
     """
 
     def __init__(self, fd: int, size_bytes: int) -> None:
-        self._fd = fd
+        self.file = fd
         self._size = size_bytes
         self.digest = None if size_bytes else new_digest().digest()
         self.is_out = not size_bytes  # all of it was handed to the connection
@@ -75,7 +76,7 @@ class FileBody:
     @property
     def fd(self) -> int | None:
         """Where the kernel may send it from."""
-        return self._fd if self._size > FORK_MAX else None
+        return self.file if self._size > FORK_MAX else None
 
     def sent_up_to(self, size_bytes: int) -> None:
         self.is_out = self.is_out or size_bytes == self._size
@@ -83,7 +84,7 @@ class FileBody:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         at, summed = 0, new_digest() if self.fd is None else None
         while at < self._size:
-            piece = os.pread(self._fd, min(BODY_PIECE, self._size - at), at)
+            piece = os.pread(self.file, min(BODY_PIECE, self._size - at), at)
             if not piece:
                 raise DavfsError("the cached file is shorter than it was")
             at += len(piece)
@@ -105,7 +106,7 @@ class FileBody:
             self.digest = summed.digest()
 
     def _add_to(self, summed: hashlib.blake2b, at: int) -> int:
-        piece = os.pread(self._fd, min(SUM_PIECE, self._size - at), at)
+        piece = os.pread(self.file, min(SUM_PIECE, self._size - at), at)
         if not piece:
             raise DavfsError("the cached file is shorter than it was")
         summed.update(piece)
@@ -132,6 +133,7 @@ class Delivery:
         self._guard = guard
         self._leftovers = leftovers
         self._free_slot = free_slot
+        self._copies = Copies(tree, leftovers)
         self.sent_files = 0
 
     async def settle(self, pending: Pending) -> None:
@@ -272,7 +274,7 @@ class Delivery:
         self._leftovers.note(staged)
         life, moving = content.life.put_begins(), False
         try:
-            await self._tree.client.put(staged, body, mtime_s=content.mtime_ns // 1_000_000_000)
+            await self._fill_staged(content, body, staged)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
             content.life = replace(content.life, sent=life.sent, unknown=True)
             content.save()
@@ -292,6 +294,15 @@ class Delivery:
                 raise Disconnected(f"{shown(staged)} is gone: it is sent again") from error
             raise
         self._leftovers.forget(staged)
+
+    async def _fill_staged(self, content: Content, body: FileBody, staged: DavPath) -> None:
+        """By a COPY of what the server has already, else by PUT."""
+        if await self._copies.stage(content, body.file, staged):
+            body.sent_up_to(body.size_bytes)
+            if body.fd is None:  # may be forked: its digest is known before the MOVE, as after a PUT
+                await body.sum_up()
+        else:
+            await self._tree.client.put(staged, body, mtime_s=content.mtime_ns // 1_000_000_000)
 
     def _unanswered(self, content: Content, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""

@@ -244,6 +244,11 @@ class Index:
             (limit,),
         )
 
+    def clean_of_size(self, size: int) -> list[ContentRow]:
+        """What the server has and is wholly here, of this many bytes; the most recently used few."""
+        where = "WHERE size=? AND present IS NULL AND base_known AND written <= acked AND NOT unknown"
+        return list(self._rows(f"{where} ORDER BY used_at DESC LIMIT 8", (size,)))
+
     def files_on_disk(self) -> dict[int, tuple[int, int]]:
         """(generation, revision) of every content, by its id."""
         return {row[0]: row[1:] for row in self.rows("SELECT id, generation, revision FROM contents")}
