@@ -88,12 +88,22 @@ def _unsent_answers(config: Config, filesystem: Filesystem) -> Mapping[str, cont
     async def discard(request: Mapping[str, Any]) -> Mapping[str, object]:
         return {"files": await filesystem.unsent.discard(_path(request))}
 
+    async def unlock(request: Mapping[str, Any]) -> Mapping[str, object]:
+        force = request.get("force") is True
+        return {"owner": await filesystem.unsent.unlock(_path(request), force=force)}
+
     async def unsent_bytes(request: Mapping[str, Any]) -> control.FileAnswer:
         found = filesystem.unsent.unsent_bytes(_path(request))
         told = {"size": found.size_bytes, "mtime_ns": found.mtime_ns, "missing": found.missing}
         return control.FileAnswer(told, found.fd)
 
-    return {"pending": pending, "retry": retry, "discard": discard, "unsent_bytes": unsent_bytes}
+    return {
+        "pending": pending,
+        "retry": retry,
+        "discard": discard,
+        "unlock": unlock,
+        "unsent_bytes": unsent_bytes,
+    }
 
 
 def last_answers(filesystem: Filesystem, ending: Ending) -> Mapping[str, control.Handler]:

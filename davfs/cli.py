@@ -36,17 +36,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parser().parse_args(_with_command(words))
+        arguments = command_line().parse_args(_with_command(words))
         command: Callable[[argparse.Namespace], int] = arguments.command
         return int(command(arguments))
     except BrokenPipeError:  # `davfs status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.FAILURE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line, with its exit code
-        return _told(error, debug=any("log_level=debug" in word for word in words))
+        return told(error, debug=any("log_level=debug" in word for word in words))
 
 
-def _told(error: BaseException, *, debug: bool) -> int:
+def told(error: BaseException, *, debug: bool = False) -> int:
+    """Says on standard error what ended a command, in one line; returns the exit code."""
     from davfs.daemon import one_line
     from davfs.logs import printable
 
@@ -104,11 +105,15 @@ def _pending(arguments: argparse.Namespace) -> int:
 
     match arguments.action:
         case "list":
-            return pending.list_pending(arguments.mountpoint, as_json=arguments.json)
+            return pending.list_pending(
+                arguments.mountpoint, cache_dir=arguments.cache_dir, as_json=arguments.json
+            )
         case "retry":
             return pending.retry(arguments.mountpoint, arguments.paths)
         case "discard":
             return pending.discard(arguments.mountpoint, arguments.paths, yes=arguments.yes)
+        case "unlock":
+            return pending.unlock(arguments.mountpoint, arguments.paths, force=arguments.force)
     return pending.save_as(arguments.mountpoint, arguments.path, arguments.target, force=arguments.force)
 
 
@@ -136,8 +141,12 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _add_mount(parser: argparse.ArgumentParser) -> None:
     from davfs.options import options_help
 
-    parser.add_argument("source", metavar="SOURCE", help="the share: an http:// or https:// URL")
-    parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="the folder it appears in")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="the share: an http:// or https:// URL, or the name of a profile"
+    )
+    parser.add_argument(
+        "mountpoint", metavar="MOUNTPOINT", nargs="?", help="the folder it appears in (a profile may name it)"
+    )
     parser.add_argument(
         "-o",
         dest="options",
@@ -147,10 +156,10 @@ def _add_mount(parser: argparse.ArgumentParser) -> None:
         help="options, see below; a comma in a value is written \\,",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay, and log to the terminal")
-    parser.epilog = f"options for -o:\n{options_help()}\n\n{_MOUNT_NOTES}"
+    parser.epilog = f"options for -o:\n{options_help()}\n\n{MOUNT_NOTES}"
 
 
-_MOUNT_NOTES: Final = """\
+MOUNT_NOTES: Final = """\
 The kernel's noexec, nosuid, nodev and noatime work as usual; what fstab(5) adds for itself is accepted.
 
 The password comes from password_file, password_command, the systemd credential davfs.password, the
@@ -200,13 +209,19 @@ def _add_pending(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mountpoint", metavar="MOUNTPOINT")
     parser.epilog = "PATH is relative to MOUNTPOINT, or a path under it; a folder means all that is below it."
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
-    listing = actions.add_parser("list", help="what is not on the server, and why")
+    listing = actions.add_parser("list", help="what is not on the server, and why; also without a daemon")
     listing.add_argument("--json", action="store_true", help="for programs")
+    listing.add_argument(
+        "--cache-dir", metavar="DIR", help="without a daemon: the cache_dir that the mount had, if it had one"
+    )
     retry = actions.add_parser("retry", help="try it now, also what would wait an hour")
     retry.add_argument("paths", metavar="PATH", nargs="*", help="only these (default: all)")
     discard = actions.add_parser("discard", help="give up the unsent change: the server's version stays")
     discard.add_argument("paths", metavar="PATH", nargs="+")
     discard.add_argument("--yes", action="store_true", help="do not ask")
+    unlock = actions.add_parser("unlock", help="take a lock on the server away that davfs left there")
+    unlock.add_argument("paths", metavar="PATH", nargs="+")
+    unlock.add_argument("--force", action="store_true", help="also somebody else's, where the server lets us")
     save = actions.add_parser("save-as", help="copy the unsent bytes to another place on this machine")
     save.add_argument("path", metavar="PATH")
     save.add_argument("target", metavar="FILE")
@@ -246,13 +261,20 @@ _COMMANDS: Final = {
     "unmount": _Command(_unmount, _add_unmount, "wait until everything is sent, then unmount", ("umount",)),
     "sync": _Command(_sync, _add_sync, "wait until the server has everything"),
     "status": _Command(_status, _add_status, "show what is mounted, and what is not sent yet"),
-    "pending": _Command(_pending, _add_pending, "list, retry, discard or save what is not on the server"),
+    "pending": _Command(
+        _pending, _add_pending, "list, retry, discard or save what is not on the server; unlock"
+    ),
     "login": _Command(_login, _add_login, "keep a password, in the keyring or a file only you can read"),
     "logout": _Command(_logout, _add_login, "forget a password that `login` kept"),
     "demo": _Command(_demo, _add_demo, "mount a share of this machine, to try davfs out"),
 }
 _COMMAND_WORDS: Final = frozenset(_COMMANDS) | {word for each in _COMMANDS.values() for word in each.aliases}
 
+EPILOG_EXAMPLES: Final = (
+    "davfs mount https://cloud.example/dav ~/cloud -o username=me,password_command='pass cloud'",
+    "davfs status",
+    "davfs unmount ~/cloud",
+)
 _EPILOG: Final = f"""\
 `davfs SOURCE MOUNTPOINT [-o ...]` is the same as `davfs mount`: the form that mount(8) and fstab use.
 `davfs COMMAND --help` tells more, `davfs mount --help` lists all options.
@@ -261,9 +283,7 @@ exit codes:
 {table()}
 
 examples:
-  davfs mount https://cloud.example/dav ~/cloud -o username=me,password_command='pass cloud'
-  davfs status
-  davfs unmount ~/cloud"""
+{"".join(f"  {line}" + chr(10) for line in EPILOG_EXAMPLES).rstrip()}"""
 
 
 def _with_command(words: list[str]) -> list[str]:
@@ -271,9 +291,14 @@ def _with_command(words: list[str]) -> list[str]:
     first = words[0] if words else "--help"
     if first in _COMMAND_WORDS or first in {"-h", "--help", "--version"}:
         return words or [first]
-    if "://" not in first and not first.startswith("-"):
+    if "://" not in first and not first.startswith("-") and not _is_mount_form(words):
         raise ConfigError(_unknown_command(first))
     return ["mount", *words]
+
+
+def _is_mount_form(words: list[str]) -> bool:
+    """`davfs PROFILE /mount/point ...`: what mount(8) writes for an fstab line with a profile's name."""
+    return len(words) > 1 and words[1].startswith("/")
 
 
 def _unknown_command(word: str) -> str:
@@ -285,7 +310,8 @@ def _unknown_command(word: str) -> str:
     )
 
 
-def _parser() -> _Parser:
+def command_line() -> _Parser:
+    """The parser of everything; manual page and completion are made from it too."""
     raw = argparse.RawDescriptionHelpFormatter
     about = "Mounts a WebDAV share as a local drive."
     parser = _Parser(prog="davfs", description=about, epilog=_EPILOG, formatter_class=raw)

@@ -56,7 +56,7 @@ class Config:
     lock: LockPolicy
     uid: int
     gid: int
-    umask: int
+    umask: int | None  # None: 022 for what others made, and programs decide for what they create
     read_only: bool
     allow_other: bool
     allow_root: bool
@@ -79,6 +79,7 @@ class Config:
         """The part of it that the file system layer needs."""
         from davfs.fs.settings import Settings
 
+        umask = 0o022 if self.umask is None else self.umask
         return Settings(
             cache_dir=self.cache_dir,
             cache_size_bytes=self.cache_size_bytes,
@@ -89,8 +90,9 @@ class Config:
             lock=self.lock,
             uid=self.uid,
             gid=self.gid,
-            file_mode=0o666 & ~self.umask,
-            dir_mode=0o777 & ~self.umask,
+            file_mode=0o666 & ~umask,
+            dir_mode=0o777 & ~umask,
+            create_mask=0o7777 & ~(self.umask or 0),
             connections=self.connections,
             timeout_s=self.timeout_s,
             read_only=self.read_only,

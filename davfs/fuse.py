@@ -130,16 +130,16 @@ class KernelOperations(pyfuse3.Operations):
 
     @_answering
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        return FileHandleT(await self._fs.opendir(inode))
+        return FileHandleT(await self._fs.opendir(inode, program=ctx.pid))
 
     @_answering
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         if start_id < 2 and not self._dots(fh, start_id, token):
             return
+        entry = EntryAttributes()  # one for all: it is copied into the reply
         for name, attributes, next_id in await self._fs.readdir(fh, max(0, start_id - 2)):
-            if not pyfuse3.readdir_reply(
-                token, FileNameT(os.fsencode(name)), _entry(attributes), next_id + 2
-            ):
+            _fill(entry, attributes)
+            if not pyfuse3.readdir_reply(token, FileNameT(os.fsencode(name)), entry, next_id + 2):
                 self._fs.forget(attributes.ino, 0)
                 return
             self._fs.remember(attributes.ino)
@@ -281,6 +281,11 @@ class KernelOperations(pyfuse3.Operations):
 
 def _entry(attributes: Attributes) -> EntryAttributes:
     entry = EntryAttributes()
+    _fill(entry, attributes)
+    return entry
+
+
+def _fill(entry: EntryAttributes, attributes: Attributes) -> None:
     entry.st_ino = InodeT(attributes.ino)
     entry.generation = 0
     entry.entry_timeout = attributes.valid_s
@@ -296,7 +301,6 @@ def _entry(attributes: Attributes) -> EntryAttributes:
     entry.st_atime_ns = attributes.atime_ns
     entry.st_mtime_ns = attributes.mtime_ns
     entry.st_ctime_ns = attributes.ctime_ns
-    return entry
 
 
 def _info(opened: Opened) -> FileInfo:

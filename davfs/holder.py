@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,14 @@ def sign(cache_dir: str, mountpoint: str) -> None:
     """Say who has locked this folder."""
     signature = {"pid": os.getpid(), "mountpoint": mountpoint}
     Path(cache_dir, _FILE).write_text(json.dumps(signature), encoding="ascii")
+
+
+def folders_of(root: Path, mountpoint: str) -> list[Path]:
+    """The cache folders that were used last for this mount point: `root` holds them, or is one."""
+    with suppress(OSError):
+        folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+        return [folder for folder in folders if _signature(str(folder)).get("mountpoint") == mountpoint]
+    return []
 
 
 def hands_over(cache_dir: str) -> bool:

@@ -19,7 +19,7 @@ from davfs import __version__, control, fuse, holder
 from davfs.answers import handlers, last_answers
 from davfs.config import Config
 from davfs.credentials import Login, from_file
-from davfs.dav.auth import Authenticator, Credentials, Token, TokenSource, build_auth
+from davfs.dav.auth import Authenticator, build_auth
 from davfs.dav.client import Client
 from davfs.dav.lanes import Lanes, LaneSettings, Proxies, tls_context
 from davfs.errors import DavfsError, LinkError, TimedOut
@@ -27,6 +27,7 @@ from davfs.exitcodes import Exit
 from davfs.fs.filesystem import Filesystem
 from davfs.fs.index import CacheUnusable, Index
 from davfs.fs.store import ContentStore
+from davfs.service import Service, credentials_of
 from davfs.shutdown import Ending
 
 log = logging.getLogger("davfs.mount")
@@ -37,21 +38,29 @@ HAND_OVER_S: Final = 15.0
 OFFLINE_START_S: Final = 5.0  # with offline=ok: how long the mount waits for the server before it goes on
 
 
-async def serve(config: Config, login: Login | None, *, ready: Callable[[], None]) -> int:
+async def serve(
+    config: Config,
+    login: Login | None,
+    *,
+    ready: Callable[[], None],
+    service: Service | None = None,
+) -> int:
     """Mount and serve until unmounted or told to stop; the exit code. Raises DavfsError before `ready`."""
     index = _locked_index(config)
     try:
         store = ContentStore(index, size_limit_bytes=config.cache_size_bytes)
         try:
             auth = build_auth(
-                config.auth, config.url, _credentials(login), allow_plaintext=config.plaintext_auth_allowed
+                config.auth, config.url, credentials_of(login), allow_plaintext=config.plaintext_auth_allowed
             )
             client = Client(_lanes(config, auth), config.url, timeout_s=config.timeout_s)
             try:
                 filesystem = Filesystem(client, store, config.settings())
                 await _connect(config, client, filesystem)
                 answers = handlers(config, filesystem, client, auth)
-                return await _serve_share(config, filesystem, answers, ready)
+                if service is not None:
+                    service.attach(config, filesystem, auth)
+                return await _serve_share(config, filesystem, answers, ready, service)
             finally:
                 with trio.CancelScope(shield=True), trio.move_on_after(2):
                     await client.aclose()
@@ -103,25 +112,6 @@ async def _connect(config: Config, client: Client, filesystem: Filesystem) -> No
     client.reach.link.unproven(str(error), error.errno, trio.current_time())
 
 
-def _credentials(login: Login | None) -> Credentials | None:
-    if login is None:
-        return None
-    password = login.password.reveal() if login.password is not None else ""
-    return Credentials(login.username, password, token_source=_token_source(login))
-
-
-def _token_source(login: Login) -> TokenSource | None:
-    """A token is read from a file or a command: in a thread, as both may take their time."""
-    reader = login.token
-    if reader is None:
-        return None
-
-    async def ask() -> Token:
-        return Token.parse((await trio.to_thread.run_sync(reader, abandon_on_cancel=True)).reveal())
-
-    return ask
-
-
 def _lanes(config: Config, auth: Authenticator) -> Lanes:
     secret = config.client_cert_password_file
     password = None if secret is None else from_file(Path(secret), "client_cert_password_file").reveal()
@@ -147,8 +137,14 @@ async def _serve_share(
     filesystem: Filesystem,
     answers: Mapping[str, control.Handler],
     ready: Callable[[], None],
+    service: Service | None,
 ) -> int:
-    ending = Ending(filesystem, cache_dir=config.cache_dir, limit_s=config.drain_timeout_s)
+    ending = Ending(
+        filesystem,
+        cache_dir=config.cache_dir,
+        limit_s=config.drain_timeout_s,
+        on_hangup=None if service is None else service.ask_for_reload,
+    )
     async with trio.open_nursery() as background:
         left = await background.start(filesystem.run)
         if left:
@@ -160,6 +156,8 @@ async def _serve_share(
             await background.start(
                 control.serve_control, path, {**answers, **last_answers(filesystem, ending)}
             )
+            if service is not None:
+                background.start_soon(service.run, ending)
             await _until_unmounted(config, filesystem, ending, ready)
         finally:
             fuse.unmount()

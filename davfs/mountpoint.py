@@ -145,6 +145,22 @@ def check_mountpoint(path: str, *, nonempty: bool = False) -> None:
         raise MountPointError(f"{path}: you must be able to write to the folder to mount on it")
 
 
+def heal(path: str) -> bool:
+    """Takes away a davfs mount whose daemon died ("Transport endpoint is not connected"); was there one?
+
+    Nothing is lost by it: what was not sent is in the journal. Another user's dead mount stays, and
+    `check_mountpoint` says so; a mount whose daemon hangs is not dead.
+    """
+    healed = False
+    while (taken := mount_at(path, mounts())) is not None and taken.is_davfs and is_dead(path):
+        try:
+            unmount(path, lazy=True)
+        except MountPointError:
+            break
+        healed = True
+    return healed
+
+
 def _refuse_mounted(path: str, mount: Mount) -> None:
     if not mount.is_davfs:
         raise MountPointError(f"{path} is a mount point already ({mount.fstype})")
@@ -223,8 +239,9 @@ def unmount(path: str, *, lazy: bool = False) -> None:
 
     Raises MountPointError when it is in use or cannot be unmounted.
     """
-    program = shutil.which("fusermount3")
-    argv = [program, "-u"] if program else ["umount"]
+    program = shutil.which("fusermount3") if os.geteuid() else None
+    # As root umount(8), without its helper, which would come back here: it also keeps libmount's table.
+    argv = [program, "-u"] if program else ["umount", "--internal-only"]
     argv += ["-z" if program else "-l"] if lazy else []
     try:
         done = subprocess.run(

@@ -52,11 +52,16 @@ def _text(text: str, _: Surroundings) -> str:
 def _path(text: str, around: Surroundings) -> str:
     if not text or "\0" in text:
         raise ValueError("needs a path")
-    if text == "~" or text.startswith("~/"):
-        if around.home is None:
-            raise ValueError("uses ~, but this user has no home folder")
-        text = around.home + text[1:]
-    return os.path.normpath(Path(around.cwd, text))
+    if (text == "~" or text.startswith("~/")) and around.home is None:
+        raise ValueError("uses ~, but this user has no home folder")
+    return expanded(text, around)
+
+
+def expanded(path: str, around: Surroundings) -> str:
+    """`path` made absolute; ~ is the home folder, where there is one."""
+    if (path == "~" or path.startswith("~/")) and around.home is not None:
+        path = around.home + path[1:]
+    return os.path.normpath(Path(around.cwd, path))
 
 
 def _size(text: str, _: Surroundings) -> int:
@@ -161,6 +166,16 @@ class Option:
     @property
     def is_switch(self) -> bool:
         return not self.metavar
+
+    @property
+    def is_path(self) -> bool:
+        return self.read is _path
+
+    @property
+    def described(self) -> str:
+        """The help with the default, for a person."""
+        default = self.default_help or ("" if self.is_switch else self.default or "")
+        return self.help + (f" (default: {default})" if default else "")
 
 
 OPTIONS: Final[tuple[Option, ...]] = (
@@ -296,7 +311,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option("uid", "uid", _account("user"), None, "USER", "the owner of all files", "who mounts"),
     Option("gid", "gid", _account("group"), None, "GROUP", "the group of all files", "of who mounts"),
-    Option("umask", "umask", _octal, "022", "OCTAL", "the permissions that files and folders do not have"),
+    Option(
+        "umask",
+        "umask",
+        _octal,
+        None,
+        "OCTAL",
+        "the permissions that files and folders do not have",
+        "022, and programs decide for what they create",
+    ),
     Option("ro", "read_only", _flag, "no", "", "change nothing on the server (rw: the opposite)"),
     Option("allow_other", "allow_other", _flag, "no", "", "let other users of this machine use the drive"),
     Option("allow_root", "allow_root", _flag, "no", "", "let root use the drive"),
@@ -418,17 +441,17 @@ def _read(option: Option, text: str | None, around: Surroundings) -> object:
         raise ConfigError(f"option {option.name!r} {error}") from None
 
 
-def _unknown(name: str) -> ConfigError:
-    if name.lower() in _PASSWORD_WORDS:  # `ps` shows it to everybody: so it is refused, and never repeated
-        return ConfigError(
-            f"a password is never given as an option, where others can see it: {HOW_TO_GIVE_CREDENTIALS}"
-        )
+def unknown_option(name: str, kind: str, known: Iterable[str]) -> str:
+    """What to say of a name that is none of `known`; `kind` is what it should have been."""
+    if (
+        name.lower() in _PASSWORD_WORDS
+    ):  # `ps` and backups show it to others: so it is refused, never repeated
+        return f"a password is never given as an {kind}, where others can see it: {HOW_TO_GIVE_CREDENTIALS}"
     import difflib
 
-    known = [*_BY_NAME, *KERNEL_FLAGS, *IGNORED, *_SAME_AS]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else "`davfs mount --help` lists them"
-    return ConfigError(f"unknown option {name[:40]!r}: {hint}")
+    return f"unknown {kind} {name[:40]!r}: {hint}"
 
 
 def _given(texts: Iterable[str]) -> Iterator[tuple[str, str | None]]:
@@ -452,7 +475,8 @@ def read_options(texts: Iterable[str], around: Surroundings) -> dict[str, Any]:
         elif name in _BY_NAME:
             found[_BY_NAME[name].field] = _read(_BY_NAME[name], value, around)
         elif name:
-            raise _unknown(name)
+            known = [*_BY_NAME, *KERNEL_FLAGS, *IGNORED, *_SAME_AS]
+            raise ConfigError(unknown_option(name, "option", known))
     return {**found, "kernel_flags": frozenset(flags)}
 
 
@@ -465,7 +489,5 @@ def _help_lines(option: Option) -> str:
     import textwrap
 
     head = option.name if option.is_switch else f"{option.name}={option.metavar}"
-    default = option.default_help or ("" if option.is_switch else option.default or "")
-    body = option.help + (f" (default: {default})" if default else "")
-    lines = textwrap.wrap(body, 66)
+    lines = textwrap.wrap(option.described, 66)
     return "\n".join([f"  {head:<28}{lines[0]}", *(" " * 30 + line for line in lines[1:])])

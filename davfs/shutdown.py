@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import trio
@@ -33,10 +33,18 @@ ANSWERS_S: Final = 0.1  # for the last answers on the control socket
 class Ending:
     """The end of one mount: who asked for it, how long it may take, and what came of it."""
 
-    def __init__(self, filesystem: Filesystem, *, cache_dir: str, limit_s: float) -> None:
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        *,
+        cache_dir: str,
+        limit_s: float,
+        on_hangup: Callable[[], None] | None = None,
+    ) -> None:
         self._filesystem = filesystem
         self._cache_dir = cache_dir
         self._limit_s = limit_s
+        self._on_hangup = on_hangup  # a service reloads; without one SIGHUP is the terminal's end
         self._scope = trio.CancelScope()  # the running drain; its deadline is the limit
         self._deadline_s = float("inf")
         self._tried: frozenset[str] = frozenset()
@@ -55,7 +63,9 @@ class Ending:
             task_status.started()
             async for number in signals:
                 name = signal.Signals(number).name
-                if not self.told.is_set():
+                if number == signal.SIGHUP and self._on_hangup is not None:
+                    self._on_hangup()
+                elif not self.told.is_set():
                     log.info("got %s: finishing the uploads, for at most %g s", name, self._limit_s)
                     self._limit(self._limit_s)
                     self.told.set()

@@ -1,5 +1,7 @@
 """`davfs pending`: what is not on the server yet, and what to do about it.
 
+`list` works without a daemon too: it then reads the journal, and changes nothing.
+
 Nothing is discarded without a yes, and what is discarded is named. `save-as` writes as whoever runs it: the
 daemon, which may be root, passes an open descriptor of the unsent bytes over its socket and never learns the
 name of the copy. (Reading through the mount would need the server where bytes are missing, and a mount that
@@ -16,31 +18,65 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from davfs import mountpoint
+from davfs import holder, mountpoint
 from davfs.commands.drain import connect, find_mount
+from davfs.commands.mount import surroundings
 from davfs.commands.words import clean, human_size, human_time
+from davfs.config import default_cache_root
 from davfs.errors import ConfigError
-from davfs.exitcodes import CommandFailed, Exit
+from davfs.exitcodes import CommandFailed, Exit, NoDaemon
+from davfs.fs import journal
 
 _WITHIN_S: Final = 30.0  # a discard waits for the upload that it stops
 _SHOWN: Final = 20
 _COPY_BYTES: Final = 1 << 20
 
 
-def list_pending(where: str, *, as_json: bool) -> int:
-    """`list`: 0 whatever is there; --json is an object with `files`, `conflicts` and `cache_dir`."""
-    with connect(find_mount(where)) as client:
-        answer = client.ask("pending", within_s=_WITHIN_S)
+def list_pending(where: str, *, cache_dir: str | None, as_json: bool) -> int:
+    """`list`: 0 whatever is there; --json is an object with `files`, `conflicts`, `cache_dir` and `daemon`.
+
+    Without a daemon the journal itself is read: `cache_dir` says where, if the mount had that option.
+    """
+    answer: Mapping[str, Any]
+    try:
+        with connect(find_mount(where)) as client:
+            answer = {**client.ask("pending", within_s=_WITHIN_S), "daemon": True}
+    except NoDaemon as error:
+        answer = _journal_of(where, cache_dir, error)
     if as_json:
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
         return Exit.OK
+    if not answer["daemon"]:
+        sys.stderr.write(
+            f"davfs: no daemon serves {where}: this is what its journal says, in {answer['cache_dir']}; "
+            "the next mount sends it\n"
+        )
     for each in answer.get("files", []):
         sys.stdout.write(_line(each) + "\n")
     for each in answer.get("conflicts", []):
         sys.stdout.write(f"{each.get('state')}  {clean(str(each.get('path')))}\n")
     if not answer.get("files"):
-        sys.stdout.write("the server has everything\n")
+        sys.stdout.write("the server has everything\n" if answer["daemon"] else "nothing is unsent there\n")
     return Exit.OK
+
+
+def _journal_of(where: str, cache_dir: str | None, error: NoDaemon) -> dict[str, Any]:
+    """The same answer from the cache folder. Raises `error` when there is none for this mount point."""
+    root = Path(cache_dir) if cache_dir is not None else Path(default_cache_root(surroundings()))
+    folders = holder.folders_of(root, mountpoint.resolved(where))
+    found = {str(folder): journal.unsent(folder) for folder in folders}
+    if not found:
+        text = f"{error}, and no cache in {root} was used for it: --cache-dir says where the mount has its"
+        raise NoDaemon(text) from error
+    used = [folder for folder, files in found.items() if files] or list(found)
+    files = [file for folder in used for file in found[folder]]
+    return {
+        "files": files,
+        "count": len(files),
+        "conflicts": [],
+        "cache_dir": ", ".join(used),
+        "daemon": False,
+    }
 
 
 def _line(file: Mapping[str, Any]) -> str:
@@ -48,7 +84,7 @@ def _line(file: Mapping[str, Any]) -> str:
     line = f"{state}  {path}  {human_size(int(file.get('size', 0)))}"
     if file.get("error"):
         line += f"  {clean(str(file['error']))}"
-        if state != "sending":
+        if state != "sending" and file.get("next_try_s") is not None:
             line += f" (next try in {human_time(float(file.get('next_try_s', 0)))})"
     return line
 
@@ -104,6 +140,22 @@ def _discarded(file: Mapping[str, Any]) -> str:
     return f"{text}; " + (
         "the server never had this file" if file.get("gone") else "the server's version is shown again"
     )
+
+
+def unlock(where: str, paths: Sequence[str], *, force: bool) -> int:
+    """`unlock`: a lock on the server that stands in the way goes; somebody else's only with `force`."""
+    mount = find_mount(where)
+    inside = in_drive(mount, where, paths)
+    with connect(mount) as client:
+        for path in inside:
+            owner = client.ask("unlock", within_s=_WITHIN_S, path=path, force=force).get("owner")
+            told = (
+                f"was locked by {clean(str(owner))}"
+                if owner
+                else "was not locked, as far as the server tells"
+            )
+            sys.stdout.write(f"{clean(path)} {told}\n")
+    return Exit.OK
 
 
 def save_as(where: str, path: str, target: str, *, force: bool) -> int:

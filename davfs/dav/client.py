@@ -9,7 +9,8 @@ Invariants:
 - Depth is 0 or 1, Overwrite is explicit, PUT has a Content-Length, folders end with '/', on every verb.
 - Only requests that change nothing are repeated (PROPFIND, OPTIONS, opening a GET), by one loop.
   After Disconnected or TimedOut from another verb the outcome is unknown: the caller looks.
-- A request for metadata ends within `timeout_s`; a transfer ends `timeout_s` after its last progress.
+- A request for metadata ends within `timeout_s`; a transfer ends `timeout_s` after its last progress, and so
+  does a listing, whose answer begins within `timeout_s`, however many connections that takes.
 - No byte of another version, range or length than announced is delivered as if it were right.
 - Credentials go to the origin of the share only.
 """
@@ -47,7 +48,7 @@ from davfs.dav.multistatus import (
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
 from davfs.dav.redirects import NotWebDav, is_in_share
-from davfs.dav.refusals import check_location, raise_failures
+from davfs.dav.refusals import check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
 from davfs.dav.request import PutResult, Traffic, if_header
@@ -70,6 +71,7 @@ from davfs.errors import (
 __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "Traffic"]
 
 _SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
+_SLICE_BYTES: Final = 64 * 1024
 YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
@@ -126,11 +128,16 @@ class Client:
         request = self._propfind(path, "0", PROPFIND_RESOURCE, is_collection=is_collection)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).resource
 
-    async def list(self, path: DavPath) -> Listing:
-        """PROPFIND Depth 1, parsed while it arrives. Raises NotFound, ProtocolError."""
+    async def list(self, path: DavPath, *, ahead: bool = False) -> Listing:
+        """PROPFIND Depth 1, parsed while it arrives. Raises NotFound, ProtocolError.
+
+        `ahead`: nobody waits for it. It is not repeated, and NoLane at once when no connection is to spare.
+        """
         request = self._propfind(path, "1", PROPFIND_RESOURCE, is_collection=True)
+        request = replace(request, answer_by_s=self._clock() + self._timeout_s, is_ahead=ahead)
+        policy = ONCE if ahead else PATIENT
         return await self._exchange.repeat(
-            PATIENT, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
+            policy, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
         )
 
     async def quota(self) -> Quota:
@@ -145,13 +152,15 @@ class Client:
         start: int = 0,
         end: int | None = None,
         expected: Validator | None = None,
+        ahead: bool = False,
     ) -> AbstractAsyncContextManager[Download]:
         """One running GET of bytes [start, end), pinned to `expected` where the server can.
 
         Raises StaleVersion before any byte when the answer shows another version. The server may deliver
         fewer bytes than asked (a short range) or, without ranges, all from 0: look at the Download.
+        `ahead`: as for `list`.
         """
-        return self._get(path, RangeRequest.clamped(start, end, expected))
+        return self._get(path, RangeRequest.clamped(start, end, expected), is_ahead=ahead)
 
     async def put(
         self,
@@ -195,7 +204,7 @@ class Client:
                 self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
                 await self._check_put(request, answer)
                 self.upload_limit = self.upload_limit.stored(body.size_bytes)
-            return self._learn_put(answer, mtime_sent=mtime_s is not None)
+            return self._learn_put(request, answer, mtime_sent=mtime_s is not None)
 
     async def mkcol(self, path: DavPath) -> None:
         """Raises AlreadyExists on 405; some servers say 403, 409 or 423, and rclone 201 (peers.md rule 5)."""
@@ -283,10 +292,11 @@ class Client:
             raise
         return locks.granted(*answer, asked_s=timeout_s, held=held)
 
-    async def unlock(self, path: DavPath, token: locks.LockToken) -> None:
-        """400, 404, 409 and 412 say that it is gone already (peers.md, rule 7)."""
+    async def unlock(self, path: DavPath, token: locks.LockToken) -> bool:
+        """False: it was gone already (400, 404, 409, 412: peers.md, rule 7)."""
         request = _Request("UNLOCK", path, {**_PLAIN, "Lock-Token": token.coded})
-        await self._ask(ONCE, request, fine=(400, 404, 409, 412))
+        status, _, _ = await self._ask(ONCE, request, fine=(400, 404, 409, 412))
+        return status < 300
 
     async def active_locks(self, path: DavPath) -> Sequence[locks.ActiveLock]:
         """What the server tells of the locks on a file; nothing on rclone. Raises NotFound."""
@@ -377,7 +387,10 @@ class Client:
             self._check_multistatus(request, answer)
             self._learn_clock(answer)
             while not document.stopped and (piece := await answer.receive_decoded()) is not None:
-                take(document.feed(piece))
+                for start in range(0, len(piece), _SLICE_BYTES):
+                    if start:  # 3 ms of parsing at a time, with everything else in between
+                        await trio.lowlevel.checkpoint()
+                    take(document.feed(piece[start : start + _SLICE_BYTES]))
             take(document.close())
         return document
 
@@ -395,14 +408,14 @@ class Client:
         if not entry.is_ok:
             raise refused("PROPFIND", entry.status, shown(request.path))
         if not entry.resource.is_collection and request.content == _ASK_RESOURCE:
-            self.capabilities = self.capabilities.learned_propfind(file_etag=entry.resource.etag is not None)
+            self.capabilities = self.capabilities.learned_propfind(entry.resource)
         return entry
 
     def _learn_listing(self, listing: Listing) -> None:
         files = (member for member in listing.members.values() if not member.is_collection)
         first = next(files, None)
         if first is not None:
-            self.capabilities = self.capabilities.learned_propfind(file_etag=first.etag is not None)
+            self.capabilities = self.capabilities.learned_propfind(first)
 
     def _check_multistatus(self, request: _Request, answer: Incoming) -> None:
         if answer.status == 207:
@@ -414,10 +427,11 @@ class Client:
     # --- GET ----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _get(self, path: DavPath, wanted: RangeRequest) -> AsyncIterator[Download]:
-        request = _Request("GET", path, {**_PLAIN, **wanted.headers()})
+    async def _get(self, path: DavPath, wanted: RangeRequest, *, is_ahead: bool) -> AsyncIterator[Download]:
+        request = _Request("GET", path, {**_PLAIN, **wanted.headers()}, is_ahead=is_ahead)
         opening = partial(self._open_get, request, wanted)
-        incoming, answer = await self._exchange.repeat(PATIENT, request.label, opening)
+        policy = ONCE if is_ahead else PATIENT
+        incoming, answer = await self._exchange.repeat(policy, request.label, opening)
         try:
             with self.reach.watched():
                 yield Download(answer, incoming, wanted.expected, shown(path))
@@ -503,10 +517,11 @@ class Client:
         if answer.status == 201:
             check_location(self._share, request, answer.headers.get("location", ""))
 
-    def _learn_put(self, answer: Incoming, *, mtime_sent: bool) -> PutResult:
+    def _learn_put(self, request: _Request, answer: Incoming, *, mtime_sent: bool) -> PutResult:
         etag = ETag.parse(answer.headers.get("etag"))
         accepted = answer.headers.get("x-oc-mtime", "").lower() == "accepted" if mtime_sent else None
         self.capabilities = self.capabilities.learned_put(etag=etag is not None, mtime_accepted=accepted)
+        check_stored(request, self.capabilities.stored_bytes(etag) if etag is not None else None)
         return PutResult(answer.status == 201, etag)
 
     def _preflight(self, wish: UploadWish) -> Preflight:

@@ -1,8 +1,8 @@
 """The date forms that servers write, read into whole seconds since 1970. Pure and total.
 
 Takes RFC 1123 (`Sat, 21 Nov 2026 02:19:01 GMT`), the same with a numeric zone, a single-digit day
-or without a weekday, RFC 850, asctime, and RFC 3339 with or without fractions. Both properties take
-all forms: libphodav writes getlastmodified in RFC 3339 and creationdate in RFC 1123 (servers.md 18).
+or without a weekday, RFC 850, asctime, and RFC 3339 with or without fractions. All of them come as
+getlastmodified: libphodav writes RFC 3339 there (servers.md 18).
 A date that cannot be read is None, never 1970 (peers.md, rule 1).
 """
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -137,7 +137,7 @@ class Exchange:
         sent: Sequence[str] = [request.method]
         try:
             address = httpx.URL(url)
-            with translated(request.label):
+            with translated(request.label), self._in_time(request):
                 response = await self._pass_on(request, address)
             sent = response.extensions.get("davfs_sent", sent)
         except httpx.InvalidURL:  # httpx takes 65,536 characters
@@ -147,8 +147,20 @@ class Exchange:
         self.reach.answered()
         return Incoming(response, address, request.label, self._count_down)
 
+    def _in_time(self, request: Request) -> AbstractContextManager[None]:
+        """The wire's time-outs are of one connection: a keep-alive one that ends after a while is followed
+        by another, which begins anew (`ls` on a silent Apache: its FIN after 5 s, and `timeout` on top)."""
+        if request.answer_by_s is None:
+            return nullcontext()
+        return deadline(request.answer_by_s - self._clock(), request.label)
+
     async def _pass_on(self, request: Request, url: httpx.URL) -> httpx.Response:
-        extensions = {"timeout": self._timeouts(request), "davfs_preflight": request.preflight}
+        extensions: dict[str, object] = {
+            "timeout": self._timeouts(request),
+            "davfs_preflight": request.preflight,
+        }
+        if request.is_ahead:
+            extensions["davfs_lane"] = "ahead"
         if not is_in_share(self._share, url):
             # Object storage behind a redirected GET: no credentials, no cookies, no validators of ours
             kept = {name: text for name, text in request.headers.items() if name in _ABROAD}

@@ -6,6 +6,8 @@ at once, instead of after an upload of gigabytes.
 
 A wrong limit would refuse work for nothing, so: it is forgotten an hour after the last refusal, and at the
 first body that contradicts it; and a refusal of a small body is no evidence (quotas and filters say 413 too).
+For the same reason it is not kept over a new mount, which is how a person says "try again" after the limit
+was raised: the file that was refused is still unsent, is tried first, and teaches it anew.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers of success that are none: a 207 that lists failures, a 201 for another name. Pure."""
+"""Answers of success that are none: a 207 that lists failures, a 201 for another name, or for half. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from davfs.dav.hrefs import Share, decode_href, shown
 from davfs.dav.multistatus import parse_failures, root_cause
 from davfs.dav.request import Request
 from davfs.dav.resource import DavPath
-from davfs.errors import ProtocolError, refused
+from davfs.errors import Garbled, ProtocolError, refused
 
 
 def raise_failures(request: Request, body: bytes) -> None:
@@ -25,3 +25,11 @@ def check_location(share: Share, request: Request, location: str) -> None:
     stored = decode_href(location)
     if stored is not None and stored != (*share.base, *request.path.parts):
         raise ProtocolError(f"{request.label}: the server stored it as {shown(DavPath(stored))} instead")
+
+
+def check_stored(request: Request, stored_bytes: int | None) -> None:
+    """cheroot takes the end of a connection that was closed one way for the end of the body, and WsgiDAV
+    says 201 to what it got."""
+    size_bytes = request.content.size_bytes if request.content is not None else 0
+    if stored_bytes is not None and stored_bytes != size_bytes:
+        raise Garbled(f"{request.label}: the server stored {stored_bytes} bytes of {size_bytes}")

@@ -32,8 +32,12 @@ class Request:
     content: Body | None = None
     is_collection: bool = False
     read_timeout_s: float | None = None
+    answer_by_s: float | None = (
+        None  # when the head is to be here, on the client's clock, repetitions included
+    )
     preflight: Preflight | None = None
     is_probe: bool = False  # sent although the link is down
+    is_ahead: bool = False  # nobody has asked for it yet: only if there is a lane to spare, and only once
 
     @property
     def label(self) -> str:

@@ -28,6 +28,11 @@ def checked_name(name: str) -> str:
     return name
 
 
+def is_name_short(name: str) -> bool:
+    """Whether Linux can open it; the kernel fails a whole listing for one name that is too long."""
+    return len(name) <= NAME_MAX_BYTES // 4 or len(os.fsencode(name)) <= NAME_MAX_BYTES
+
+
 @dataclass(frozen=True, slots=True)
 class DavPath:
     """A place in the share, as decoded segments below its root."""
@@ -126,10 +131,8 @@ class Resource:
     is_collection: bool
     size_bytes: int | None = None
     mtime_s: int | None = None
-    created_s: int | None = None
     etag: ETag | None = None
     executable: bool | None = None
-    content_type: str | None = None
 
     @property
     def validator(self) -> Validator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
@@ -43,6 +44,7 @@ class Conflicts:
             return  # renamed, replaced or removed meanwhile: whoever sends it next sees that
         twin = self._tree.nodes.child(parent, name, is_folder=False)
         twin.mode = node.mode
+        self._tree.unread.replaced(node.ino, content)
         content.ino, content.path = twin.ino, path_bytes(twin.path)
         content.base, content.base_size = None, 0
         content.life = Life(content.life.written + 1)
@@ -77,13 +79,32 @@ class Conflicts:
             return
         old = folder.path
         kept = await self.free_name(parent, name)
-        self._tree.moved(folder, parent, kept)
+        with self._tree.store.atomically():  # a kill in the middle would leave them in two folders
+            self._tree.moved(folder, parent, kept)
+            for node in folder.below():
+                if node.content is not None and node.content.dirty:
+                    node.content.path = path_bytes(node.path)
+                    node.content.save()
         self._tree.meta.expire(parent.ino, name)
-        for node in folder.below():
-            if node.content is not None and node.content.dirty:
-                node.content.path = path_bytes(node.path)
-                node.content.save()
+        self._tree.unread.replaced(self._tree.nodes.number_of(parent, name), None)
         self.note(old, folder)
+
+    def set_beside(self, node: Node, content: Content) -> Node:
+        """Two unsent files have one path, as a power loss in a rename leaves them: both are kept.
+
+        Returns the node of this one. Whether its name is free on the server is seen when it is sent.
+        """
+        parent = node.parent
+        assert parent is not None
+        names = (self._name(node.name, count) for count in itertools.count(1))
+        name = next(name for name in names if name not in parent.children)
+        twin = self._tree.nodes.child(parent, name, is_folder=False)
+        content.ino, content.path = twin.ino, path_bytes(twin.path)
+        content.base, content.base_size = None, 0
+        content.life = Life(content.life.written + 1)
+        content.save()
+        self.note(node.path, twin)
+        return twin
 
     def note(self, name: DavPath, kept: Node) -> None:
         """Our version of `name` is now `kept`: said in log, status and xattr."""
@@ -94,10 +115,13 @@ class Conflicts:
 
     async def free_name(self, parent: Node, name: str) -> str:
         for count in range(1, 1000):
-            candidate = conflict_name(name, socket.gethostname(), time.localtime(self._tree.wall_s()), count)
+            candidate = self._name(name, count)
             if await self._tree.find(parent, candidate) is None:
                 return candidate
         raise BadName(f"no free name for a conflict copy of {name!r}")
+
+    def _name(self, name: str, count: int) -> str:
+        return conflict_name(name, socket.gethostname(), time.localtime(self._tree.wall_s()), count)
 
 
 def conflict_name(name: str, host: str, when: time.struct_time, count: int) -> str:

@@ -69,7 +69,9 @@ class Content:
         self.base_size = row.base_size  # bytes that could come from the server
         self.base = row.base
         self.base_digest = row.base_digest
-        self.young = False  # fetched within the second of its last change, by a tag of whole seconds
+        self.young = (
+            False  # by a tag of whole seconds it may be another version: not believed at the next open
+        )
         self._source = row.source
         self.revision = row.revision
         self.recorded = False  # its file carries a record (see record)

@@ -25,6 +25,7 @@ from davfs.errors import (
     DavfsError,
     Disconnected,
     Forbidden,
+    Locked,
     NotFound,
     ParentMissing,
     PreconditionFailed,
@@ -36,11 +37,12 @@ from davfs.fs.conflict import Conflicts
 from davfs.fs.content import DIGEST_MAX, FORK_MAX, Content, new_digest
 from davfs.fs.copies import Copies
 from davfs.fs.download import Downloads
-from davfs.fs.guard import Guard, Known, Superseded, needs_staging
+from davfs.fs.guard import HTTP_LOCKED, SMALL_NEW, Guard, Known, Superseded, needs_staging
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
 from davfs.fs.queue import Pending
+from davfs.fs.strays import LATE_S, Strays
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.verification import Verification
 
@@ -53,7 +55,8 @@ STEPS_MAX: Final = 12  # a file that needs more steps than this has a server tha
 PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server that will not have them
 HTTP_METHOD_NOT_ALLOWED: Final = 405
 CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
-LATE_S: Final = 600.0  # how long a PUT that was given up may still land
+CONTENDED_DIGEST_MAX: Final = 64 << 20  # and compared up to this size where a tag does not prove the version
+NOTHING_BEFORE: Final = Unanswered()
 
 
 class FileBody:
@@ -63,9 +66,11 @@ class FileBody:
     one, which nobody changes while it is sent, it costs more than sending: `sum_up` makes it, if need be.
     """
 
-    def __init__(self, fd: int, size_bytes: int) -> None:
+    def __init__(self, fd: int, size_bytes: int, *, before: Unanswered = NOTHING_BEFORE) -> None:
         self.file = fd
         self._size = size_bytes
+        self.before = before  # what earlier PUTs carried that may still land
+        self.whole: bytes | None = None  # of a small one, when it was read
         self.digest = None if size_bytes else new_digest().digest()
         self.is_out = not size_bytes  # all of it was handed to the connection
 
@@ -93,6 +98,7 @@ class FileBody:
             if at == self._size:
                 self.is_out = True
                 self.digest = summed.digest() if summed is not None else None
+                self.whole = piece if len(piece) == at <= SMALL_NEW else None
             yield piece
 
     async def sum_up(self) -> None:
@@ -134,6 +140,7 @@ class Delivery:
         self._leftovers = leftovers
         self._free_slot = free_slot
         self._copies = Copies(tree, leftovers)
+        self._strays = Strays()
         self.sent_files = 0
 
     async def settle(self, pending: Pending) -> None:
@@ -151,8 +158,13 @@ class Delivery:
             if content.orphan or pending.node.content is not content:
                 return
             _forget_what_cannot_land_any_more(content)
+            self.inherit(pending.node.path, content)
             todo = next_step(
-                content.life, content.base, found, our_sizes={content.size_bytes, *content.unanswered.sizes}
+                content.life,
+                content.base,
+                found,
+                our_sizes={content.size_bytes, *content.unanswered.sizes},
+                longest_part=self._strays.longest_part(pending.node.path, trio.current_time()),
             )
             match todo.step:
                 case Step.NOTHING:
@@ -190,6 +202,10 @@ class Delivery:
             await self._guard.refused(pending.node.path)
             pending.node.foreign_s = trio.current_time()
             return await self._look_up(pending.node), True
+        except Locked as error:
+            if error.status != HTTP_LOCKED or not await self._guard.locked(pending.node.path):
+                raise
+            return await self._look_up(pending.node), False
         except (ParentMissing, NotFound) as error:
             await self._make_parents(pending.node, pending.content.size_bytes, error.status)
             return await self._look_up(pending.node), False
@@ -217,11 +233,12 @@ class Delivery:
         over = self._replaced(node, content, todo)
         with content.steady() as fd:
             size = content.size_bytes
-            body = FileBody(fd, size)
+            body = FileBody(fd, size, before=content.unanswered)
             pending.is_out = lambda: body.is_out
             etag = None
             if self._must_stage(node, size, new=over is None):
-                await self._put_staged(pending, body, over)
+                async with self._guard.staging(node.path, over):
+                    await self._put_staged(pending, body, over)
             else:
                 etag = await self._put_directly(pending, body, over, trust_tags=trust_tags)
         if etag is not None:
@@ -237,8 +254,7 @@ class Delivery:
         version = content.base
         if todo.if_match is not None:
             version = replace(version, etag=todo.if_match)
-        contended = trio.current_time() - node.foreign_s < CONTENDED_S
-        return Known(version, content.base_digest, contended)
+        return Known(version, content.base_digest, _is_contended(node))
 
     def _must_stage(self, node: Node, size: int, *, new: bool) -> bool:
         server = self._tree.client.capabilities
@@ -247,20 +263,21 @@ class Delivery:
     async def _put_directly(
         self, pending: Pending, body: FileBody, over: Known | None, *, trust_tags: bool
     ) -> ETag | None:
-        node, content = pending.node, pending.content
+        path, content = pending.node.path, pending.content
         mtime_s = content.mtime_ns // 1_000_000_000
         content.life = content.life.put_begins()
         content.save()
         try:
             if over is None:
-                result = await self._guard.put_new(node.path, body, mtime_s=mtime_s)
+                result = await self._guard.put_new(path, body, mtime_s=mtime_s)
             else:
-                result = await self._guard.put_over(
-                    node.path, body, over, mtime_s=mtime_s, trust_tags=trust_tags
-                )
+                result = await self._guard.put_over(path, body, over, mtime_s=mtime_s, trust_tags=trust_tags)
         except BaseException as error:
             await body.sum_up()
-            self._unanswered(content, body, error)
+            self._unanswered(content, path, body, error)
+            may_be_cut = body.size_bytes > self._tree.client.capabilities.whole_up_to_bytes
+            if body.whole is not None and may_be_cut:
+                self._strays.keep(path, body.whole, trio.current_time())
             raise
         return result.etag
 
@@ -269,21 +286,22 @@ class Delivery:
 
         Returns nothing: a server may give the file another tag at its new name (Tomcat).
         """
-        node, content = pending.node, pending.content
-        staged = node.path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
+        path, content = pending.node.path, pending.content
+        staged = path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         self._leftovers.note(staged)
         life, moving = content.life.put_begins(), False
         try:
             await self._fill_staged(content, body, staged)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
             content.life = replace(content.life, sent=life.sent, unknown=True)
+            self._note_body(content, body)  # a daemon that is killed now must know its own bytes again
             content.save()
             moving = True
             try:
-                await self._guard.move(staged, node.path, over)
+                await self._guard.move(staged, path, over)
             except BaseException as error:
                 await body.sum_up()
-                self._unanswered(content, body, error)
+                self._unanswered(content, path, body, error)
                 raise
         except BaseException as error:
             if isinstance(error, ServerRefused):
@@ -304,26 +322,44 @@ class Delivery:
         else:
             await self._tree.client.put(staged, body, mtime_s=content.mtime_ns // 1_000_000_000)
 
-    def _unanswered(self, content: Content, body: FileBody, error: BaseException) -> None:
+    def _unanswered(self, content: Content, path: DavPath, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
         if isinstance(error, DavfsError) and not error.outcome_unknown:
             content.life = content.life.put_refused()
-        if body.digest is not None:  # also of a refusal: a proxy may have given up on a server that had not
+        # Also of a refusal: a proxy may have given up on a server that had not.
+        self._note_body(content, body)
+        if body.digest is not None:
+            self._strays.note(path, body.size_bytes, body.digest, trio.current_time())
+        content.save()
+
+    def _note_body(self, content: Content, body: FileBody) -> None:
+        if body.digest is not None:
             content.unanswered = content.unanswered.with_body(body.size_bytes, body.digest)
             content.unanswered_s = trio.current_time()
-        content.save()
 
     def _acknowledge(self, pending: Pending, version: Validator, body: FileBody) -> None:
         content = pending.content
         content.life = content.life.put_succeeded()
+        if body.digest is not None and not body.before.has(body.digest):
+            content.unanswered = content.unanswered.without(body.digest)
         content.base = version
-        coarse = self._tree.client.capabilities.coarse_tags and body.size_bytes <= DIGEST_MAX
-        content.base_digest = body.digest if coarse else None
+        self._note_proof(pending.node, content, body.digest, body.size_bytes)
         content.base_size = version.size_bytes or 0
         content.attempts, content.error = 0, None
         content.save()
         self.sent_files += 1
         self._tree.uploaded(pending.node, content, version.etag, version.mtime_s)
+
+    def _note_proof(self, node: Node, content: Content, digest: bytes | None, size: int) -> None:
+        """What tells the version that we have just put there from another of the same second and size.
+
+        Comparing costs a GET before the next overwrite. Of a file that somebody else changes too it is worth
+        more bytes, and so is one at the next open: till then what is here is not believed.
+        """
+        coarse, contended = self._tree.client.capabilities.coarse_tags, _is_contended(node)
+        compared = coarse and size <= (CONTENDED_DIGEST_MAX if contended else DIGEST_MAX)
+        content.base_digest = digest if compared else None
+        content.young = coarse and contended
 
     async def _verify(self, pending: Pending, body: FileBody) -> LookedUp | None:
         """No ETag came back: ask what the server holds, one question for a whole folder."""
@@ -365,6 +401,20 @@ class Delivery:
             except AlreadyExists:
                 continue
 
+    def gave_up(self, path: DavPath, content: Content) -> None:
+        """It was replaced, removed or renamed; a PUT that nobody answered may still land under this name."""
+        for size, digest in content.unanswered.bodies:
+            self._strays.note(path, size, digest, trio.current_time())
+
+    def inherit(self, path: DavPath, content: Content) -> None:
+        """What another file sent under this name may still land there: it is no other client's."""
+        strays, given_up_s = self._strays.at(path, trio.current_time())
+        unanswered = content.unanswered.with_older(strays)
+        if unanswered != content.unanswered:
+            content.unanswered = unanswered
+            content.unanswered_s = max(content.unanswered_s, given_up_s)
+            content.save()
+
     async def check_late(self, node: Node, content: Content) -> bool:
         """Whether a PUT that was given up has landed after all, over a newer one of ours: then that is dirty.
 
@@ -384,6 +434,25 @@ class Delivery:
         content.mark_written()
         return True
 
+    def moved(self, source: DavPath, destination: DavPath) -> None:
+        """The server has moved what is there; it may be a body of ours that was given up."""
+        self._strays.moved(source, destination)
+
+    async def landed(self, path: DavPath) -> Known | None:
+        """The version there, if it is a body of ours that was given up. Raises DavfsError."""
+        strays, _ = self._strays.at(path, trio.current_time())
+        resource = await self._tree.client.stat(path) if strays.bodies else None
+        if resource is None or resource.is_collection or resource.size_bytes not in strays.sizes:
+            return None
+        summed = new_digest()
+        async with self._tree.client.get(path, expected=resource.validator) as download:
+            async for chunk in download:
+                summed.update(chunk)
+        if not strays.has(summed.digest()):
+            return None
+        coarse = self._tree.client.capabilities.coarse_tags
+        return Known(resource.validator, summed.digest() if coarse else None)
+
     async def is_ours(self, node: Node, content: Content, resource: Resource) -> bool:
         """Whether the server's bytes are ours: what we hold now, or what an unanswered PUT sent.
 
@@ -396,27 +465,33 @@ class Delivery:
     ) -> Literal["newest", "older"] | None:
         life, version = content.life, resource.validator
         which: Literal["newest", "older"] = "newest"
-        at, summed, same_as_now = 0, new_digest(), content.complete
+        at, summed, same_as_now, beginning = 0, new_digest(), content.complete, b""
         async with self._tree.client.get(node.path) as download:
             async for chunk in download:
                 summed.update(chunk)
                 same_as_now = same_as_now and await content.read(at, len(chunk)) == chunk
                 at += len(chunk)
+                beginning = (beginning + chunk)[:SMALL_NEW]
             if not version.same_version(download.validator):
                 return None
         if same_as_now and at == content.size_bytes and content.life == life:
             content.life = Life(life.written, life.written, life.written)
-        elif content.unanswered.has(summed.digest()):
+        elif content.unanswered.has(summed.digest()) or (
+            len(beginning) == at and self._strays.has_part(node.path, beginning, trio.current_time())
+        ):
             content.life = content.life.found_unapplied()  # the newest is to be sent
             which = "older"
         else:
             return None
         content.base, content.base_size = version, at
-        coarse = self._tree.client.capabilities.coarse_tags and at <= DIGEST_MAX
-        content.base_digest = summed.digest() if coarse else None
+        self._note_proof(node, content, summed.digest(), at)
         content.save()
         self._tree.uploaded(node, content, version.etag, version.mtime_s)
         return which
+
+
+def _is_contended(node: Node) -> bool:
+    return trio.current_time() - node.foreign_s < CONTENDED_S
 
 
 def _forget_what_cannot_land_any_more(content: Content) -> None:

@@ -71,6 +71,7 @@ class Transfer:
     end: int
     error: DavfsError | None = None
     done: bool = False
+    ahead: bool = False  # nobody has asked for it yet: its failure is nobody's
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
@@ -134,6 +135,19 @@ class Downloads:
                 if final or failures >= ATTEMPTS_MAX or waited_s >= self._timeout_s:
                     raise
                 await trio.sleep(0.1 * 2**failures)
+
+    async def fetch_ahead(self, content: Content, path: Callable[[], DavPath]) -> None:
+        """All of a small file, for a program that is expected, if there is a lane to spare.
+
+        Raises what the transfer met: NoLane, StaleVersion and the rest. Whoever opens the file meanwhile
+        waits for this transfer.
+        """
+        if content.complete or content.id in self._running:
+            return
+        transfer = self._noted(content, 0, content.size_bytes, ahead=True)
+        await self._run(content, path, transfer, self._demand)
+        if transfer.error is not None:
+            raise transfer.error
 
     async def ensure_whole(self, content: Content, path: Callable[[], DavPath]) -> None:
         """All of it, several windows at a time. Until then the cache limit does not take any of it away."""
@@ -244,12 +258,16 @@ class Downloads:
         limiter: trio.CapacityLimiter,
     ) -> Transfer:
         assert self._nursery is not None
+        transfer = self._noted(content, start, end)
+        self._nursery.start_soon(self._run, content, path, transfer, limiter)
+        return transfer
+
+    def _noted(self, content: Content, start: int, end: int, *, ahead: bool = False) -> Transfer:
         if content.base_size <= WHOLE_MAX and len(content.present) == 0:
             start, end = 0, content.base_size
-        transfer = Transfer(start, end)
+        transfer = Transfer(start, end, ahead=ahead)
         self._running.setdefault(content.id, []).append(transfer)
         self._store.acquire(content)
-        self._nursery.start_soon(self._run, content, path, transfer, limiter)
         return transfer
 
     async def _run(
@@ -278,6 +296,7 @@ class Downloads:
             start=transfer.at,
             end=None if whole else transfer.end,
             expected=content.source,
+            ahead=transfer.ahead,
         ) as download:
             transfer.at = download.start
             if not download.ranged:
@@ -298,6 +317,8 @@ class Downloads:
             and wanted < content.size_bytes
         ):
             await content.progress.park()
+        if transfer.ahead and transfer.error is not None:
+            return  # who waits asks for himself
         if transfer.error is not None and content.missing(wanted, wanted + 1):
             raise transfer.error
         if transfer.done and content.missing(wanted, wanted + 1):

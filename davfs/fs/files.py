@@ -90,6 +90,8 @@ class Files:
         except DavfsError:
             self.release(file.number)
             raise
+        if file.readable and not (emptied or file.content.dirty):
+            self._tree.unread.over(node.ino)
         keep = node.kernel_content == file.content.id
         node.kernel_content = file.content.id
         return Opened(file.number, keep)
@@ -173,8 +175,9 @@ class Files:
         node.content = content
         node.ctime_ns = time.time_ns()
         content.mark_written()
+        mode &= self._settings.create_mask
         if mode & 0o777 != self._settings.file_mode:
-            self._tree.keep_mode(node, mode & 0o7777)
+            self._tree.keep_mode(node, mode)
         file = self._handles.open_file(node, content, flags)
         node.kernel_content = content.id
         self._tree.touched(parent)
@@ -257,8 +260,11 @@ class Files:
             node.content = content
             return content
         if content is not None:
+            if not _holds(content, resource):
+                node.foreign_s = trio.current_time()
+            if any(self._handles.of(content)):
+                self._tree.unread.replaced(node.ino, content)
             self._store.discard(content)
-            node.foreign_s = trio.current_time()
         content = self._new_version(node, resource)
         self._store.acquire(content)
         node.content = content
@@ -308,6 +314,39 @@ class Files:
         if file.content.size_bytes != content.size_bytes:  # the kernel cuts what it reads at the old size
             raise StaleVersion(f"{file.node.name}: changed on the server while it was opened")
         return await file.content.read(offset, end - offset)
+
+    async def fetch_ahead(self, node: Node) -> Content | None:
+        """What an open of this small file would fetch, while nobody has opened it. Raises what it met.
+
+        The caller lets it go. None: there is nothing to fetch.
+        """
+        size_bytes = self.ahead_bytes(node)
+        entry = self._known_entry(node)
+        if size_bytes is None or entry is None:
+            return None
+        content = self._chosen(node, entry)
+        try:
+            await self._downloads.fetch_ahead(content, lambda: node.server_path)
+        except BaseException:
+            self._tree.let_go(node, content)
+            raise
+        return content
+
+    def ahead_bytes(self, node: Node) -> int | None:
+        """How much there is to fetch before it is opened; None if nothing, or if nobody knows yet."""
+        entry = self._known_entry(node)
+        resource = None if entry is None else entry.resource
+        if resource is None or resource.is_collection or node.content is not None:
+            return None
+        if not resource.size_bytes or resource.size_bytes > WHOLE_MAX:
+            return None
+        # A young one would be fetched again at the open: see `_must_fetch_again`.
+        return None if self._tree.client.is_young(resource.validator) else resource.size_bytes
+
+    def _known_entry(self, node: Node) -> Entry | None:
+        if node.parent is None:
+            return None
+        return self._tree.meta.entry(node.parent.ino, node.name, trio.current_time())
 
     async def _ensure(self, file: OpenFile, start: int, end: int) -> None:
         sequential = file.ahead.reads(start, end)
@@ -409,11 +448,21 @@ class Files:
         was_dirty = content.dirty
         if not was_dirty:
             _journal_at(node, content)
+        if size == 0 and node.content is content:
+            self._based_on_what_was_seen(node, content)
         content.truncate(size)
         for file in self._handles.of(content):
             file.wrote = True
         if not content.orphan:
             self._noted(node, content, was_dirty=was_dirty)
+
+    def _based_on_what_was_seen(self, node: Node, content: Content) -> None:
+        """All of it is replaced, by a program that never read what stands there: see `unread`."""
+        seen = self._tree.unread.seen(node.ino)
+        if seen is not None:
+            content.base, content.base_digest = seen.version, seen.digest
+            if content.dirty:  # else its first change commits the row
+                content.save()
 
     async def set_size(self, node: Node, handle: int | None, size: int) -> None:
         """SETATTR of the size, by handle or by path."""

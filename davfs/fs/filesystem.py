@@ -9,6 +9,7 @@ lives in one trio loop; `run` holds the only nursery. Opening and listing count 
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -32,6 +33,7 @@ from davfs.fs.leftovers import Leftovers
 from davfs.fs.locks import Locks
 from davfs.fs.namespace import Namespace
 from davfs.fs.pending import Pendings
+from davfs.fs.prefetch import Prefetch
 from davfs.fs.probe import Probe
 from davfs.fs.quota import Allowance
 from davfs.fs.renames import Renames
@@ -47,6 +49,7 @@ XATTR_PREFIX: Final = "user.davfs."
 TOLD_WITHIN_S: Final = 1.0
 XATTR_LOCK: Final = "user.davfs.lock"
 SETTLE_LOCKS_S: Final = 5.0
+SETTLE_RENAMES_S: Final = 5.0
 CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
 
 
@@ -112,13 +115,15 @@ class Filesystem:
             leftovers=self._leftovers,
             renames=Renames(content.index),
         )
+        self._uploads.settle_name = self._namespace.settle_renames_of
+        self._prefetch = Prefetch(self._tree, self._files)
         self._probe = Probe(client, self._tree, self._uploads, timeout_s=settings.timeout_s)
         self._started = now_s()
         self._send_changes, self.invalidations = trio.open_memory_channel[Invalidation](CHANGES_MAX)
         self._tree.changed = self._report_change
         self._tree.kernel_knows = self._report_and_wait
         self.unsent = Pendings(
-            self._tree, self._uploads, self._handles, self._failures, self._report_other_file
+            self._tree, self._uploads, self._handles, self._failures, locks, self._report_other_file
         )
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
@@ -126,10 +131,13 @@ class Filesystem:
         async with trio.open_nursery() as nursery:
             self._downloads.start(nursery)
             self._tree.questions.start(nursery)
+            self._prefetch.start(nursery)
             await nursery.start(self._probe.run)
             nursery.start_soon(self._tree.listings.run, self._tree.meta)
             left = self._uploads.recover()
             self._locks.recover(item.node.path for item in self._uploads.pending())
+            with trio.move_on_after(SETTLE_RENAMES_S):  # no program sees half of one
+                await self._namespace.settle_renames()
             nursery.start_soon(self._locks.run, nursery)
             nursery.start_soon(self._send, nursery)
             nursery.start_soon(self._leftovers.clean, self._client)
@@ -140,7 +148,6 @@ class Filesystem:
         """The uploads, as soon as it is known which locks of the last run still hold."""
         with trio.move_on_after(SETTLE_LOCKS_S):
             await self._locks.settle()
-            await self._namespace.settle_renames()
         await self._uploads.run(nursery)
 
     async def release_locks(self) -> None:
@@ -221,11 +228,14 @@ class Filesystem:
 
     # --- folders
 
-    async def opendir(self, ino: int) -> int:
+    async def opendir(self, ino: int, *, program: int = 0) -> int:
+        """`program`: a number that tells who asks from others; 0 if nobody knows."""
         node = self._tree.nodes.get(ino)
         if not node.is_folder:
             raise PosixError(errno.ENOTDIR)
+        self._prefetch.comes_to(node, program)
         names = [] if node.unlinked else await self._tree.list_names(node)
+        self._prefetch.has_listed(node, program)
         self._tree.nodes.pin(node)
         return self._handles.open_folder(node, names).number
 
@@ -235,6 +245,7 @@ class Filesystem:
 
     def _entries(self, handle: int, start: int) -> Iterator[tuple[str, Attributes, int]]:
         folder = self._handles.folder(handle)
+        self._prefetch.is_busy_in(folder.node)
         for at in range(start, len(folder.names)):
             name = folder.names[at]
             node = None if folder.node.unlinked else self._tree.known_child(folder.node, name)
@@ -277,7 +288,13 @@ class Filesystem:
     # --- files
 
     async def open(self, ino: int, flags: int) -> Opened:
-        return await self._files.open(self._tree.nodes.get(ino), flags)
+        node = self._tree.nodes.get(ino)
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            self._prefetch.opens(node)
+        try:
+            return await self._files.open(node, flags)
+        finally:
+            self._prefetch.has_opened(node)
 
     async def create(self, parent: int, name: str, mode: int, flags: int) -> tuple[Opened, Attributes]:
         folder = self._tree.nodes.get(parent)
@@ -320,7 +337,8 @@ class Filesystem:
 
     async def getxattr(self, ino: int, name: str) -> bytes:
         if not name.startswith(XATTR_PREFIX):
-            raise PosixError(errno.ENODATA)  # `ls -l` asks for two others of every file
+            # `ls -l` asks for two others of every file, until it is told that this kind is not supported.
+            raise PosixError(errno.ENODATA if name.startswith("user.") else errno.EOPNOTSUPP)
         node = await self._attributed(ino)
         if name == XATTR_LOCK and not node.unlinked:
             await self._locks.look(node.path)
@@ -362,6 +380,12 @@ class Filesystem:
     def pending_paths(self) -> list[str]:
         """What is not on the server yet."""
         return self.unsent.paths()
+
+    @property
+    def outage(self) -> str | None:
+        """Why the server cannot be reached; None while it can."""
+        outage = self._client.reach.link.outage
+        return None if outage is None else outage.reason
 
     def status(self) -> dict[str, object]:
         """What is going on, as JSON-able values."""

@@ -13,7 +13,8 @@ Never sends DELETE.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -63,8 +64,9 @@ def needs_staging(server: Capabilities, *, size: int, new: bool) -> bool:
         return False
     if new:
         long = size >= LONG_BODY
-        return long or server.conditions != "honoured" or (server.writes_in_place and size > SMALL_NEW)
-    return server.writes_in_place and size > 0
+        torn = size > max(SMALL_NEW, server.whole_up_to_bytes)
+        return long or server.conditions != "honoured" or torn
+    return size > server.whole_up_to_bytes
 
 
 def needs_look(server: Capabilities, over: Known, *, size: int) -> bool:
@@ -104,6 +106,18 @@ class Guard:
         async with self.locks.around(path) as token:
             await self._check(path, over)
             return await self._client.put(path, body, if_match=tag, mtime_s=mtime_s, lock_token=token)
+
+    @asynccontextmanager
+    async def staging(self, path: DavPath, over: Known | None) -> AsyncIterator[None]:
+        """Around the body and the MOVE. Where a LOCK of ours went unanswered, it comes before the body.
+
+        Else each attempt would send all of it, to be told at its end that the name is locked.
+        """
+        if over is None or not self.locks.is_doubtful(path):
+            yield
+            return
+        async with self.locks.around(path):
+            yield
 
     async def move(
         self, source: DavPath, destination: DavPath, over: Known | None, *, is_collection: bool = False
@@ -147,10 +161,15 @@ class Guard:
             await self._client.move(
                 source, destination, is_collection=is_collection, overwrite=True, dest_lock_token=token
             )
+            self.locks.replaced(destination)
 
     async def refused(self, path: DavPath) -> None:
         """After 412: it may be the token of a lock that is lost, which then is dropped."""
         await self.locks.check(path)
+
+    async def locked(self, path: DavPath) -> bool:
+        """After 423: whether it was a lock of ours whose answer was lost, and now is gone."""
+        return await self.locks.freed(path)
 
     async def done(self, path: DavPath) -> None:
         """Nothing more is to be sent there for now: a lock may go."""

@@ -67,6 +67,14 @@ class Unanswered:
         kept = tuple(body for body in self.bodies if body[1] != digest)
         return Unanswered((*kept, (size, digest))[-UNANSWERED_MAX:])
 
+    def with_older(self, others: Unanswered) -> Unanswered:
+        """`others` were sent by another file; what this one sent is kept rather."""
+        kept = tuple(body for body in others.bodies if body not in self.bodies)
+        return Unanswered((*kept, *self.bodies)[-UNANSWERED_MAX:])
+
+    def without(self, digest: bytes) -> Unanswered:
+        return Unanswered(tuple(body for body in self.bodies if body[1] != digest))
+
     @property
     def sizes(self) -> set[int]:
         return {size for size, _ in self.bodies}
@@ -108,12 +116,18 @@ class Next:
 
 
 def next_step(
-    life: Life, base: Validator | None, found: LookedUp | None, *, our_sizes: Collection[int]
+    life: Life,
+    base: Validator | None,
+    found: LookedUp | None,
+    *,
+    our_sizes: Collection[int],
+    longest_part: int = -1,
 ) -> Next:
     """What to do for this file. `base` None: the server had no such file when ours was made.
 
     `our_sizes`: what our file holds now and what unanswered PUTs held, in bytes; only a server copy
-    of such a size can be ours.
+    of such a size can be ours. `longest_part`: or of a smaller one, where the server keeps what it got of a
+    PUT that was cut off.
     """
     if not life.dirty:
         return Next(Step.NOTHING)
@@ -126,7 +140,8 @@ def next_step(
         return Next(Step.CONFLICT)
     if base is not None and base.same_version(found.resource.validator):
         return Next(Step.PUT_OVER, found.resource.validator.if_match)
-    if found.resource.size_bytes is None or found.resource.size_bytes in our_sizes:
+    size = found.resource.size_bytes
+    if size is None or size in our_sizes or size <= longest_part:
         return Next(Step.COMPARE)
     return Next(Step.CONFLICT)
 

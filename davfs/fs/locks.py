@@ -1,6 +1,6 @@
 """Locks held on the server: when one is taken, who refreshes it, and when it is given back.
 
-Owns the tokens, in memory and in a table of the index, and the one task that refreshes them, which waits
+Owns the tokens in memory (`tokens` has them on disk), and the one task that refreshes them, which waits
 for no transfer. The policy is the option `lock`: `auto` locks what stays open for writing for some seconds
 and is on the server, so that others see it; `always` locks at open, for a new name too, and the open fails
 with EBUSY while somebody else holds it; `never` sends no LOCK at all. A lock is kept until the file is closed
@@ -19,10 +19,9 @@ from __future__ import annotations
 import getpass
 import logging
 import random
-import secrets
 import socket
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -32,29 +31,29 @@ from davfs.dav.client import Client
 from davfs.dav.hrefs import shown
 from davfs.dav.locks import NEVER_S, ActiveLock, GrantedLock, LockToken
 from davfs.dav.resource import DavPath, Validator
-from davfs.errors import Busy, DavfsError, Disconnected, LinkError, Locked, NotFound, TimedOut
-from davfs.fs.content import path_bytes, path_from_bytes
+from davfs.errors import Busy, DavfsError, LinkError, Locked, NotFound, TimedOut
 from davfs.fs.handles import Handles
 from davfs.fs.index import Index
 from davfs.fs.inodes import Node
+from davfs.fs.tokens import Tokens
 
 log = logging.getLogger("davfs.locks")
 
 Policy = Literal["auto", "always", "never"]
 
 LOCK_AFTER_S: Final = 5.0  # auto: open for writing for so long
-LOCK_TIMEOUT_S: Final = 600.0  # asked for; after a crash of the machine the name is free again by then
+# A LOCK whose answer is lost blocks the name where the server shows no owner (nginx, lighttpd) or no token
+# (rclone): so the first one is short. Whoever needs it longer asks for more while it runs.
+LOCK_FIRST_S: Final = 60.0
+LOCK_TIMEOUT_S: Final = 600.0  # after a crash of the machine the name is free again by then
+FIRST_REFRESH_S: Final = 10.0
+DOUBT_S: Final = 1800.0  # how long a lock of which we were not told may last: sabre/dav grants no less
 RETRY_S: Final = 10.0  # a refresh or an UNLOCK that found no server
 LEAVE_S: Final = 5.0  # how long the end of a mount waits for its UNLOCKs
 AROUND_S: Final = 5.0  # how long an upload waits for somebody else's short lock
 AROUND_RETRY_S: Final = 0.1
 OWNER_MARK: Final = "(davfs "
 UNKNOWN_HOLDER: Final = "somebody else (the server does not say who)"
-
-_SCHEMA: Final = (
-    "CREATE TABLE IF NOT EXISTS locks (path BLOB PRIMARY KEY, token TEXT, made INTEGER NOT NULL DEFAULT 0)",
-    "CREATE TABLE IF NOT EXISTS lock_owner (id TEXT NOT NULL)",
-)
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +68,7 @@ class _Held:
     made: Validator | None = None  # the empty file that the LOCK made
     ending: bool = False  # to be given back
     found: bool = False  # a row of an earlier run, not proved yet
+    moved_over: bool = False  # by a MOVE that may have ended it
 
 
 @dataclass(slots=True, eq=False)
@@ -82,27 +82,17 @@ class _Turn:
 class Locks:
     def __init__(self, client: Client, index: Index, handles: Handles, policy: Policy) -> None:
         self._client = client
-        self._index = index
+        self._tokens = Tokens(index)
         self._handles = handles
         self._policy = policy
         self._held: dict[DavPath, _Held] = {}
         self._unanswered: dict[DavPath, float] = {}  # rows without a token: is there a lock? When to ask
+        self._doubtful: dict[DavPath, float] = {}  # may be locked by a LOCK of ours without an answer; until
         self._watched: dict[Node, float] = {}  # open for writing, to be looked at then
         self._holders: dict[DavPath, str] = {}  # of foreign locks that stood in the way
         self._turns: dict[DavPath, _Turn] = {}
         self._wake = trio.Event()
-        for statement in _SCHEMA:
-            index.run(statement)
-        self._id = self._own_id()
-        self.owner = f"{_user()}@{socket.gethostname()} {OWNER_MARK}{self._id})"
-
-    def _own_id(self) -> str:
-        row = self._index.run("SELECT id FROM lock_owner").fetchone()
-        if row is not None:
-            return str(row[0])
-        new = secrets.token_hex(8)
-        self._index.run("INSERT INTO lock_owner VALUES (?)", (new,))
-        return new
+        self.owner = f"{_user()}@{socket.gethostname()} {OWNER_MARK}{self._tokens.own_id})"
 
     @property
     def _usable(self) -> bool:
@@ -157,13 +147,43 @@ class Locks:
             await self._remove_made(held)
             await self._release(held)
 
+    async def discarded(self, path: DavPath, node: Node, *, never_sent: bool) -> bool:
+        """What was unsent under this lock was given up. Whether an empty file went that the LOCK had made.
+
+        Not the lock of whoever has opened the name anew meanwhile.
+        """
+        held = self._held.get(path)
+        if held is None or held.node not in {None, node}:
+            return False
+        removed = never_sent and await self._remove_made(held)
+        if held.node in {None, node} and not held.users:
+            await self._release(held)
+        return removed
+
     async def give_up(self, path: DavPath) -> None:
         """Before DELETE or MOVE of `path`: locks at and below it go.
 
         They never move along; rclone moves no locked file, and keeps the lock of a deleted one.
         """
+        for lost in [one for one in self._unanswered if one.is_within(path)]:
+            await self._look_for_unanswered(lost)
         for held in [one for one in self._held.values() if one.path.is_within(path)]:
             await self._release(held)
+
+    def replaced(self, path: DavPath) -> None:
+        """After MOVE over a locked file: on some servers its lock ended with it, and UNLOCK would be in vain.
+
+        A file that is still open is locked again.
+        """
+        held = self._held.get(path)
+        if held is None:
+            return
+        if not self._client.capabilities.move_ends_lock:
+            held.moved_over = True
+            return
+        self._drop(held)
+        if held.node is not None and self._is_open(held.node):
+            self._watch(held.node, 0)
 
     def moved(self, node: Node) -> None:
         """A file has another name now: if it is open for writing it is locked there, as the policy says."""
@@ -186,6 +206,10 @@ class Locks:
         """What goes out with PUT, DELETE, and as the destination's with MOVE and COPY."""
         held = self._held.get(path)
         return held.token if held is not None else None
+
+    def is_doubtful(self, path: DavPath) -> bool:
+        """Whether a LOCK of ours, of which we were not told, may stand in our own way."""
+        return self._doubtful.get(path, 0.0) > trio.current_time()
 
     @asynccontextmanager
     async def around(self, path: DavPath) -> AsyncIterator[LockToken | None]:
@@ -247,6 +271,11 @@ class Locks:
             await self._refresh(held)
         return path in self._held
 
+    async def freed(self, path: DavPath) -> bool:
+        """After 423 without a token: true when it was a lock of ours that nobody here knew, now given back:
+        a LOCK that landed late, an UNLOCK of which the server got half (400)."""
+        return self._usable and path not in self._held and await self._look_for_unanswered(path)
+
     # --- taking
 
     async def _take(self, path: DavPath, node: Node | None) -> _Held:
@@ -256,21 +285,26 @@ class Locks:
             if held is not None:
                 held.node, held.ending = node or held.node, False
                 return held
-            self._index.run("INSERT OR REPLACE INTO locks (path) VALUES (?)", (path_bytes(path),))
+            self._tokens.note(path)
             try:
                 lock = await self._locked(path)
-            except (Disconnected, TimedOut):
-                self._unanswered[path] = trio.current_time() + RETRY_S  # the row stays: there may be a lock
-                self._wake.set()
+            except (DavfsError, trio.Cancelled) as error:
+                if isinstance(error, DavfsError) and not error.outcome_unknown:
+                    self._tokens.forget(path)
+                else:  # the row stays: there may be a lock
+                    self._unanswered[path] = trio.current_time() + RETRY_S
+                    self._doubtful[path] = trio.current_time() + DOUBT_S
+                    self._wake.set()
                 raise
-            except DavfsError:
-                self._forget(path)
+            except BaseException:  # cancelled: whoever removes or renames this file now must not meet it
+                self._unanswered[path] = trio.current_time() + RETRY_S
+                self._wake.set()
                 raise
             return await self._keep(path, lock, node)
 
     async def _locked(self, path: DavPath) -> GrantedLock:
         try:
-            return await self._client.lock(path, self.owner, LOCK_TIMEOUT_S)
+            return await self._client.lock(path, self.owner, LOCK_FIRST_S)
         except Locked as error:
             locks = await self._client.active_locks(path)
             mine = self._mine(locks)
@@ -279,24 +313,33 @@ class Locks:
             self._holders[path] = locks[0].owner or UNKNOWN_HOLDER if locks else UNKNOWN_HOLDER
             text = f"{shown(path)} is locked by {self._holders[path]}"
             raise Locked(text, status=error.status) from None
-        except Disconnected as error:
-            mine = self._mine(await self._client.active_locks(path))
-            if mine is None:
-                raise error from None
-            return mine
+        except DavfsError as error:
+            if not error.outcome_unknown or isinstance(error, TimedOut):
+                raise
+            with suppress(DavfsError):
+                mine = self._mine(await self._client.active_locks(path))
+                if mine is not None:
+                    return mine
+            raise
+
+    def is_ours(self, lock: ActiveLock) -> bool:
+        """By the id in the owner's text."""
+        return self._tokens.own_id in lock.owner
 
     def _mine(self, locks: Iterable[ActiveLock]) -> GrantedLock | None:
         """A lock that we took and do not know of: its answer was lost. Nobody else has our id."""
         for lock in locks:
-            if lock.token is not None and self._id in lock.owner:
+            if lock.token is not None and self.is_ours(lock):
                 return GrantedLock(lock.token, lock.timeout_s)
         return None
 
     async def _keep(self, path: DavPath, lock: GrantedLock, node: Node | None) -> _Held:
-        held = _Held(path, lock.token, _due_s(lock), node)
-        self._save(held, made=lock.created)
+        first_s = FIRST_REFRESH_S if lock.timeout_s <= LOCK_FIRST_S else NEVER_S
+        held = _Held(path, lock.token, min(_due_s(lock), trio.current_time() + first_s), node)
+        self._tokens.save(path, lock.token, made=lock.created)
         self._held[path] = held
         self._holders.pop(path, None)
+        self._doubtful.pop(path, None)
         self._wake.set()
         if lock.created:
             await self._note_made(held)
@@ -330,43 +373,41 @@ class Locks:
         async with self._turn(held.path):
             if not held.ending or self._held.get(held.path) is not held:
                 return  # wanted again, or gone
+            fresh = held.moved_over and trio.current_time() < held.due_s < NEVER_S
             try:
-                await self._client.unlock(held.path, held.token)
+                gone = not await self._client.unlock(held.path, held.token)
             except DavfsError as error:
                 if error.retry_helps:
                     held.due_s = trio.current_time() + RETRY_S
                     self._wake.set()
                     return
                 log.info("UNLOCK of %s: %s", shown(held.path), error)
+            else:
+                if fresh:
+                    server = self._client.capabilities
+                    self._client.capabilities = server.learned_move_over_lock(gone=gone)
             self._drop(held)
 
-    async def _remove_made(self, held: _Held) -> None:
+    async def _remove_made(self, held: _Held) -> bool:
         """The empty file that our LOCK made, if it still is that: nobody else can write under our lock."""
         made, held.made = held.made, None
         if made is None:
-            return
+            return False
         try:
             found = await self._client.stat(held.path)
             if found.size_bytes == 0 and made.same_version(found.validator):
                 await self._client.delete(held.path, is_collection=False, lock_token=held.token)
+                return True
         except NotFound:
-            return
+            return True
         except DavfsError as error:
             log.info("%s: the empty file that LOCK made stays: %s", shown(held.path), error)
+        return False
 
     def _drop(self, held: _Held) -> None:
         if self._held.get(held.path) is held:
             del self._held[held.path]
-            self._forget(held.path)
-
-    def _forget(self, path: DavPath) -> None:
-        self._index.run("DELETE FROM locks WHERE path=?", (path_bytes(path),))
-
-    def _save(self, held: _Held, *, made: bool) -> None:
-        self._index.run(
-            "INSERT OR REPLACE INTO locks (path, token, made) VALUES (?,?,?)",
-            (path_bytes(held.path), held.token.text, int(made)),
-        )
+            self._tokens.forget(held.path)
 
     async def leave(self) -> None:
         """The end of the mount: what is sent is unlocked. The locks of unsent files wait for the next run."""
@@ -428,7 +469,7 @@ class Locks:
             return
         # nginx takes the refresh of a lock that is gone for a new one, and makes the file if that is gone too
         held.token = lock.token
-        self._save(held, made=lock.created)
+        self._tokens.save(held.path, lock.token, made=lock.created)
         if lock.created:
             await self._remove_new(held)
 
@@ -469,23 +510,26 @@ class Locks:
             elif node.unlinked or node.path != path or not self._is_needed(node):
                 await self.finished(path)
 
-    async def _look_for_unanswered(self, path: DavPath) -> None:
-        """A LOCK without an answer, of now or of an earlier run: ours is known by the id in its owner."""
+    async def _look_for_unanswered(self, path: DavPath) -> bool:
+        """A LOCK without an answer, of now or of an earlier run: ours is known by the id in its owner.
+        True when there was one, and it is given back."""
         async with self._turn(path):
+            self._unanswered.pop(path, None)
             if path in self._held:
-                return
+                return False
             try:
                 mine = self._mine(await self._client.active_locks(path))
             except DavfsError as error:
                 if error.retry_helps:
                     self._unanswered[path] = trio.current_time() + RETRY_S
-                    return
+                    return False
                 mine = None
             if mine is None:  # none, or a server that does not say: it ends by itself
-                self._forget(path)
-                return
+                self._tokens.forget(path)
+                return False
             held = await self._keep(path, mine, None)
         await self._release(held)
+        return path not in self._held
 
     # --- start
 
@@ -495,13 +539,11 @@ class Locks:
         Returns how many there are; `settle` waits until the server has said what it thinks of them.
         """
         wanted = set(unsent)
-        for raw, token, _ in self._index.run("SELECT path, token, made FROM locks").fetchall():
-            path = path_from_bytes(raw)
-            known = LockToken.parse(token)
-            if known is None:
+        for path, token in self._tokens.of_the_last_run():
+            if token is None:
                 self._unanswered[path] = trio.current_time()
             else:
-                self._held[path] = _Held(path, known, NEVER_S, ending=path not in wanted, found=True)
+                self._held[path] = _Held(path, token, NEVER_S, ending=path not in wanted, found=True)
         return len(self._held)
 
     async def settle(self) -> None:
@@ -511,20 +553,13 @@ class Locks:
                 nursery.start_soon(self._settle, held)
 
     async def _settle(self, held: _Held) -> None:
-        if held.ending and self._was_made_and_never_written(held.path):
+        if held.ending and self._tokens.was_made_and_never_written(held.path):
             token = held.token
             await self._refresh(held)  # is it ours still? Only then is the file
             if self._held.get(held.path) is held and not held.found and held.token == token:
                 await self._note_made(held)
                 await self._remove_made(held)
         await self._attend(held)
-
-    def _was_made_and_never_written(self, path: DavPath) -> bool:
-        """Killed between LOCK and the journal: the cache knows nothing of a file there."""
-        raw = path_bytes(path)
-        row = self._index.run("SELECT made FROM locks WHERE path=?", (raw,)).fetchone()
-        known = self._index.run("SELECT 1 FROM contents WHERE path=?", (raw,)).fetchone()
-        return row is not None and bool(row[0]) and known is None
 
     # --- what is told
 

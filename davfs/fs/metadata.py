@@ -23,7 +23,7 @@ from davfs.dav.resource import Resource
 from davfs.fs.index import LocalAttributes
 
 COST_FACTOR: Final = 3
-ENTRIES_MAX: Final = 400_000  # about 400 bytes each
+ENTRIES_MAX: Final = 160_000  # about 460 bytes each
 NEVER: Final = float("-inf")  # the age of what must be asked before it is believed
 
 
@@ -144,6 +144,9 @@ class Metadata:
         """How long the answer may still be believed (for the kernel's own time-outs)."""
         folder = self._folders.get(folder_ino)
         entry = folder.entries.get(name) if folder is not None else None
+        return self.left_s(folder, entry, now_s)
+
+    def left_s(self, folder: Folder | None, entry: Entry | None, now_s: float) -> float:
         if folder is None or entry is None:
             return self._min_s
         return max(0.0, entry.learned_s + self._lifetime_s(entry.resource, folder, now_s) - now_s)

@@ -14,10 +14,12 @@ import errno
 import functools
 import os
 import secrets
+from contextlib import suppress
 from typing import Final
 
 import trio
 
+from davfs.dav.hrefs import shown
 from davfs.dav.resource import ROOT, DavPath, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
@@ -88,8 +90,9 @@ class Namespace:
             else:
                 await self._raise_for_mkcol(error, parent, name)
         node = self._tree.made_folder(parent, name)
+        mode &= self._settings.create_mask
         if mode & 0o777 != self._settings.dir_mode:
-            self._tree.keep_mode(node, mode & 0o7777)
+            self._tree.keep_mode(node, mode)
         return node
 
     async def _raise_for_mkcol(self, error: DavfsError, parent: Node, name: str) -> None:
@@ -141,8 +144,10 @@ class Namespace:
         content = node.content
         if content is not None and content.dirty:
             await self._uploads.abandon(content)
-            if not _on_server(content):
-                return
+        if content is not None:
+            self._uploads.delivery.gave_up(node.path, content)
+        if content is not None and content.dirty and not _on_server(content):
+            return
         if not set_aside:
             await self._delete(node)
 
@@ -265,6 +270,8 @@ class Namespace:
     async def _rename_file(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         over = await self._take_over(target) if target is not None else None
         content = await self._settled(node)
+        if content is not None:
+            self._uploads.delivery.gave_up(node.path, content)
         if content is not None and content.dirty and not _on_server(content):
             self._rename_unsent(node, content, new_parent, new_name, over)
             return
@@ -277,13 +284,12 @@ class Namespace:
         based = content is not None and content.dirty and await self._is_base(node, content)
         unsent = target.content if target is not None and is_unsent(target) else None
         try:
-            await self._move(node, destination, over, replaces=unsent)
+            await self._move_over(node, destination, over, unsent)
             self._moved(node, new_parent, new_name)
         except PreconditionFailed:
             if target is None:
                 raise
-            self._uploads.resume(target)
-            await self._move_beside(node, new_parent, new_name)
+            await self._move_over_or_beside(node, new_parent, new_name, target)
         except NotFound:
             if content is None or not (content.dirty and content.complete):
                 raise
@@ -292,6 +298,47 @@ class Namespace:
             return
         if content is not None and based:
             await self._rebase(content, node.path)
+
+    async def _move_over(
+        self, node: Node, destination: DavPath, over: Known | None, unsent: Content | None
+    ) -> None:
+        """What changed there may be an upload of ours that was given up, and landed late."""
+        try:
+            await self._move(node, destination, over, replaces=unsent)
+        except PreconditionFailed:
+            ours = await self._uploads.delivery.landed(destination)
+            if ours is None:
+                raise
+            await self._move(node, destination, ours, replaces=unsent)
+
+    async def _move_over_or_beside(self, node: Node, parent: Node, name: str, target: Node) -> None:
+        """The version that was to be replaced is not there any more."""
+        unsent = target.content if is_unsent(target) else None
+        try:
+            await self._move(node, parent.path.child(name), await self._instead(target), replaces=unsent)
+        except PreconditionFailed:
+            self._uploads.resume(target)
+            await self._move_beside(node, parent, name)
+        else:
+            self._moved(node, parent, name)
+
+    async def _instead(self, target: Node) -> Known | None:
+        """What may be replaced, when the version that was known is not there any more.
+
+        Nothing, if somebody removed it; or an upload of ours that nobody answered and that landed late.
+        Raises PreconditionFailed when it is somebody else's.
+        """
+        content, found = target.content, await self._held(target.path)
+        if found is None:
+            return None
+        if content is not None and await self._came_late(target, content, found):
+            return Known(found.validator, content.base_digest)
+        raise PreconditionFailed(f"{shown(target.path)}: it changed on the server", status=412)
+
+    async def _came_late(self, target: Node, content: Content, found: Resource) -> bool:
+        if found.is_collection or found.size_bytes not in content.unanswered.sizes:
+            return False
+        return await self._uploads.delivery.is_ours(target, content, found)
 
     async def _move_beside(self, node: Node, parent: Node, name: str) -> None:
         """The file that this one was to replace was changed by somebody else: both survive."""
@@ -342,6 +389,7 @@ class Namespace:
             self._moved(node, new_parent, new_name)
             content.ino, content.path = node.ino, path_bytes(node.path)
             content.rebase(version, digest)
+            self._uploads.delivery.inherit(node.path, content)
         delay_s = self._settings.write_back_s
         self._uploads.schedule(
             node, content, self._settings.open_flush_s if self._handles.has_writer(content) else delay_s
@@ -356,9 +404,14 @@ class Namespace:
         await self._preserve(target, by_copy=True)
         content = target.content
         if content is not None and content.dirty:
-            over = Known(content.base, content.base_digest) if content.base is not None else None
             await self._uploads.abandon(content)
-            return over
+        if content is not None and target.parent is not None:
+            self._uploads.delivery.gave_up(target.path, content)
+        seen = self._tree.unread.seen(target.ino)
+        if seen is not None:
+            return Known(seen.version, seen.digest) if seen.version is not None else None
+        if content is not None and content.dirty:
+            return Known(content.base, content.base_digest) if content.base is not None else None
         if target.parent is None:
             return None
         entry = self._tree.meta.stale_entry(target.parent.ino, target.name)
@@ -366,7 +419,10 @@ class Namespace:
             return None
         version = entry.resource.validator
         same = content is not None and content.base is not None and content.base.same_version(version)
-        return Known(version, content.base_digest if same and content is not None else None)
+        if content is None or not (same or any(self._handles.of(content))):
+            return Known(version)
+        # Whoever has an older version open has not seen this one.
+        return Known(content.base, content.base_digest) if content.base is not None else None
 
     async def _resolve_unknown(self, node: Node, content: Content) -> None:
         """A PUT whose outcome is unknown, of a file that is about to move: look what is there.
@@ -409,8 +465,10 @@ class Namespace:
         source = node.path
         if self._move_is_unsafe(destination):
             raise PosixError(errno.EINVAL, f"this server cannot rename to {destination.name!r}")
-        if replaces is not None or self._uploads.below(node):
-            self._renames.begin(Rename(source, destination, self._version_of(node)))
+        rename = Rename(source, destination, self._version_of(node))
+        concerns_unsent = replaces is not None or bool(self._uploads.below(node))
+        if concerns_unsent:
+            self._renames.begin(rename)
         try:
             await self._guard.move(source, destination, over, is_collection=node.is_folder)
         except DavfsError as error:
@@ -418,8 +476,12 @@ class Namespace:
                 await self._really_failed(error, destination, made=True)
                 await self._really_failed(error, source, made=False)
             except DavfsError:
-                self._renames.end(source)
+                if concerns_unsent and error.outcome_unknown:
+                    self._renames.doubt(rename)
+                else:
+                    self._renames.end(source)
                 raise
+        self._uploads.delivery.moved(source, destination)
 
     def _move_is_unsafe(self, destination: DavPath) -> bool:
         return any(self._tree.client.capabilities.move_unsafe(name) for name in destination.parts)
@@ -442,15 +504,24 @@ class Namespace:
         return entry.resource.validator if entry is not None and entry.resource is not None else Validator()
 
     async def settle_renames(self) -> None:
-        """Renames of the last run: did the server do them? To be asked before anything is sent."""
-        for rename in self._renames.left():
-            try:
-                found = None if await self._held(rename.source) else await self._held(rename.destination)
-            except DavfsError:
-                continue  # the next daemon asks again
-            if found is not None and (found.is_collection or rename.version.same_version(found.validator)):
-                self._catch_up(rename, found)
-            self._renames.end(rename.source)
+        """Renames of the last run: did the server do them? Where it does not say, uploads ask again."""
+        for rename in self._renames.left:
+            with suppress(DavfsError):
+                await self._settle_rename(rename)
+
+    async def settle_renames_of(self, node: Node) -> None:
+        """Before this file is sent: which is its name? Raises what stands in the way."""
+        for rename in self._renames.left:
+            if any(node.path.is_within(path) for path in (rename.source, rename.destination)):
+                await self._settle_rename(rename)
+
+    async def _settle_rename(self, rename: Rename) -> None:
+        found = None if await self._held(rename.source) else await self._held(rename.destination)
+        if rename not in self._renames.left:
+            return  # another upload asked too, or a program removed it
+        if found is not None and (found.is_collection or rename.version.same_version(found.validator)):
+            self._catch_up(rename, found)
+        self._renames.end(rename.source)
 
     def _catch_up(self, rename: Rename, found: Resource) -> None:
         """The server did it: unsent bytes below the old name go along, those at the new one are given up."""
@@ -458,7 +529,7 @@ class Namespace:
         for part in rename.destination.parts[:-1]:
             parent = self._tree.nodes.child(parent, part, is_folder=True)
         replaced = parent.children.get(rename.destination.name)
-        if node is not None and node.is_folder is found.is_collection:
+        if node is not None and node.is_folder is found.is_collection and _is_what_moved(node, rename):
             self._moved(node, parent, rename.destination.name)
         elif replaced is not None and replaced.content is not None and not found.is_collection:
             self._store.discard(replaced.content)
@@ -491,6 +562,12 @@ class Namespace:
         if node is None:
             raise PosixError(errno.ENOENT)
         return node
+
+
+def _is_what_moved(node: Node, rename: Rename) -> bool:
+    """Not a new file, made at the name that the rename had left free."""
+    base = node.content.base if node.content is not None else None
+    return node.is_folder or (base is not None and rename.version.same_version(base))
 
 
 def _on_server(content: Content) -> bool:

@@ -17,11 +17,12 @@ from typing import Final
 import trio
 
 from davfs.dav.resource import DavPath, checked_name
-from davfs.errors import PosixError
+from davfs.errors import LinkDown, Locked, PosixError
 from davfs.fs.content import Content
 from davfs.fs.failures import Failures
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
+from davfs.fs.locks import UNKNOWN_HOLDER, Locks
 from davfs.fs.metadata import Entry
 from davfs.fs.queue import Pending
 from davfs.fs.states import State, state_of
@@ -48,12 +49,14 @@ class Pendings:
         uploads: Uploads,
         handles: Handles,
         failures: Failures,
+        locks: Locks,
         renamed: Callable[[Node, str], None],
     ) -> None:
         self._tree = tree
         self._uploads = uploads
         self._handles = handles
         self._failures = failures
+        self._locks = locks
         self._renamed = renamed  # the kernel must be told: this name of this folder is another file now
 
     # --- looking
@@ -139,7 +142,13 @@ class Pendings:
             with self._tree.nodes.held(item.node):
                 await self._uploads.abandon(item.content)
                 if _still_unsent(item):
-                    rows.append({**row, **self._give_up(item.node, item.content)})
+                    where, parent = item.node.path, item.node.parent
+                    told = self._give_up(item.node, item.content)
+                    never_sent = not (item.content.life.acked or told["may_have_arrived"])
+                    if await self._locks.discarded(where, item.node, never_sent=never_sent):
+                        told["gone"] = True
+                        self._show_anew(parent, where.name)
+                    rows.append({**row, **told})
         return rows
 
     def _give_up(self, node: Node, content: Content) -> dict[str, object]:
@@ -159,10 +168,40 @@ class Pendings:
             self._tree.store.index.delete_locals(node.ino)
             self._tree.meta.learn(parent.ino, name, Entry(None, trio.current_time(), None, ours=True))
             self._tree.touched(parent)
+            self._renamed(parent, name)
         else:
-            self._tree.meta.expire(parent.ino, name)
-        self._renamed(parent, name)
+            self._show_anew(parent, name)
         return told
+
+    def _show_anew(self, parent: Node | None, name: str) -> None:
+        """Under this name is what the server says."""
+        if parent is not None:
+            self._tree.meta.expire(parent.ino, name)
+            self._renamed(parent, name)
+
+    async def unlock(self, path: str, *, force: bool) -> str | None:
+        """Take away the lock on a file; whose it was, None when the server shows none.
+
+        Raises Locked for somebody else's, unless `force`, and for one that cannot be named (sabre/dav 1.8).
+        """
+        where = _parsed(path)
+        if self._locks.token_for(where) is not None:
+            await self._locks.give_up(where)
+            if self._locks.token_for(where) is None:
+                return self._locks.owner
+            raise LinkDown(f"{path}: the server did not answer; the lock is given back when it does")
+        lock = next(iter(await self._tree.client.active_locks(where)), None)
+        if lock is None:
+            return None
+        owner = lock.owner or UNKNOWN_HOLDER
+        if not (force or self._locks.is_ours(lock)):
+            raise Locked(f"{path} is locked by {owner}: --force takes that away")
+        if lock.token is None:
+            raise Locked(
+                f"{path} is locked by {owner}, and the server does not show the token: it must run out"
+            )
+        await self._tree.client.unlock(where, lock.token)
+        return owner
 
     def unsent_bytes(self, path: str) -> UnsentBytes:
         """For a copy elsewhere: never asks the server. The caller closes the descriptor."""

@@ -3,6 +3,9 @@
 A waiter that knows something old need not wait for ever: after its patience, counted from when the question
 was sent, it goes on with that, and the question goes on without it. A failure is told to all who wait: asked
 one after the other, ten programs would wait ten times as long for a dead server.
+
+A question may also be asked ahead, by nobody (see `prefetch`). Whoever comes meanwhile waits for its answer;
+if it fails, that one asks again.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Final
 
 import trio
 
-from davfs.errors import DavfsError, LinkError, as_davfs_error
+from davfs.errors import DavfsError, LinkError, TimedOut, as_davfs_error
 
 BACKGROUND_MAX: Final = 256
 
@@ -24,6 +27,7 @@ Ask = Callable[[], Awaitable[None]]
 @dataclass(slots=True, eq=False)
 class _Question:
     begun_s: float
+    ahead: bool = False
     done: trio.Event = field(default_factory=trio.Event)
     error: DavfsError | None = None
 
@@ -44,12 +48,12 @@ class Questions:
 
     async def answered(self, key: Key, ask: Ask) -> bool:
         """Until the answer is there. True if it was asked now, False if it was on its way already."""
-        running = self._running.get(key)
-        if running is not None:
+        while (running := self._running.get(key)) is not None:
             await running.done.wait()
-            if running.error is not None:
+            if running.error is None:
+                return False
+            if not running.ahead:
                 raise running.error
-            return False
         question = self._begin(key)
         try:
             await ask()
@@ -80,9 +84,23 @@ class Questions:
             await question.done.wait()
         if not question.done.is_set():
             return None
+        if question.error is not None and question.ahead:
+            return await self.answered_within(patience_s, key, ask)
         if question.error is not None:
             raise question.error
         return asked
+
+    async def ask_ahead(self, key: Key, ask: Ask) -> None:
+        """Unless it is out already. Raises what the question ends with; to nobody else."""
+        if key in self._running:
+            return
+        question = self._begin(key, ahead=True)
+        question.error = TimedOut("given up")  # what nobody hears of: it only makes the others ask again
+        try:
+            await ask()
+            question.error = None
+        finally:
+            self._end(key, question)
 
     def _is_silent(self, patience_s: float) -> bool:
         """Whether somebody's patience has just ended: a path of ten names costs it once, not ten times."""
@@ -99,8 +117,8 @@ class Questions:
             self._in_background -= 1
             self._end(key, question)
 
-    def _begin(self, key: Key) -> _Question:
-        question = self._running[key] = _Question(trio.current_time())
+    def _begin(self, key: Key, *, ahead: bool = False) -> _Question:
+        question = self._running[key] = _Question(trio.current_time(), ahead)
         return question
 
     def _end(self, key: Key, question: _Question) -> None:

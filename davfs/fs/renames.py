@@ -2,7 +2,8 @@
 
 The journal knows unsent files by path. A daemon that is killed between the server's MOVE and its own note of
 it would send them to the old name. A row stands here before such a MOVE is sent and goes in the transaction
-that changes the paths; the next daemon asks the server about what is left.
+that changes the paths; the next daemon asks the server about what is left, before it answers programs and
+before it sends one of these files. So does this one after a MOVE of which nobody knows whether it was done.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ class Renames:
     def __init__(self, index: Index) -> None:
         self._index = index
         index.run(_SCHEMA)
+        self.left = self._read()  # of the last run, or in doubt: none that is running
 
     def begin(self, rename: Rename) -> None:
+        self._drop(rename.source)
         etag = rename.version.etag
         self._index.run(
             "INSERT OR REPLACE INTO renames VALUES (?,?,?,?,?,?)",
@@ -47,11 +50,19 @@ class Renames:
             ),
         )
 
+    def doubt(self, rename: Rename) -> None:
+        """No answer came, and the server cannot be asked now: to be asked before its files are sent."""
+        self._drop(rename.source)
+        self.left.append(rename)
+
     def end(self, source: DavPath) -> None:
+        self._drop(source)
         self._index.run("DELETE FROM renames WHERE source=?", (path_bytes(source),))
 
-    def left(self) -> list[Rename]:
-        """Those that began and did not end."""
+    def _drop(self, source: DavPath) -> None:
+        self.left = [rename for rename in self.left if rename.source != source]
+
+    def _read(self) -> list[Rename]:
         return [
             Rename(
                 path_from_bytes(source),

@@ -23,6 +23,7 @@ class Settings:
     gid: int = 0
     file_mode: int = 0o644
     dir_mode: int = 0o755
+    create_mask: int = 0o7777  # what programs may give to what they create
     connections: int = 16
     timeout_s: float = 30.0
     read_only: bool = False

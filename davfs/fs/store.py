@@ -46,6 +46,7 @@ class ContentStore:
         self._now_s = now_s
         self._live: dict[int, Content] = {}
         self._doomed: list[str] | None = None  # files to remove when the transaction is over
+        self._unrecorded: dict[int, Content] = {}  # whose records are to be made then
         self._descriptors = Descriptors()
         self.growth = Growth()
         self.stop_upload: Callable[[Content], None] = lambda _content: None
@@ -192,6 +193,11 @@ class ContentStore:
             self.index.run("COMMIT")  # what is done in memory is done: half of it is better than none
             for name in doomed:
                 self.disk.remove(name)
+            unrecorded, self._unrecorded = self._unrecorded, {}
+            for content in unrecorded.values():
+                if content.recorded and not content.orphan:
+                    with suppress(PosixError):  # a full disk: the row is newer than the record, and counts
+                        self._record(content, content.as_row())
 
     def _remove_file(self, name: str) -> None:
         if self._doomed is not None:
@@ -246,6 +252,9 @@ class ContentStore:
         if not content.recorded:
             content.mode = self._kept_mode(content)
         content.recorded = True
+        if self._doomed is not None:  # a record that is newer than its row is believed: not before the COMMIT
+            self._unrecorded[content.id] = content
+            return
         self.disk.write_record(content.id, content.generation, encode(row, content.mode))
 
     def _kept_mode(self, content: Content) -> int | None:

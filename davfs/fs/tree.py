@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 import stat
 import time
 from collections.abc import Awaitable, Callable
@@ -21,9 +20,9 @@ from typing import Final
 import trio
 
 from davfs.dav.client import Client
-from davfs.dav.resource import NAME_MAX_BYTES, ETag, Resource, Validator
+from davfs.dav.resource import ETag, Resource, Validator, is_name_short
 from davfs.errors import LinkDown, LinkError, NotFound, PosixError, Unauthorized
-from davfs.fs.attributes import Attributes
+from davfs.fs.attributes import Attributes, file_mtime_ns
 from davfs.fs.content import Content
 from davfs.fs.index import LocalAttributes
 from davfs.fs.inodes import InodeTable, Node
@@ -32,6 +31,7 @@ from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
 from davfs.fs.questions import Ask, Key, Questions
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
+from davfs.fs.unread import Unread
 
 _NS: Final = 1_000_000_000
 OWN_CHANGE_S: Final = 2  # servers tell whole seconds, and a change shows when it is done
@@ -62,6 +62,7 @@ class Tree:
         )
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
         self.kernel_knows: Callable[[Node], Awaitable[None]] = _nobody_to_tell  # told, and told it was heard
+        self.unread = Unread()
         self._root: Entry | None = None
         self.questions = Questions()
         self.patience_s = min(PATIENCE_S, PATIENCE_SHARE * settings.timeout_s)
@@ -175,7 +176,11 @@ class Tree:
         """One look-up, as Depth 0 or as a listing; see `Questions` for what it returns."""
         # Who has lost patience goes on waiting for what was asked: another question answers no sooner.
         listing = not self.questions.is_out((parent.ino, name)) and (
-            self.meta.wants_listing(parent.ino, trio.current_time()) and not self.may_be_hidden(name)
+            (
+                self.questions.is_out((parent.ino, None))
+                or self.meta.wants_listing(parent.ino, trio.current_time())
+            )
+            and not self.may_be_hidden(name)
         )
         # A listing that broke off is no answer about a name that it lacks.
         listing = listing and self.meta.folder(parent.ino).complete
@@ -246,17 +251,22 @@ class Tree:
         entry = self.meta.stale_entry(parent.ino, name)
         return None if entry is None else self.adopt(parent, name, entry)
 
-    async def _fetch_listing(self, node: Node, _name: str) -> None:
+    async def list_ahead(self, node: Node) -> None:
+        """For a program that is expected. Raises what became of it, NoLane above all."""
+        ask = functools.partial(self._fetch_listing, node, "", ahead=True)
+        await self.questions.ask_ahead((node.ino, None), ask)
+
+    async def _fetch_listing(self, node: Node, _name: str, *, ahead: bool = False) -> None:
         asked_s = trio.current_time()
         try:
-            listing = await self.client.list(node.path)
+            listing = await self.client.list(node.path, ahead=ahead)
         except NotFound:
             self.gone(node)
             raise
         if node is self.nodes.root:
             self.learn_root(listing.itself, asked_s)
         kept = self.store.index.locals_below(node.ino)
-        members = {name: resource for name, resource in listing.members.items() if _fits(name)}
+        members = {name: resource for name, resource in listing.members.items() if is_name_short(name)}
         self._notice_changes(node, members)
         self.meta.learn_listing(
             node.ino,
@@ -363,7 +373,8 @@ class Tree:
 
     def known_attributes(self, node: Node) -> Attributes:
         """What is known now, without asking."""
-        entry = self._entry_of(node)
+        folder = self.meta.known_folder(node.parent.ino) if node.parent is not None else None
+        entry = self._entry_of(node) if folder is None else folder.entries.get(node.name)
         size, mtime_ns = self._size_and_mtime(node, entry)
         kind = stat.S_IFDIR if node.is_folder else stat.S_IFREG
         return Attributes(
@@ -376,7 +387,7 @@ class Tree:
             nlink=0 if node.unlinked else 1,
             uid=self.settings.uid,
             gid=self.settings.gid,
-            valid_s=self._valid_s(node),
+            valid_s=self._valid_s(node, folder, entry),
         )
 
     def _entry_of(self, node: Node) -> Entry | None:
@@ -384,12 +395,12 @@ class Tree:
             return self.meta.stale_entry(node.parent.ino, node.name)
         return None if node.unlinked else self._root
 
-    def _valid_s(self, node: Node) -> float:
+    def _valid_s(self, node: Node, folder: Folder | None, entry: Entry | None) -> float:
         if node.parent is None:
             return self.settings.attr_timeout_min_s
         if is_unsent(node):
             return self.settings.attr_timeout_max_s
-        left_s = self.meta.remaining_s(node.parent.ino, node.name, trio.current_time())
+        left_s = self.meta.left_s(folder, entry, trio.current_time())
         return left_s if self.refusal() is None else max(left_s, OUTAGE_VALID_S)
 
     def _permissions(self, node: Node, entry: Entry | None) -> int:
@@ -416,7 +427,7 @@ class Tree:
         size = resource.size_bytes
         if size is None:
             size = content.size_bytes if content is not None else 0
-        return size, self._mtime_of(resource, entry.kept if entry is not None else None)
+        return size, file_mtime_ns(resource, entry.kept if entry is not None else None)
 
     def _folder_mtime(self, node: Node, resource: Resource, entry: Entry) -> int:
         """A folder's mtime moves when a member comes or goes, not when a file in it is sent later.
@@ -431,14 +442,6 @@ class Tree:
         elif entry.touched_ns and server_s <= entry.pushed_s + OWN_CHANGE_S:
             return entry.touched_ns
         return max(server_s * _NS, node.last_mtime_ns, entry.touched_ns)
-
-    def _mtime_of(self, resource: Resource, kept: LocalAttributes | None) -> int:
-        """The mtime a program set, as long as the server still holds the version it was set on."""
-        if kept is None or kept.mtime_ns is None or kept.version is None:
-            return (resource.mtime_s or 0) * _NS
-        return (
-            kept.mtime_ns if kept.version.same_version(resource.validator) else (resource.mtime_s or 0) * _NS
-        )
 
     # --- what only we know
 
@@ -496,6 +499,7 @@ class Tree:
 
     def uploaded(self, node: Node, content: Content, etag: ETag | None, mtime_s: int | None) -> None:
         """The server holds our bytes: learn what it would say, and keep what it cannot."""
+        self.unread.over(node.ino)
         if node.parent is None:
             return
         version = Validator(etag, mtime_s, content.base_size)
@@ -523,6 +527,7 @@ class Tree:
         if parent is None:
             return
         self.remember_last(node)
+        self.unread.over(node.ino)
         self.store.index.delete_locals(node.ino)
         if node.is_folder:
             self.meta.forget_folder(node.ino)
@@ -593,8 +598,3 @@ async def _nobody_to_tell(_node: Node) -> None:
 def is_unsent(node: Node) -> bool:
     """Whether it holds bytes that are not known to be on the server."""
     return node.content is not None and node.content.dirty
-
-
-def _fits(name: str) -> bool:
-    """Whether Linux can open it; the kernel fails a whole listing for one name that is too long."""
-    return len(name) <= NAME_MAX_BYTES // 4 or len(os.fsencode(name)) <= NAME_MAX_BYTES

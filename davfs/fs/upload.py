@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -45,7 +45,9 @@ log = logging.getLogger("davfs.upload")
 
 # After an upload that needed more than one PUT: when to look whether the first one landed late, in time-outs.
 STORED_WITHIN_S: Final = 20.0
-LATE_LOOKS: Final = (1, 3, 10)
+LATE_LOOKS: Final = (0.25, 0.75, 3, 10)
+RECENT: Final = 2  # time-outs: while an unanswered PUT is so young, fsync looks once more before it returns
+LATE_ONES_MAX: Final = 3  # that one fsync puts right
 
 
 class Uploads:
@@ -69,6 +71,7 @@ class Uploads:
         self.delivery = Delivery(
             tree, downloads, conflicts, Verification(tree, self._queue), guard, leftovers, self._free_slot
         )
+        self.settle_name: Callable[[Node], Awaitable[None]] = _is_settled
         self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
         tree.store.stop_upload = self._stop
 
@@ -136,7 +139,26 @@ class Uploads:
     # --- waiting
 
     async def flush(self, node: Node, content: Content) -> None:
-        """Until the server has all that was written so far; raises why it could not."""
+        """Until the server has all that was written so far; raises why it could not.
+
+        While an older PUT of it went unanswered a moment ago, that includes one look at what is there.
+        """
+        for _ in range(LATE_ONES_MAX):
+            await self._flushed(node, content)
+            if not await self._came_late(node, content):
+                return
+
+    async def _came_late(self, node: Node, content: Content) -> bool:
+        limit_s = content.unanswered_s + RECENT * self._settings.timeout_s
+        if not content.unanswered.bodies or trio.current_time() > limit_s or content.dirty:
+            return False
+        if node.unlinked or content.orphan or node.content is not content:
+            return False
+        with suppress(DavfsError):  # the looks that come later ask again
+            return await self.delivery.check_late(node, content)
+        return False
+
+    async def _flushed(self, node: Node, content: Content) -> None:
         target = content.life.written
         while not content.orphan and content.dirty and (content.life.acked < target or content.life.unknown):
             pending = self.schedule(self._owner(content, node), content, 0)
@@ -225,6 +247,7 @@ class Uploads:
         try:
             with pending.running:
                 try:
+                    await self.settle_name(pending.node)
                     await self.delivery.settle(pending)
                 except Exception as failure:  # noqa: BLE001 - one file's trouble must not take the mount down
                     error = as_davfs_error(failure)
@@ -303,12 +326,15 @@ class Uploads:
     def recover(self) -> int:
         """Take up what the last run did not send: every file at its path, queued. Returns how many."""
         found = self._tree.store.unfinished()
+        newest = {content.path: content for content in found}
         for content in found:
             node = self._tree.nodes.root
             path = path_from_bytes(content.path)
             for part in path.parts[:-1]:
                 node = self._tree.nodes.child(node, part, is_folder=True)
             node = self._tree.nodes.child(node, path.name, is_folder=False)
+            if newest[content.path] is not content:
+                node = self._conflicts.set_beside(node, content)
             node.content = content
             kept = self._tree.store.index.locals_of(content.ino)
             node.mode = kept.mode if kept is not None else None
@@ -316,6 +342,10 @@ class Uploads:
             content.save()
             self.schedule(node, content, 0)
         return len(found)
+
+
+async def _is_settled(_node: Node) -> None:
+    """No rename of the last run concerns it."""
 
 
 def _is_final(error: DavfsError) -> bool:

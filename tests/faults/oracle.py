@@ -20,13 +20,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from tests.faults.workload import TAKEN_AWAY, data_of, tag_of
 from tests.servers.meter import Exchange, Moment
 
 PAGE_BYTES = 4096
 HIDDEN_PREFIX = ".davfs-"
+MOD_DAV_OWN = ".DAV"  # where Apache keeps properties; it shows it to nobody
 
 
 def digest(content: bytes) -> bytes:
@@ -127,6 +128,7 @@ def read_tree(root: Path) -> Trees:
     files: dict[str, bytes] = {}
     folders: set[str] = set()
     for at, names, leaves in os.walk(root, onerror=_fail):
+        names[:] = [name for name in names if name != MOD_DAV_OWN]
         here = Path(at)
         folders |= {str((here / name).relative_to(root)) for name in names}
         for leaf in leaves:
@@ -151,17 +153,26 @@ def differences(wanted: Trees, found: Trees) -> list[str]:
     return told
 
 
+def _is_between(now: bytes, old: bytes, new: bytes) -> bool:
+    """Whether each page is that of before a write or of after it."""
+    return all(
+        now[at : at + PAGE_BYTES] in (old[at : at + PAGE_BYTES], new[at : at + PAGE_BYTES])
+        for at in range(0, max(len(now), len(old)), PAGE_BYTES)
+    )
+
+
 # --- one thread's folder -----------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class File:
     content: bytes = b""
+    before: bytes = b""  # the content of the state before
     states: list[bytes] = field(default_factory=lambda: [digest(b"")])  # digests, oldest first
     fsynced: int | None = None  # which of the states the server had at the last fsync
 
     def becomes(self, content: bytes) -> None:
-        self.content = content
+        self.before, self.content = self.content, content
         self.states.append(digest(content))
 
 
@@ -266,11 +277,7 @@ class Folder:
         others = Trees({**self._tree().files, path: b""}, self.folders)
         if path not in found.files or differences(others, Trees({**found.files, path: b""}, found.folders)):
             return False
-        now, old, new = found.files[path], self._before.files[path].content, self.files[path].content
-        return all(
-            now[at : at + PAGE_BYTES] in (old[at : at + PAGE_BYTES], new[at : at + PAGE_BYTES])
-            for at in range(0, max(len(now), len(old)), PAGE_BYTES)
-        )
+        return _is_between(found.files[path], self._before.files[path].content, self.files[path].content)
 
     def _torn_rename(self, found: Trees) -> bool:
         """The MOVE was done and nobody noted it: both names exist, the new one with a state of ours."""
@@ -307,6 +314,8 @@ class Folder:
             if held is None:
                 told.append(f"{self.name}: fsynced, and not on the server: {path}")
             elif digest(held) not in file.states[file.fsynced :] and path not in doubted:
+                if file.fsynced < len(file.states) - 1 and _is_between(held, file.before, file.content):
+                    continue  # sent while the last write was under way: under load it comes in two requests
                 told.append(
                     f"{self.name}: fsynced, and the server has other bytes: {path}"
                     f" ({len(held)} bytes there, {len(file.content)} here)"
@@ -375,6 +384,15 @@ class Versions:
             if tag in self._versions:
                 self._versions[tag].gone = True
 
+    def twice(self, server: Trees) -> list[str]:
+        """A version that stands under two names: we sent our own a second time, as a conflict copy."""
+        places: dict[int, list[str]] = {}
+        for path, content in sorted(server.files.items()):
+            tag = tag_of(content)
+            if tag is not None and not path.endswith(".tmp"):
+                places.setdefault(tag, []).append(path)
+        return [f"shared: version {tag} stands at {where}" for tag, where in places.items() if len(where) > 1]
+
     def lost(self, server: Trees, *, fsynced_only: bool = False) -> list[str]:
         """Findings; call it with what the server's disk has below `shared`."""
         present = {tag_of(content) for content in server.files.values()}
@@ -410,22 +428,37 @@ class Windows:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
+        self._asked: dict[str, float] = {}
         self._looked: dict[str, float] = {}
         self._windows: list[Window] = []
+        self._open: dict[tuple[int, int], list[Window]] = {}  # by connection and order of their request
+
+    def path_of(self, target: str) -> str:
+        return unquote(urlsplit(target).path).removeprefix(self._prefix)
 
     def note(self, moment: Moment, one: Exchange) -> None:
-        path = unquote(one.target).removeprefix(self._prefix)
+        path = self.path_of(one.target)
         now_s = time.monotonic()
-        if one.method in {"PUT", "MOVE", "COPY", "DELETE"} and moment == "request":
-            looked_s = now_s if one.is_conditional else self._looked.get(path, now_s)
-            self._windows.append(Window(path, looked_s, now_s + 1.0))
-        elif one.method in {"PUT", "MOVE", "COPY", "DELETE"} and moment == "answer":
-            for window in reversed(self._windows):
-                if window.path == path:
-                    window.done_s = now_s
-                    break
+        key = (one.connection, one.order)
+        if one.method not in {"PUT", "MOVE", "COPY", "DELETE"}:
+            if moment == "request":
+                self._asked[path] = now_s
+            elif moment == "answer":
+                self._looked[path] = self._asked.get(path, now_s)  # the server looked no earlier than that
+        elif moment == "request":
+            self._open[key] = [self._opened(path, now_s, is_guarded=one.is_conditional)]
+            if one.destination is not None:
+                to = self.path_of(one.destination)
+                self._open[key].append(self._opened(to, now_s, is_guarded=one.names_version))
         elif moment == "answer":
-            self._looked[path] = now_s
+            for window in self._open.pop(key, ()):
+                window.done_s = now_s
+
+    def _opened(self, path: str, now_s: float, *, is_guarded: bool) -> Window:
+        """`is_guarded`: the server itself looks whether it is the version that we know, when this comes."""
+        window = Window(path, now_s if is_guarded else self._looked.get(path, now_s), now_s + 1.0)
+        self._windows.append(window)
+        return window
 
     def cover(self, path: str, begun_s: float, done_s: float) -> bool:
         slack_s = 0.01

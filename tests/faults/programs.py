@@ -17,6 +17,8 @@ from collections import Counter
 from pathlib import Path
 
 RUN_TIMEOUT_S = 120.0
+FIRST_TURN_S = 1_600_000_000  # the mtime of what the first turn makes
+RSYNC_WAYS: tuple[tuple[str, ...], ...] = ((), ("--checksum",), ("--inplace",), ("--ignore-times",))
 _ROWS = """\
 import os, sqlite3, sys
 path, log, first, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -117,11 +119,12 @@ class Program(threading.Thread):
 
 
 def make_tree(root: Path, rng: random.Random, count: int, turn: int) -> None:
-    """`turn` goes into the sizes: rsync takes the same size in the same second for the same file."""
+    """Each turn has a time of its own: rsync takes the same size in the same second for the same file."""
     for number in range(count):
         path = root / rng.choice(["", "a", "b", "a/c"]) / f"file{number}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(rng.randbytes(rng.choice([0, 1, 700, 5000, 60_000, 300_000]) + turn))
+        path.write_bytes(rng.randbytes(rng.choice([0, 1, 700, 5000, 60_000, 300_000]) + rng.randrange(3)))
+        os.utime(path, (FIRST_TURN_S + 10 * turn,) * 2)
 
 
 def same(one: Path, other: Path, name: str) -> list[str]:
@@ -259,7 +262,8 @@ class Rsync(Program):
     def _both_ways(self) -> None:
         source, place = self.bench.outside / "rsync", self.bench.mount / "rsync"
         back = self.bench.outside / "rsync-back"
-        self.bench.until_it_works("rsync", "-a", "--delete", "--timeout=60", f"{source}/", f"{place}/")
+        how = RSYNC_WAYS[self.cycles % len(RSYNC_WAYS)]
+        self.bench.until_it_works("rsync", "-a", *how, "--delete", "--timeout=60", f"{source}/", f"{place}/")
         self.bench.until_it_works("rsync", "-a", "--delete", "--timeout=60", f"{place}/", f"{back}/")
 
     def redo(self) -> None:

@@ -26,6 +26,7 @@ class Put(NamedTuple):
     tag: int
     begun_s: float
     done_s: float
+    must_be_seen: bool = False  # it came before the request that looks, or that names a version
 
 
 class Rival:
@@ -37,6 +38,7 @@ class Rival:
         self._origin_s = origin_s
         self._rng = random.Random(seed)
         self._stop = threading.Event()
+        self._turn = threading.Lock()  # `collide` comes from the relay's thread
         self._bench = (
             share.root.parent / f"rival-{share.root.name}"
         )  # the same file system, not served as share
@@ -51,7 +53,8 @@ class Rival:
 
     def stop(self) -> tuple[list[Put], list[bytes]]:
         """What it put, and the contents that it replaced or took away."""
-        self._stop.set()
+        with self._turn:
+            self._stop.set()
         self._thread.join()
         contents = [place.read_bytes() for place in self._taken]
         for place in self._taken:
@@ -62,18 +65,26 @@ class Rival:
         while not self._stop.wait(0.02 + self._rng.random() * 0.4):
             path = f"shared/{self._rng.choice(self._names)}"
             place = self._share.root / path
-            with contextlib.suppress(FileNotFoundError, FileExistsError):
+            with contextlib.suppress(FileNotFoundError, FileExistsError), self._turn:
                 if self._rng.random() < 0.15:
                     aside = self._bench / f"taken{next(self._serial)}"
                     place.rename(aside)
                     self._taken.append(aside)
                 else:
-                    self._edit(path, place)
+                    self._edit(path, place, size_now(self._origin_s, ours=False))
 
-    def _edit(self, path: str, place: Path) -> None:
+    def collide(self, path: str, size: int | None) -> None:
+        """An edit right now, of this size if given: a request that is held back meanwhile must see it."""
+        with self._turn:
+            if self._stop.is_set():
+                return  # what it replaces has been counted
+            size = size or size_now(self._origin_s, ours=False)
+            self._edit(path, self._share.root / path, size, must_be_seen=True)
+
+    def _edit(self, path: str, place: Path, size: int, *, must_be_seen: bool = False) -> None:
         tag = self._rng.getrandbits(48)
         mine = self._bench / f"mine{next(self._serial)}"
-        mine.write_bytes(version_of(tag, size_now(self._origin_s, ours=False)))
+        mine.write_bytes(version_of(tag, size))
         mine.chmod(0o666)
         owner = self._share.root.stat()
         os.chown(mine, owner.st_uid, owner.st_gid)
@@ -83,4 +94,4 @@ class Rival:
             self._taken.append(mine)
         else:
             rename_noreplace(str(mine), str(place))
-        self._put.append(Put(path, tag, begun_s, time.monotonic()))
+        self._put.append(Put(path, tag, begun_s, time.monotonic(), must_be_seen))

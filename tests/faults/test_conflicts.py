@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import unicodedata
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -191,6 +191,114 @@ async def test_delete_of_a_folder_that_they_filled(ours: Vfs, theirs: FakeDav) -
     assert theirs.tree() == {"d": None, "d/a.txt": b"theirs"}
 
 
+# --- after a conflict, or while an older version is open ------------------------------------------------
+
+
+async def in_conflict(ours: Vfs, theirs: FakeDav) -> dict[str, bytes | None]:
+    """They changed what we changed: theirs has the name, and no program here has read it."""
+    await known(ours, theirs, "a.txt", b"old")
+    await save(ours, "a.txt", b"ours")
+    theirs.put("a.txt", b"theirs!")
+    return await settled(ours, theirs)
+
+
+async def replace(ours: Vfs, path: str, content: bytes) -> None:
+    """Write a temporary file and rename it over `path`."""
+    await save(ours, "tmp", content)
+    await ours.rename("tmp", path)
+
+
+async def replace_sent(ours: Vfs, path: str, content: bytes) -> None:
+    """The same, with a temporary file that the server has: a MOVE."""
+    await save(ours, "tmp", content)
+    assert await ours.fs.sync(100) == 0
+    await ours.rename("tmp", path)
+
+
+async def empty_and_write(ours: Vfs, path: str, content: bytes) -> None:
+    fd = await ours.open(path, os.O_WRONLY | os.O_TRUNC)
+    await ours.pwrite(fd, content, 0)
+    await ours.close(fd)
+
+
+async def cut_and_write(ours: Vfs, path: str, content: bytes) -> None:
+    fd = await ours.open(path, os.O_WRONLY)
+    await ours.ftruncate(fd, 0)
+    await ours.pwrite(fd, content, 0)
+    await ours.close(fd)
+
+
+WAYS = (replace, replace_sent, empty_and_write, cut_and_write)
+Way = Callable[[Vfs, str, bytes], Awaitable[None]]
+
+
+def works(tree: dict[str, bytes | None]) -> list[bytes]:
+    return sorted(content for content in tree.values() if content is not None)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_theirs_is_not_replaced_unread(
+    ours: Vfs, theirs: FakeDav, autojump_clock: MockClock, way: Way
+) -> None:
+    """A program that goes on saving after a conflict has not seen theirs: all three survive."""
+    await in_conflict(ours, theirs)
+    await trio.sleep(20)
+    await ours.listdir("")
+    await way(ours, "a.txt", b"ours again")
+    await settled(ours, theirs)
+    assert theirs.content("a.txt") == b"theirs!"
+    assert works(theirs.tree()) == [b"ours", b"ours again", b"theirs!"]
+    await way(ours, "a.txt", b"and again")
+    await settled(ours, theirs)
+    assert works(theirs.tree()) == [b"and again", b"ours", b"ours again", b"theirs!"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_theirs_is_replaced_once_it_was_read(ours: Vfs, theirs: FakeDav, way: Way) -> None:
+    """Reading theirs ends it: what is saved then replaces it."""
+    await in_conflict(ours, theirs)
+    assert await read(ours, "a.txt") == b"theirs!"
+    await way(ours, "a.txt", b"merged")
+    assert await settled(ours, theirs) == {"a.txt": b"merged", "a (conflict).txt": b"ours"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_ours_in_place_of_theirs_is_ours_again(
+    ours: Vfs, theirs: FakeDav, autojump_clock: MockClock, way: Way
+) -> None:
+    """They removed theirs: what is saved then is no conflict, nor is what comes next."""
+    await in_conflict(ours, theirs)
+    theirs.delete("a.txt")
+    await trio.sleep(100)
+    await save(ours, "a.txt", b"ours again")
+    assert await settled(ours, theirs) == {"a.txt": b"ours again", "a (conflict).txt": b"ours"}
+    await way(ours, "a.txt", b"and again")
+    assert await settled(ours, theirs) == {"a.txt": b"and again", "a (conflict).txt": b"ours"}
+
+
+async def test_theirs_can_be_removed_unread(ours: Vfs, theirs: FakeDav) -> None:
+    """An unlink means what it says: the name is free, and ours is there again without another copy."""
+    await in_conflict(ours, theirs)
+    await ours.unlink("a.txt")
+    await save(ours, "a.txt", b"ours again")
+    assert await settled(ours, theirs) == {"a.txt": b"ours again", "a (conflict).txt": b"ours"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_who_has_an_older_version_open_has_not_seen_theirs(
+    ours: Vfs, theirs: FakeDav, autojump_clock: MockClock, way: Way
+) -> None:
+    """A file that is open here is changed by them, then replaced here: both survive."""
+    await known(ours, theirs, "a.txt", b"old")
+    fd = await ours.open("a.txt")
+    await trio.sleep(100)
+    theirs.put("a.txt", b"theirs!")
+    await ours.listdir("")
+    await way(ours, "a.txt", b"ours")
+    assert await settled(ours, theirs) == {"a.txt": b"theirs!", "a (conflict).txt": b"ours"}
+    await ours.close(fd)
+
+
 # --- renames -----------------------------------------------------------------------------------------------
 
 
@@ -255,6 +363,16 @@ async def test_rename_over_what_they_changed(ours: Vfs, theirs: FakeDav) -> None
     theirs.put("a.txt", b"theirs")
     await ours.rename("b.txt", "a.txt")
     assert await settled(ours, theirs) == {"a.txt": b"theirs", "a (conflict).txt": b"ours"}
+
+
+async def test_rename_over_an_edit_of_what_they_removed(ours: Vfs, theirs: FakeDav) -> None:
+    """What was to be replaced is gone: the rename is done, and there is nothing to keep beside it."""
+    await known(ours, theirs, "a.txt", b"old")
+    await known(ours, theirs, "b.txt", b"new")
+    await save(ours, "a.txt", b"edited")
+    theirs.delete("a.txt")
+    await ours.rename("b.txt", "a.txt")
+    assert await settled(ours, theirs) == {"a.txt": b"new"}
 
 
 async def test_rename_onto_a_name_that_they_took(ours: Vfs, theirs: FakeDav) -> None:

@@ -7,6 +7,7 @@ temporary name, and MOVE puts it in place.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 
 from tests.mount.drivers import KernelDriver
 from tests.mount.test_scenarios import eventually
-from tests.servers import Relay, Share
+from tests.servers import Exchange, Relay, Share
+from tests.servers.meter import Moment
+from tests.servers.relay import Verdict
 
 MountOf = Callable[..., KernelDriver]
 TIMEOUT_S = 2.0
@@ -73,6 +76,38 @@ def test_kill_9_in_the_middle_of_a_staged_upload(in_place: Share, mount_of: Moun
         again = mount_of(in_place, url=relay.url, cache_dir=cache)
         assert again.sync() == 0
         assert (in_place.root / "file").read_bytes() == new
+        eventually(lambda: names(in_place) == ["file"], 20)
+
+
+def test_kill_9_after_the_move_of_a_file_that_was_written_to_meanwhile(
+    in_place: Share, mount_of: MountOf, tmp_path: Path
+) -> None:
+    """The server has what was sent, the cache what was written since: both are ours, so no conflict."""
+    sent, cache = os.urandom(100_000), tmp_path / "kept"
+    in_place.write("file", b"old")
+    sending = threading.Event()
+    with Relay(in_place.url) as relay:
+        drive = mount_of(in_place, url=relay.url, cache_dir=cache, write_back=0.5)
+
+        def watch(moment: Moment, one: Exchange) -> Verdict:
+            if moment == "request" and one.method == "PUT":
+                sending.set()
+            if moment == "answer" and one.method == "MOVE":
+                drive.mount.kill()
+                return "drop"
+            return "pass"
+
+        drive.write_file("file", sent)
+        relay.watch, relay.latency_s = watch, 1.0
+        assert sending.wait(10)
+        with open(drive.at("file"), "r+b", buffering=0) as file:
+            os.pwrite(file.fileno(), b"more", len(sent))  # before the answer to the PUT
+        eventually(lambda: drive.mount.process.poll() is not None, 20)
+        relay.watch, relay.latency_s = None, 0.0
+        assert (in_place.root / "file").read_bytes() == sent
+        again = mount_of(in_place, url=relay.url, cache_dir=cache)
+        assert again.sync() == 0
+        assert (in_place.root / "file").read_bytes() == sent + b"more"
         eventually(lambda: names(in_place) == ["file"], 20)
 
 

@@ -383,6 +383,8 @@ class Editor(_Hand):
         other = f"{path}.{tag:x}.tmp"
         fd = self.open(other, os.O_RDWR | os.O_CREAT | os.O_EXCL, "create")
         self.call("fill", other, lambda: os.pwrite(fd, version_of(tag, size), 0))
+        if self.rng.random() < 0.3:
+            self.fsync(other, fd)  # the rename over is then a MOVE
         self.close(other, fd)
         self.call("replace", path, lambda: os.rename(self.at(other), self.at(path)), tag, size, None)
 

@@ -297,3 +297,39 @@ def test_while_the_server_is_away_files_can_be_edited_again_and_again(
         relay.accept()
         eventually(lambda: drive.sync() == 0, 30)
     assert (apache_share.root / "f").read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_the_journal_is_listed_without_a_daemon(
+    small_share: Share, mount_of: MountOf, *, killed: bool
+) -> None:
+    """After `kill -9`, and after a forced unmount: what is unsent, why, and that no daemon said it."""
+    drive = mount_of(small_share)
+    refused_file(drive, "large", b"x" * 200_000)
+    if killed:
+        drive.mount.kill()
+    else:
+        drive.mount.davfs("unmount", str(drive.mount.point), "--force", "--timeout", "0")
+        drive.mount.process.wait(20)
+    elsewhere = pending(drive, "list")
+    assert (elsewhere.returncode, "--cache-dir" in elsewhere.stderr) == (10, True)
+    found = pending(drive, "list", "--cache-dir", str(drive.mount.cache))
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("refused  /large  195.3 KiB  PUT /large: the server answered 413")
+    assert "no daemon serves" in found.stderr
+    answer = json.loads(pending(drive, "list", "--json", "--cache-dir", str(drive.mount.cache)).stdout)
+    assert [row["errno"] for row in answer["files"]] == ["EFBIG"]
+    assert answer["daemon"] is False
+    assert Path(answer["cache_dir"]).parent == drive.mount.cache
+
+
+def test_unlock_on_a_real_server(apache_share: Share, mount_of: MountOf) -> None:
+    """Who had it is told; a second time there is none."""
+    apache_share.write("doc", b"old")
+    drive = mount_of(apache_share, lock="always")
+    fd = drive.open("doc", os.O_RDWR)
+    first = pending(drive, "unlock", "doc")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("doc was locked by ")
+    assert "was not locked" in pending(drive, "unlock", "doc").stdout
+    drive.close(fd)

@@ -39,7 +39,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from hypothesis import HealthCheck, event, given, note, settings
+from hypothesis import HealthCheck, event, example, given, note, settings
 from hypothesis import strategies as st
 
 from davfs.errors import DavfsError
@@ -128,6 +128,7 @@ faults = st.one_of(
     st.fixed_dictionaries({"lost": st.just("before"), "late_s": late, "delay_s": pauses}),
     st.fixed_dictionaries({"lost": st.sampled_from([None, "after"]), "late_s": late}),
 )
+LATE_BY_FAR = {"lost": "before", "late_s": 1.0, "delay_s": 8.0}
 world_steps = st.one_of(
     st.tuples(st.just("fault"), faults),
     st.tuples(st.just("fault"), faults),
@@ -581,6 +582,38 @@ HISTORY: Any = {
 @pytest.mark.timeout(LIMIT_S)
 @MODEL
 @given(kind=st.sampled_from(KINDS), **HISTORY)
+@example(  # a conflict, while what replaces the file is on its way: theirs was replaced unread
+    kind=Kind("strong"),
+    first=[],
+    second=[(0.0, ("save", "a")), (0.3, ("replace", "a", 0.0))],
+    world=[(0.0, ("fault", {"delay_s": 0.1})), (0.1, ("put", "a"))],
+    order=None,
+)
+@example(  # the late PUT of what a rename replaced: its own, to the file that has the name now
+    kind=Kind("strong"),
+    first=[],
+    second=[(3.0, ("edit", "a", 0.0, 0.1, False)), (3.0, ("replace", "a", 1.0))],
+    world=[(1.0, ("fault", LATE_BY_FAR)), (3.0, ("fault", LATE_BY_FAR))],
+    order=None,
+)
+@example(  # a rename over an edit of what somebody removed meanwhile: nobody's version is there
+    kind=Kind("strong"),
+    first=[
+        (1.0, ("edit", "a", 0.0, 3.0, True)),
+        (1.0, ("edit", "d/a", 0.1, 8.0, False)),
+        (0.0, ("rename", "b", "d/a")),
+    ],
+    second=[(1.0, ("save", "b")), (0.3, ("rename", "a", "d/a"))],
+    world=[(8.0, ("put", "b")), (0.3, ("delete", "d/a"))],
+    order=None,
+)
+@example(  # a late PUT as above, and killed right after the rename
+    kind=Kind("strong"),
+    first=[],
+    second=[(3.0, ("edit", "a", 0.0, 0.1, False)), (3.0, ("replace", "a", 1.0)), (0.0, ("kill", 0.0))],
+    world=[(1.0, ("fault", LATE_BY_FAR)), (3.0, ("fault", LATE_BY_FAR))],
+    order=None,
+)
 @pytest.mark.expects_warning("")
 def test_two_clients_lose_nothing(
     kind: Kind, first: Program, second: Program, world: Program, order: object

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -14,14 +16,20 @@ from davfs.dav.locks import LockToken
 from davfs.dav.resource import ROOT, DavPath, ETag
 from davfs.dav.wire import Octets
 from davfs.errors import DavfsError, Locked, NotFound, PreconditionFailed
+from davfs.fs.handles import Handles
+from davfs.fs.index import Index
+from davfs.fs.locks import LOCK_FIRST_S, LOCK_TIMEOUT_S, Locks
 from tests.protocol.wire import Content, wire_to
 from tests.servers import Rclone, Relay, Share, WsgiDav
+from tests.servers.meter import Exchange, Moment
+from tests.servers.relay import Verdict
 
 OWNER = "ann on lab <1> é"
 NAMES_NO_OWNER = {"nginx", "lighttpd"}
 SHOWS_NO_LOCKS = {"rclone"}
 IGNORES_CONDITIONS = {"nginx", "rclone"}
 HONOURS_DESTINATION_TAG = {"apache", "sabredav"}
+MOVE_ENDS_LOCK = {"wsgidav"}
 WRITES_IN_PLACE = {"wsgidav", "rclone"}
 
 
@@ -34,6 +42,15 @@ async def client_of(share: Share) -> AsyncIterator[Client]:
     async with wire_to(share.url, "none") as wire:
         await wire.client.connect()
         yield wire.client
+
+
+@asynccontextmanager
+async def locks_of(client: Client, folder: Path) -> AsyncIterator[Locks]:
+    index = Index(str(folder / "cache"))
+    try:
+        yield Locks(client, index, Handles(), "auto")
+    finally:
+        index.close()
 
 
 async def refusal_of(client: Client, name: str, token: LockToken | None = None) -> type[DavfsError] | None:
@@ -184,8 +201,50 @@ async def test_a_staged_upload_moves_onto_a_locked_file(locking_share: Share) ->
         await client.move(
             at("t.txt"), at("a.txt"), is_collection=False, overwrite=True, dest_lock_token=token
         )
+        still_locked = await client.unlock(at("a.txt"), lock.token)
+        assert still_locked is (token is not None and locking_share.name not in MOVE_ENDS_LOCK)
+        assert await refusal_of(client, "a.txt") is None
+
+
+async def test_a_lock_of_a_minute_ends_within_a_minute(locking_share: Share) -> None:
+    """Asked for 60 s, and refreshed to more: what a lost answer costs, and where it is longer (sabre/dav)."""
+    locking_share.write("a.txt", b"x")
+    async with client_of(locking_share) as client:
+        lock = await client.lock(at("a.txt"), OWNER, LOCK_FIRST_S)
+        assert lock.timeout_s <= (1800 if locking_share.name == "sabredav" else LOCK_FIRST_S)
+        longer = await client.refresh_lock(at("a.txt"), lock.token, LOCK_TIMEOUT_S)
+        assert longer.token == lock.token
+        assert longer.timeout_s >= (60 if locking_share.name == "nginx" else LOCK_TIMEOUT_S - 2)
         await client.unlock(at("a.txt"), lock.token)
-    assert (locking_share.root / "a.txt").read_bytes() == b"staged"
+
+
+async def test_a_lock_whose_answer_was_lost_is_found_where_it_can_be(
+    locking_share: Share, tmp_path: Path
+) -> None:
+    """The connection breaks in the answer to LOCK: where owner and token are shown, it is ours at once."""
+    locking_share.write("a.txt", b"x")
+    lost: list[str] = []
+
+    def watch(moment: Moment, exchange: Exchange) -> Verdict:
+        if (moment, exchange.method) == ("answer", "LOCK") and not lost:
+            lost.append(exchange.target)
+            return "drop"
+        return "pass"
+
+    with Relay(locking_share.url, watch=watch) as relay:
+        async with wire_to(relay.url, "none") as wire, locks_of(wire.client, tmp_path) as locks:
+            await wire.client.connect()
+            shown = locking_share.name in {"apache", "wsgidav"}
+            if shown:
+                async with locks.around(at("a.txt")) as token:
+                    assert token is not None
+            else:
+                with pytest.raises(DavfsError):
+                    async with locks.around(at("a.txt")):
+                        raise AssertionError("nobody can know whose it is")
+            assert locks.is_doubtful(at("a.txt")) is not shown
+            assert (await refusal_of(wire.client, "a.txt")) is (None if shown else Locked)
+    assert lost
 
 
 async def test_a_file_is_moved_after_its_lock_was_given_back(locking_share: Share) -> None:
@@ -237,7 +296,7 @@ async def test_capabilities_say_who_writes_in_place(locking_share: Share) -> Non
     with Relay(locking_share.url) as relay:
         async with wire_to(relay.url, "none") as wire:
             await wire.client.connect()
-            in_place = wire.client.capabilities.writes_in_place
+            in_place = wire.client.capabilities.whole_up_to_bytes == 0
             relay.cut_after(up=300_000)
             with pytest.raises(DavfsError):
                 await wire.client.put(at("a.txt"), Content(2_000_000))
@@ -245,6 +304,24 @@ async def test_capabilities_say_who_writes_in_place(locking_share: Share) -> Non
     whole = (locking_share.root / "a.txt").read_bytes() == b"old"
     assert in_place is (locking_share.name in WRITES_IN_PLACE)
     assert whole or in_place
+
+
+async def test_a_connection_that_ends_before_the_answer_tears_no_file_we_put_directly(
+    locking_share: Share,
+) -> None:
+    """All of the body is out, then the connection ends: a file that is not staged is whole, or as before."""
+    async with client_of(locking_share) as client:
+        most = client.capabilities.whole_up_to_bytes
+    url = urlsplit(locking_share.url)
+    sizes = {f"f{size}-{n}": size for size in (1000, 60_000, 2_000_000) for n in range(5) if size <= most}
+    for name, size in sizes.items():
+        locking_share.write(name, b"old")
+        head = f"PUT {url.path}{name} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: {size}\r\n\r\n"
+        async with await trio.open_tcp_stream(url.hostname or "", url.port or 80) as stream:
+            await stream.send_all(head.encode() + b"n" * size)
+    await trio.sleep(1)
+    for name, size in sizes.items():
+        assert (locking_share.root / name).stat().st_size in {3, size}, name
 
 
 async def test_only_one_timeout_value_goes_out(wsgidav_share: Share) -> None:

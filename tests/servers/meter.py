@@ -34,6 +34,7 @@ class Exchange:
     announced_bytes: int | None = None  # Content-Length of the request; None: none, or chunked
     expects_continue: bool = False
     is_conditional: bool = False  # If-Match, If-None-Match or If
+    names_version: bool = False  # a condition on what is there, not on a lock alone
     scheme: str | None = None  # of Authorization, in lower case
     ntlm_message: int | None = None  # 1 or 3, the first leg and the last
     body_bytes: int = 0  # of the request, as they passed the relay; chunked framing not counted
@@ -148,6 +149,7 @@ class Meter:
     moments: list[tuple[Moment, Exchange]] = field(
         default_factory=list
     )  # since whoever reads them cleared it
+    answered: Exchange | None = None  # whose final answer passed last
     _unanswered: list[Exchange] = field(default_factory=list)
     _current: Exchange | None = None
     _up: _Stream = field(init=False)
@@ -185,6 +187,12 @@ class Meter:
             expects_continue=(_one(headers, "expect") or "").lower() == "100-continue",
             head_bytes=len(head) + 4,
             is_conditional=any(name in {"if-match", "if-none-match", "if"} for name, _ in headers),
+            names_version=any(
+                name in {"if-match", "if-none-match"}
+                or (name == "if" and "[" in value)
+                or (name == "overwrite" and value.strip().upper() == "F")
+                for name, value in headers
+            ),
         )
         one.scheme, one.ntlm_message = _authorization(_one(headers, "authorization"))
         length = _one(headers, "content-length")
@@ -217,7 +225,7 @@ class Meter:
         if status < 200:
             self._unanswered[0].continued |= status == 100
             return 0
-        one = self._unanswered.pop(0)
+        self.answered = one = self._unanswered.pop(0)
         one.status = status
         one.bytes_before_answer = one.body_bytes
         self.moments.append(("answer", one))

@@ -92,6 +92,10 @@ class _Connection:
     def is_idle(self) -> bool:
         return self.meter.is_idle and not self.delivering
 
+    @property
+    def method_answered(self) -> str:
+        return self.meter.answered.method if self.meter.answered is not None else ""
+
     def end(self) -> None:
         """Closes politely, between two requests."""
         self.client.socket.close()
@@ -341,7 +345,7 @@ class Relay:
         if wound is None:
             await sink.send_all(data)
             return True
-        if await wound.deliver(data, sink):
+        if await wound.deliver(data, sink, connection.method_answered):
             return True
         if wound.fault.kind == "reset":
             connection.break_off()

@@ -6,7 +6,7 @@
     garbage      the next answer begins with bytes that are no HTTP
 
 `at_byte` counts what flows this way on the connection that meets the fault, from then on. The last two
-are for answers: they wait for the head of the next one.
+are for answers: they wait for the head of the next one, to one of `methods` if those are given.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Fault:
     at_byte: int = 0
     seconds: float = 0.0
     status: int = 503
+    methods: frozenset[str] = frozenset()  # empty: any
+    retry_after_s: int | None = None
 
     @property
     def is_for_answers(self) -> bool:
@@ -54,14 +56,17 @@ class Wound:
         """It has happened, and the connection goes on."""
         return self.over and not self._deaf
 
-    async def deliver(self, data: bytes, sink: trio.SocketStream) -> bool:
-        """Passes the bytes on as the fault lets them. False: the connection is to end; see `fault.kind`."""
+    async def deliver(self, data: bytes, sink: trio.SocketStream, method: str) -> bool:
+        """Passes the bytes on as the fault lets them. False: the connection is to end; see `fault.kind`.
+
+        `method` is that of the last request whose answer began.
+        """
         if self.over:
             if not self._deaf:
                 await sink.send_all(data)
             return True
         if self.fault.is_for_answers:
-            await sink.send_all(self._corrupted(data))
+            await sink.send_all(self._corrupted(data, method))
             return True
         if len(data) <= self._left:
             self._left -= len(data)
@@ -94,12 +99,17 @@ class Wound:
             await trio.sleep(_DRIP_PAUSE_S)
         await sink.send_all(rest[at:])
 
-    def _corrupted(self, data: bytes) -> bytes:
+    def _corrupted(self, data: bytes, method: str) -> bytes:
         if not data.startswith(b"HTTP/1.1 ") or data.startswith(b"HTTP/1.1 1"):
+            return data
+        if self.fault.methods and method not in self.fault.methods:
             return data
         self.over = True
         self._happened(self.fault)
         _, _, rest = data.partition(b"\r\n")
         if self.fault.kind == "garbage":
             return _GARBAGE + rest
-        return b"HTTP/1.1 %d Corrupted\r\n" % self.fault.status + rest
+        head = b"HTTP/1.1 %d Corrupted\r\n" % self.fault.status
+        if self.fault.retry_after_s is not None:
+            head += b"Retry-After: %d\r\n" % self.fault.retry_after_s
+        return head + rest

@@ -53,7 +53,7 @@ _LAYERS = {
     "demo": _layer("demo", "", "wsgidav cheroot", "the demo is one more server: it must not know davfs"),
     "surface": _layer(
         "__init__ __main__ answers cli commands config control credentials daemon exitcodes holder logins"
-        " logs mount mountpoint options secret shutdown",
+        " logs mount mountpoint notify options profiles secret service shutdown",
         "errors dav fs fuse demo",
         "httpx trio rich keyring",
         "pyfuse3 is only known to davfs/fuse.py; lxml and the caches belong to the layers below",

@@ -36,7 +36,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], code: int, text: str
     ("words", "code", "text"),
     [
         (["mout"], 2, "did you mean 'mount'?"),
-        (["mount"], 2, "SOURCE, MOUNTPOINT"),
+        (["mount"], 2, "SOURCE"),
         (["mount", "http://h/"], 2, "MOUNTPOINT"),
         (["mount", "http://u:hunter2@h/", "/mnt"], 2, "must not hold a user name"),
         (["mount", "http://h/", "/mnt", "-o", "usrname=x"], 2, "did you mean 'username'?"),

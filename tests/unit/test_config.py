@@ -192,7 +192,9 @@ def test_a_fingerprint_may_have_colons() -> None:
 
 
 def test_settings_carry_the_modes_from_umask() -> None:
-    """The file system layer gets modes, not the umask."""
+    """The file system layer gets modes, not the umask; only a given one narrows what programs create."""
+    assert config_for().settings().create_mask == 0o7777
+    assert config_for("umask=027").settings().create_mask == 0o7750
     settings = config_for("umask=027,ro,close=sync").settings()
     assert (settings.file_mode, settings.dir_mode) == (0o640, 0o750)
     assert settings.read_only

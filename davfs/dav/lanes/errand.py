@@ -18,7 +18,7 @@ import httpx
 
 from davfs.dav.auth import Origin, origin_of
 
-Kind = Literal["data", "metadata"]
+Kind = Literal["data", "metadata", "ahead"]  # ahead: for what nobody has asked for yet, see Pool
 
 _DATA_VERBS: Final = frozenset({"GET", "PUT", "PATCH", "POST"})
 _UPLOAD_VERBS: Final = frozenset({"PUT", "PATCH", "POST"})

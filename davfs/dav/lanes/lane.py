@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import ssl
+import struct
+from contextlib import suppress
 from typing import Final
 
 import httpx
@@ -29,6 +32,7 @@ _IDLE_S: Final = 4.0  # Apache closes idle connections after 5 s (servers.md 36)
 _LONGEST_IDLE_S: Final = 55.0
 _HURRY_S: Final = 1.0  # before the announced end, for the time that a request is on its way
 _TICKET_S: Final = 0.002
+_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: close(2) sends RST
 
 
 class Lane:
@@ -46,11 +50,20 @@ class Lane:
         self._idle_limit_s = _IDLE_S
         self._idle_since_s = 0.0
         self._rest = b""  # read, and not yet parsed
+        self._is_waiting = False  # a request is out, and its answer is not here
 
     # --- life ---------------------------------------------------------------------------------------
 
     def close(self) -> None:
+        """A request that is given up ends with a reset: what waits in this kernel is not sent any more.
+
+        Else a body that was held up on the line would arrive, and be stored, when the line is well again:
+        over a newer one, on servers that look at conditions when the head comes (Apache) or never (nginx).
+        """
         self.is_spoilt = True
+        if self._is_waiting:
+            with suppress(OSError):  # not connected any more
+                self._tcp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._tcp.socket.close()
 
     def park(self) -> None:
@@ -87,6 +100,7 @@ class Lane:
     def note_answer(self, head: Head) -> None:
         """Learns from a head how long this lane will live."""
         self.answers += 1
+        self._is_waiting = False
         if not head.keep_alive:
             self.is_spoilt = True
         timeout_s, left = keep_alive_limits(head.raw_headers)
@@ -101,6 +115,7 @@ class Lane:
 
     async def send(self, data: bytes, timeout_s: float) -> None:
         """Raises httpx.WriteError, WriteTimeout."""
+        self._is_waiting = True
         try:
             with trio.fail_after(timeout_s):
                 await self._stream.send_all(data)

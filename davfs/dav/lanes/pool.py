@@ -1,6 +1,9 @@
 """The lanes of one server: those in use are counted by kind, those at rest are shared.
 
 Transfers and metadata have slots of their own, so that a listing never waits for a transfer (promise 6).
+What is fetched ahead has none: it takes of either kind what is free beyond one half, at once or not at
+all, so that a program's own request always finds a slot that no prefetch holds.
+
 A lane at rest is taken by either kind, the one used last first: the others age and are closed when they are
 met. Nothing here runs by itself: no task, no timer.
 """
@@ -31,6 +34,7 @@ class Slot:
 class Pool:
     def __init__(self, limits: Mapping[Kind, int]) -> None:
         self._slots = {kind: trio.Semaphore(count) for kind, count in limits.items()}
+        self._spared = {kind: (count + 1) // 2 for kind, count in limits.items()}
         self._most_idle = sum(limits.values())
         self._idle: list[Lane] = []
         self._is_closed = False
@@ -41,6 +45,8 @@ class Pool:
 
     async def slot(self, kind: Kind, timeout_s: float) -> Slot:
         """Raises httpx.PoolTimeout."""
+        if kind == "ahead":
+            return self._spare_slot()
         semaphore = self._slots[kind]
         try:
             semaphore.acquire_nowait()
@@ -51,6 +57,13 @@ class Pool:
             except trio.TooSlowError:
                 raise httpx.PoolTimeout(f"no free connection within {timeout_s:g} s") from None
         return Slot(semaphore)
+
+    def _spare_slot(self) -> Slot:
+        for kind, semaphore in self._slots.items():
+            if semaphore.value > self._spared[kind]:
+                semaphore.acquire_nowait()
+                return Slot(semaphore)
+        raise httpx.PoolTimeout("no connection to spare")
 
     async def take(self, *, requests: int = 1) -> Lane | None:
         """A lane at rest that may carry `requests` more, if there is one."""

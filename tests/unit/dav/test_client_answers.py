@@ -15,7 +15,7 @@ from davfs import errors
 from davfs.dav.client import Client, NotWebDav
 from davfs.dav.resource import ROOT, DavPath, ETag, Validator
 from davfs.dav.wire import Octets
-from tests.unit.dav.script import FOLDER, Pieces, Script, failure, multistatus, response
+from tests.unit.dav.script import BASE, FOLDER, Pieces, Script, failure, multistatus, response
 
 FILE = ROOT.child("f")
 
@@ -302,6 +302,21 @@ async def test_207_is_not_success() -> None:
             await call
 
 
+async def test_a_file_stored_in_part() -> None:
+    """201 for two bytes of three, as the tag tells on a server whose tags end in the size: no success."""
+    props = "<D:resourcetype/><D:getcontentlength>3</D:getcontentlength><D:getetag>7-1-3</D:getetag>"
+    script = Script(
+        multistatus(response("/dav/f", props)),
+        httpx.Response(201, headers={"ETag": '"7-2-2"'}),
+        httpx.Response(201, headers={"ETag": '"7-2-3"'}),
+    )
+    client = script.client()
+    await client.stat(FILE)
+    with pytest.raises(errors.Garbled):
+        await client.put(FILE, Octets(b"abc"))
+    await client.put(FILE, Octets(b"abc"))
+
+
 async def test_a_file_stored_under_another_name() -> None:
     """copyparty answers an overwrite with 201 and a Location of its own invention."""
     answer = httpx.Response(201, headers={"Location": "https://server.example/dav/f-1795.txt"})
@@ -444,6 +459,29 @@ async def test_a_long_listing_may_take_long(autojump_clock: MockClock) -> None:
     body = [one for part in [*parts, b"</D:multistatus>"] for one in (1.0, part)]
     listing = await Script(httpx.Response(207, stream=Pieces(*body))).client(timeout_s=5).list(ROOT)
     assert len(listing.members) == 20
+
+
+class _Silent(httpx.AsyncBaseTransport):
+    """Breaks after `seconds` the first time, and then is silent for ever."""
+
+    def __init__(self, seconds: float) -> None:
+        self._pauses = [seconds]
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        assert request.method == "PROPFIND"
+        if self._pauses:
+            await trio.sleep(self._pauses.pop())
+            raise httpx.ReadError("broke")
+        await trio.sleep_forever()
+        raise AssertionError("never")
+
+
+async def test_a_listing_begins_in_time(autojump_clock: MockClock) -> None:
+    """Tried again on another connection, it has what is left of `timeout_s`, not all of it again."""
+    begin = trio.current_time()
+    with pytest.raises(errors.TimedOut):
+        await Client(_Silent(4), BASE, timeout_s=5).list(ROOT)
+    assert trio.current_time() - begin == pytest.approx(5)
 
 
 async def test_the_wait_after_a_large_body_grows() -> None:

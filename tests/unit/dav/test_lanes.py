@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -271,6 +272,30 @@ async def test_a_body_of_another_length_than_announced(size: int) -> None:
         with pytest.raises(httpx.LocalProtocolError):
             await ask(lanes, peer, "PUT", "f", body=Data(10), size=size)
         assert peer.seen == []
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_body_that_is_given_up_does_not_arrive_later(*, cancelled: bool) -> None:
+    """It waits in this kernel as the server does not read: after the time-out nothing more of it comes."""
+    size, given_up = 128 * 1024, trio.Event()
+
+    async def sleeper(line: Line) -> None:
+        seen = await line.head()
+        assert seen is not None
+        await line.say("HTTP/1.1 100 Continue\r\n\r\n")
+        await given_up.wait()
+        with suppress(trio.BrokenResourceError):
+            await line.body(seen)
+
+    async with serving(sleeper) as peer, lanes_to(peer) as lanes:
+        with trio.move_on_after(0.3):
+            limit_s = 10 if cancelled else 0.1
+            with pytest.raises((httpx.TimeoutException, trio.Cancelled)):
+                await ask(lanes, peer, "PUT", "f", body=Data(size), size=size, timeout_s=limit_s)
+        given_up.set()
+        await trio.sleep(0.2)
+        (seen,) = peer.seen
+    assert len(seen.body) < size
 
 
 async def test_a_success_for_half_a_body_is_no_success() -> None:

@@ -177,7 +177,7 @@ def test_what_options_tells(
     found = Capabilities.from_options(captures.headers(f"{server}/options-root"))
     assert found.locks_usable is locks
     assert found.conditions == conditions
-    assert found.writes_in_place is in_place
+    assert (found.whole_up_to_bytes == 0) is in_place
     assert found.move_condition_honoured is moves_under_condition
     assert found.put_if_match_trusted is (conditions == "honoured" and server != "lighttpd")
 
@@ -185,7 +185,7 @@ def test_what_options_tells(
 def test_unknown_servers_are_not_trusted() -> None:
     """Nothing known: uploads count as in place, conditions as unknown, until answers tell."""
     unknown = Capabilities()
-    assert unknown.writes_in_place
+    assert unknown.whole_up_to_bytes == 0
     assert unknown.conditions == "unknown"
     assert not unknown.put_if_match_trusted
     proved = unknown.learned_conditional_put(412, "same")

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from davfs.dav.quirks import Capabilities
+from davfs.dav.resource import ETag, Resource
 
 _PROPSET = "1,2, <http://apache.org/dav/propset/fs/1>"
 
@@ -38,5 +39,20 @@ def test_what_is_learned_stays() -> None:
     first = Capabilities().learned_put(etag=True, mtime_accepted=True)
     assert (first.put_etag, first.takes_mtime) == (True, True)
     assert first.learned_put(etag=True) is first
-    assert first.learned_propfind(file_etag=False).etags_in_propfind is False
+    assert first.learned_propfind(Resource(is_collection=False)).etags_in_propfind is False
     assert Capabilities().conditions == "unknown"
+    assert Capabilities().move_ends_lock is None
+    assert Capabilities().learned_move_over_lock(gone=True).move_ends_lock is True
+    assert Capabilities(server="WsgiDAV/4.4.0").move_ends_lock is True
+
+
+def test_tags_that_end_in_the_size() -> None:
+    """One file shows it, one that does not disproves it for good; empty files and folders show nothing."""
+    of_three = Resource(is_collection=False, size_bytes=3, etag=ETag("123-1700000000-3"))
+    other = Resource(is_collection=False, size_bytes=3, etag=ETag("3-5f-abc"))
+    empty = Resource(is_collection=False, size_bytes=0, etag=ETag("123-1700000000-0"))
+    cut = ETag("123-1700000001-2")
+    assert Capabilities().learned_propfind(empty).stored_bytes(cut) is None
+    seen = Capabilities().learned_propfind(of_three)
+    assert seen.stored_bytes(cut) == 2
+    assert seen.learned_propfind(other).learned_propfind(of_three).stored_bytes(cut) is None

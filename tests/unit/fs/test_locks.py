@@ -14,7 +14,14 @@ from trio.testing import MockClock
 from davfs.dav.locks import LockToken
 from davfs.errors import Busy, DavfsError, Locked
 from davfs.fs.filesystem import Filesystem
-from davfs.fs.locks import LOCK_AFTER_S, LOCK_TIMEOUT_S, UNKNOWN_HOLDER, Policy
+from davfs.fs.locks import (
+    FIRST_REFRESH_S,
+    LOCK_AFTER_S,
+    LOCK_FIRST_S,
+    LOCK_TIMEOUT_S,
+    UNKNOWN_HOLDER,
+    Policy,
+)
 from davfs.fs.settings import Settings
 from tests.fakes.davserver import FakeDav, Fault
 from tests.mount.assembly import running
@@ -291,9 +298,9 @@ async def test_a_short_lock_outlives_a_slow_upload(tmp_path: Path, autojump_cloc
     locked = [entry.status for entry in server.requests("LOCK")]
     assert len(locked) >= 8
     assert set(locked) == {200}
-    assert {timeout for method, _, timeout in server.headers if method == "LOCK"} == {
-        f"Second-{int(LOCK_TIMEOUT_S)}"
-    }
+    asked = [timeout for method, _, timeout in server.headers if method == "LOCK"]
+    assert asked[0] == f"Second-{int(LOCK_FIRST_S)}"
+    assert set(asked[1:]) == {f"Second-{int(LOCK_TIMEOUT_S)}"}
 
 
 @pytest.mark.expects_warning("the lock on /doc is lost")
@@ -324,6 +331,7 @@ async def test_an_outage_does_not_lose_the_lock_by_itself(tmp_path: Path, autoju
         vfs = Vfs(fs)
         fd = await vfs.open("doc", WRITE)
         (lock,) = server.locks
+        await trio.sleep(FIRST_REFRESH_S + 1)
         outage = server.inject(Fault("LOCK", times=5, lost="before"))
         await trio.sleep(LOCK_TIMEOUT_S - 20)
         assert outage.times == 0
@@ -350,6 +358,74 @@ async def test_a_lock_whose_answer_was_lost_is_known_by_its_owner(
         await closed_and_sent(vfs, fs, fd)
     assert server.content("/doc") == b"new"
     assert server.locks == []
+
+
+async def test_a_lock_that_was_granted_and_answered_502_is_ours(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A proxy lost the answer: the lock is there, with our id, and it is ours."""
+    server = FakeDav()
+    server.put("/doc", b"old")
+    server.inject(Fault("LOCK", status=502, late_s=0.0))  # it is granted all the same
+    async with running(server, URL, settings(tmp_path, "always")) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("doc", WRITE)
+        (lock,) = server.locks
+        assert fs._locks.token_for(at("/doc")) == LockToken(lock.token)
+        await closed_and_sent(vfs, fs, fd)
+    assert server.locks == []
+
+
+async def test_a_lock_of_ours_that_nobody_knows_any_more_is_given_back(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The PUT is refused with 423; the lock has our id: the file is sent now, not when the lock ends."""
+    server = FakeDav()
+    server.put("/doc", b"old")
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("doc", WRITE)
+        await vfs.write(fd, b"new")
+        await fs._client.lock(at("/doc"), fs._locks.owner, 600)  # as one that lands late
+        await vfs.close(fd)
+        await fs.sync(10)
+    assert server.content("/doc") == b"new"
+    assert server.locks == []
+
+
+@pytest.mark.expects_warning("not sent")
+async def test_a_lock_that_is_lost_to_us_blocks_a_minute_and_no_body_is_wasted(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A server that shows no owners: until the lost lock ends, the LOCK comes first, and no body is sent."""
+    server = FakeDav(conditions=False)
+    server.tells_owners = False
+    server.put("/doc", b"0")
+    server.inject(Fault("LOCK", lost="after"))
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("doc", WRITE)
+        await vfs.write(fd, b"1")
+        await vfs.close(fd)
+        assert await fs.sync(LOCK_FIRST_S + 60) == 0
+    assert server.content("/doc") == b"1"
+    assert len(server.requests("PUT")) == 2  # the one whose LOCK was lost, and the last
+
+
+async def test_a_lock_request_that_was_cut_off_is_looked_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Cancelled while the LOCK was under way: by our id it is found and given back."""
+    server = FakeDav()
+    server.put("/doc", b"old")
+    server.inject(Fault("LOCK", answer_delay_s=5))
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        with trio.move_on_after(1):
+            async with fs._locks.around(at("/doc")):
+                raise AssertionError("there was no answer yet")
+        assert len(server.locks) == 1
+        await trio.sleep(20)
+        assert server.locks == []
 
 
 async def test_an_unlock_that_found_no_server_is_repeated(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -396,6 +472,23 @@ async def test_around_is_refused_while_another_holds_it(tmp_path: Path, autojump
         assert fs._locks.holder(at("/doc")) == UNKNOWN_HOLDER
 
 
+async def test_a_lock_whose_taking_was_cancelled_does_not_stand_in_the_way(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """An upload is given up while its LOCK is unanswered: the DELETE that comes next finds and returns it."""
+    server = FakeDav()
+    server.put("/doc", b"old")
+    server.inject(Fault("LOCK", answer_delay_s=3))
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        with trio.move_on_after(1):
+            async with fs._locks.around(at("/doc")):
+                raise AssertionError("the answer does not come in time")
+        assert len(server.locks) == 1
+        await Vfs(fs).unlink("doc")
+    assert server.tree() == {}
+    assert [entry.status for entry in server.requests("DELETE")] == [204]
+
+
 async def test_around_makes_no_file(tmp_path: Path, autojump_clock: MockClock) -> None:
     """The file was deleted before the LOCK: the empty one that LOCK made goes at once."""
     server = FakeDav()
@@ -406,6 +499,47 @@ async def test_around_makes_no_file(tmp_path: Path, autojump_clock: MockClock) -
         assert token is None
         assert server.tree() == {}
     assert server.locks == []
+
+
+async def saved(vfs: Vfs, fs: Filesystem, data: bytes) -> None:
+    fd = await vfs.open("doc", WRITE)
+    await vfs.write(fd, data)
+    await closed_and_sent(vfs, fs, fd)
+
+
+async def test_an_unlock_in_vain_is_sent_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Where MOVE over a locked file ends its lock, the first 409 to UNLOCK tells so, and no other is sent."""
+    server = FakeDav(
+        conditions=False
+    )  # like WsgiDAV without its name: staged, and its locks go with the file
+    server.put("/doc", b"0")
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        for data in (b"1", b"2", b"3"):
+            await saved(Vfs(fs), fs, data)
+        assert fs.status()["locks"] == []
+    assert server.content("/doc") == b"3"
+    assert lock_requests(server) == [("LOCK", 200), ("UNLOCK", 409), ("LOCK", 200), ("LOCK", 200)]
+    assert server.locks == []
+
+
+async def test_a_file_that_stays_open_is_locked_again_after_a_move_over_it(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Its lock ended with the version that was replaced; nothing is said, as nobody could do anything."""
+    server = FakeDav(conditions=False)
+    server.put("/doc", b"0")
+    async with running(server, URL, settings(tmp_path, "always")) as fs:
+        vfs = Vfs(fs)
+        fs._client.capabilities = fs._client.capabilities.learned_move_over_lock(gone=True)
+        fd = await vfs.open("doc", WRITE)
+        await vfs.write(fd, b"1")
+        await vfs.fsync(fd)
+        await trio.sleep(1)
+        (lock,) = server.locks
+        assert fs._locks.token_for(at("/doc")) == LockToken(lock.token)
+        await vfs.close(fd)
+        assert server.locks == []
+    assert server.content("/doc") == b"1"
 
 
 # --- after a crash --------------------------------------------------------------------------------
@@ -482,7 +616,7 @@ async def test_killed_before_the_answer_to_lock(tmp_path: Path, autojump_clock: 
     server.put("/doc", b"old")
     async with running(server, URL, settings(tmp_path, "always", "before")) as fs:
         await fs._locks._take(at("/doc"), None)
-        fs._locks._index.run("UPDATE locks SET token=NULL")
+        fs._locks._tokens._index.run("UPDATE locks SET token=NULL")
         shutil.copytree(tmp_path / "before", tmp_path / "after")
     async with running(server, URL, settings(tmp_path, "always", "after")):
         await trio.sleep(1)

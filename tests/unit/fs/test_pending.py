@@ -12,8 +12,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from davfs.errors import DavfsError
+from davfs.errors import DavfsError, LinkDown, Locked
 from davfs.fs.filesystem import Filesystem
+from davfs.fs.locks import Policy
 from davfs.fs.settings import Settings
 from davfs.fs.states import State
 from tests.fakes.davserver import FakeDav, Fault
@@ -31,8 +32,10 @@ def refusing(status: int = 413) -> tuple[FakeDav, Fault]:
 
 
 @asynccontextmanager
-async def mounted(server: FakeDav, folder: Path, *, close_sync: bool = False) -> AsyncIterator[Vfs]:
-    async with running(server, URL, Settings(str(folder / "c"), close_sync=close_sync)) as fs:
+async def mounted(
+    server: FakeDav, folder: Path, *, close_sync: bool = False, lock: Policy = "auto"
+) -> AsyncIterator[Vfs]:
+    async with running(server, URL, Settings(str(folder / "c"), close_sync=close_sync, lock=lock)) as fs:
         yield Vfs(fs)
 
 
@@ -280,6 +283,41 @@ async def test_a_discard_stops_the_upload_that_runs(tmp_path: Path, autojump_clo
         assert await vfs.listdir("") == []
 
 
+async def test_a_discard_gives_the_lock_back(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Also the empty file that our LOCK made goes, and the lock although a program has the file open."""
+    server, _ = refusing()
+    async with mounted(server, tmp_path, lock="always") as vfs:
+        fd = await vfs.open("f", os.O_WRONLY)
+        await vfs.write(fd, b"ours")
+        new = await vfs.open("new", os.O_WRONLY | os.O_CREAT)
+        await vfs.write(new, b"ours")
+        assert len(server.locks) == 2
+        assert [row["gone"] for row in await vfs.fs.unsent.discard("f")] == [False]
+        assert [lock.parts for lock in server.locks] == [("new",)]
+        assert [row["gone"] for row in await vfs.fs.unsent.discard("new")] == [True]
+        assert server.locks == []
+        assert await vfs.listdir("") == ["f"]
+        await vfs.close(fd)
+        await vfs.close(new)
+    assert server.tree() == {"f": b"theirs"}
+
+
+async def test_a_discard_gives_back_the_lock_of_an_earlier_run(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The lock of an earlier run goes with the unsent bytes that it was kept for."""
+    server, _ = refusing()
+    async with mounted(server, tmp_path, lock="always") as vfs:
+        await write(vfs, "f", b"ours")
+        await trio.sleep(5)
+    assert len(server.locks) == 1
+    async with mounted(server, tmp_path, lock="always") as vfs:
+        await trio.sleep(5)
+        assert len(server.locks) == 1
+        await vfs.fs.unsent.discard("f")
+        assert server.locks == []
+
+
 @pytest.mark.parametrize("path", ["nothing", "d", "../f", "f/below"])
 async def test_a_path_where_nothing_is_unsent_is_refused(
     tmp_path: Path, autojump_clock: MockClock, path: str
@@ -315,4 +353,45 @@ async def test_the_unsent_bytes_say_what_is_missing(tmp_path: Path, autojump_clo
         (_, before_ours), (after_ours, end) = found.missing  # the head was fetched when it was opened
         assert (before_ours, after_ours, end) == (1 << 20, (1 << 20) + 4, 4 << 20)
         assert server.log[before:] == []
+        await vfs.close(fd)
+
+
+# --- locks ------------------------------------------------------------------------------------------
+
+
+async def test_unlock_takes_away_what_is_ours_and_asks_for_more_about_others(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A lock that we hold, one of ours that we do not know of, somebody else's, and none."""
+    server, _ = refusing()
+    async with mounted(server, tmp_path, lock="always") as vfs:
+        unsent = vfs.fs.unsent
+        assert await unsent.unlock("f", force=False) is None
+        fd = await vfs.open("f", os.O_WRONLY)
+        owner = await unsent.unlock("f", force=False)
+        assert owner is not None
+        assert "(davfs " in owner
+        assert server.locks == []
+        server.lock("/f", owner)
+        assert await unsent.unlock("f", force=False) == owner
+        server.lock("/f", "bob")
+        with pytest.raises(Locked, match="locked by bob"):
+            await unsent.unlock("f", force=False)
+        assert await unsent.unlock("f", force=True) == "bob"
+        assert server.locks == []
+        await vfs.close(fd)
+
+
+async def test_unlock_without_the_server_is_done_when_it_is_back(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It says so, and the lock goes by itself later."""
+    server, _ = refusing()
+    async with mounted(server, tmp_path, lock="always") as vfs:
+        fd = await vfs.open("f", os.O_WRONLY)
+        server.inject(Fault("UNLOCK", lost="before"))
+        with pytest.raises(LinkDown):
+            await vfs.fs.unsent.unlock("f", force=False)
+        await trio.sleep(30)
+        assert server.locks == []
         await vfs.close(fd)

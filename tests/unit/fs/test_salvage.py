@@ -403,3 +403,22 @@ def test_the_start_after_damage_at_run_time_rebuilds(folder: Path) -> None:
     with opened(folder) as after:
         (content,) = after.unfinished()
         assert os.pread(content.fd, 10, 0) == b"before"
+
+
+def test_a_rename_over_an_unsent_file_happens_or_not(folder: Path) -> None:
+    """Killed before the commit: both files are at their names, though one was to go and one had moved."""
+    with opened(folder) as store:
+        moved, replaced = unsent(store, "temporary", b"new"), unsent(store, "real", b"old", ino=6)
+        with store.atomically():
+            store.discard(replaced)
+            moved.path = path_bytes(at("real"))
+            moved.save()
+            with crashed(folder) as after:
+                assert {one.path: os.pread(one.fd, 9, 0) for one in after.unfinished()} == {
+                    b"temporary": b"new",
+                    b"real": b"old",
+                }
+        with crashed(folder) as after:
+            assert [one.path for one in after.unfinished()] == [b"real"]
+        record = os.getxattr(store.disk.file_name(moved.id, moved.generation), RECORD)
+        assert decode(record).row.path == b"real"

@@ -21,7 +21,7 @@ from davfs.fs.settings import Settings
 from tests.fakes.davserver import ETags, FakeDav, Fault, Logged
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
-from tests.unit.fs.rig import URL, at, path_of, rig
+from tests.unit.fs.rig import URL, at, opened, path_of, rig
 
 warns = pytest.mark.expects_warning
 LONG_AGO_S = 1_700_000_000
@@ -545,6 +545,21 @@ async def test_unsent_files_are_sent_after_a_crash(tmp_path: Path, autojump_cloc
         assert await it.uploads.drain(60) == 0
     assert server.tree() == {"d": None, "d/new": b"new", "changed": b"changed", "arrived": b"arrived"}
     assert len(server.requests("PUT")) - puts == 2
+
+
+@warns("conflict")
+async def test_two_unsent_files_of_one_path_are_both_sent(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A power loss in the middle of a rename can leave that: the newest keeps the name, neither is lost."""
+    server = FakeDav()
+    with opened(tmp_path / "c") as store:
+        for data in (b"older", b"newest"):
+            content = store.create(5, at("/doc"), size=0, base=None)
+            store.acquire(content)
+            content.write(0, data)
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
+        assert await fs.sync(60) == 0
+    assert server.content("/doc") == b"newest"
+    assert conflict_copies(server) == [b"older"]
 
 
 @warns("conflict")
