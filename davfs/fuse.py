@@ -328,7 +328,6 @@ def mount(filesystem: Filesystem, mountpoint: str, options: frozenset[str]) -> N
         pyfuse3.init(KernelOperations(filesystem), mountpoint, set(options))
     except RuntimeError as error:
         raise DavfsError(f"cannot mount on {mountpoint}: {error}") from None
-    _widen_read_ahead(mountpoint)
 
 
 async def handle_requests(filesystem: Filesystem) -> None:
@@ -363,8 +362,11 @@ def _invalidate(what: Invalidation) -> None:
         pyfuse3.invalidate_entry(InodeT(what.ino), FileNameT(os.fsencode(what.name)))
 
 
-def _widen_read_ahead(mountpoint: str) -> None:
-    """Let the kernel ask for more at once, where the daemon may say so (root)."""
+def widen_read_ahead(mountpoint: str) -> None:
+    """Let the kernel ask for more at once, where the daemon may say so (root).
+
+    When the drive answers, not before: the kernel sets its own 128 KiB with the answer to its first request.
+    """
     with (
         suppress(OSError),
         open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts,

@@ -195,6 +195,7 @@ async def _announce(config: Config, ready: Callable[[], None]) -> None:
     """Ready means: the drive answers a program."""
     with trio.fail_after(ANSWER_S):
         await trio.to_thread.run_sync(os.stat, config.mountpoint, abandon_on_cancel=True)
+    fuse.widen_read_ahead(config.mountpoint)
     log.info("%s is mounted on %s", config.url, config.mountpoint)
     ready()
 

@@ -265,10 +265,13 @@ class Client:
         *,
         is_collection: bool,
         overwrite: bool,
+        if_match: ETag | None = None,
         dest_lock_token: locks.LockToken | None = None,
     ) -> None:
+        """`if_match` is about `src`: Apache, lighttpd and WsgiDAV look at it, nginx and rclone do not."""
         claims = if_header((self.url(dst, is_collection=is_collection), dest_lock_token, None))
-        await self._transfer("COPY", src, dst, claims, is_collection=is_collection, overwrite=overwrite)
+        wanted = {**claims, **_conditions(if_match)}
+        await self._transfer("COPY", src, dst, wanted, is_collection=is_collection, overwrite=overwrite)
 
     # --- locks: davfs.dav.locks has what the answers mean -------------------------------------------
 

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import httpx
 import trio
@@ -140,6 +140,15 @@ class Body(Protocol):
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
+@runtime_checkable
+class FileLike(Protocol):
+    """A Body that is [0, size_bytes) of a file, and wants to know how much of it is out."""
+
+    @property
+    def fd(self) -> int | None: ...
+    def sent_up_to(self, size_bytes: int) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Octets:
     """A Body of bytes at hand."""
@@ -168,14 +177,19 @@ class _Sending:
         return self
 
     async def __anext__(self) -> bytes:
-        while not self._chunk:
+        piece = b""
+        while not self._chunk and not piece:
             chunk = await anext(self.source, None)
             if chunk is None:
                 self.ended = True
                 self._check(self._left == 0)
                 raise StopAsyncIteration
-            self._chunk = memoryview(chunk)
-        piece, self._chunk = bytes(self._chunk[:_PIECE_BYTES]), self._chunk[_PIECE_BYTES:]
+            if len(chunk) <= _PIECE_BYTES:
+                piece = chunk
+            else:
+                self._chunk = memoryview(chunk)
+        if not piece:
+            piece, self._chunk = bytes(self._chunk[:_PIECE_BYTES]), self._chunk[_PIECE_BYTES:]
         self._left -= len(piece)
         self._check(self._left >= 0)
         self._count(len(piece))
@@ -197,6 +211,17 @@ class Outgoing(httpx.AsyncByteStream):
     def __aiter__(self) -> AsyncIterator[bytes]:
         self._passes.append(_Sending(self._body, self._count))
         return self._passes[-1]
+
+    @property
+    def fd(self) -> int | None:
+        """The file that holds the body, where it lies in one."""
+        return self._body.fd if isinstance(self._body, FileLike) else None
+
+    def passed(self, begin: int, end: int) -> None:
+        """The connection took [begin, end) from the file."""
+        self._count(end - begin)
+        if isinstance(self._body, FileLike):
+            self._body.sent_up_to(end)
 
     async def aclose(self) -> None:
         left = [one.source for one in self._passes if not one.ended]

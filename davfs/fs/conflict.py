@@ -43,7 +43,7 @@ class Conflicts:
         parent = node.parent
         if parent is None:
             return
-        # A copy that was never sent met another's of the same second: it gets another name, not a copy's copy.
+        # A copy that was never sent met another's of the same second: another name, not a copy of a copy.
         taken = node.name if content.base is not None else _COPY.sub(r"\1", node.name)
         name = await self.free_name(parent, taken)
         if node.parent is not parent or node.content is not content or content.orphan:

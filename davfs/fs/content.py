@@ -35,6 +35,7 @@ from davfs.fs.ranges import RangeSet
 log = logging.getLogger("davfs.content")
 
 INLINE_READ_MAX: Final = 256 * 1024  # a page-cached pread of this size takes less than a thread hop (130 us)
+INLINE_CACHED_MAX: Final = 1 << 20  # the most that the kernel asks for at once: 0.1 ms, if it is in memory
 DIGEST_MAX: Final = 1 << 20  # bytes that are compared where a tag of whole seconds proves nothing
 FORK_MAX: Final = 32 << 20  # a file larger than this is not copied for a write during its upload
 FILE_SIZE_MAX: Final = 1 << 43  # 8 TiB: beyond it is EFBIG at once
@@ -152,7 +153,7 @@ class Content:
         size = min(size, self.size_bytes - offset)
         if size <= 0:
             return b""
-        if size <= INLINE_READ_MAX:
+        if size <= INLINE_READ_MAX or (size <= INLINE_CACHED_MAX and _is_in_memory(self.fd, offset, size)):
             return os.pread(self.fd, size, offset)
         self._in_threads += 1
         try:
@@ -378,6 +379,15 @@ class Content:
             base_digest=self.base_digest,
             revision=self.revision,
         )
+
+
+def _is_in_memory(fd: int, offset: int, size: int) -> bool:
+    """Whether reading this probably needs no disk: its first and its last page are cached."""
+    byte = bytearray(1)
+    try:
+        return all(os.preadv(fd, [byte], at, os.RWF_NOWAIT) for at in (offset, offset + size - 1))
+    except OSError:  # EAGAIN; EOPNOTSUPP where the file system cannot tell
+        return False
 
 
 def new_digest(data: bytes = b"") -> hashlib.blake2b:

@@ -7,10 +7,12 @@ server may hold. DELETE goes to our own temporary names only.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Literal, NoReturn
 
@@ -33,7 +35,8 @@ from davfs.errors import (
     TooLarge,
 )
 from davfs.fs.conflict import Conflicts
-from davfs.fs.content import DIGEST_MAX, Content, new_digest
+from davfs.fs.content import DIGEST_MAX, FORK_MAX, Content, new_digest
+from davfs.fs.copies import Copies
 from davfs.fs.download import Downloads
 from davfs.fs.guard import HTTP_LOCKED, SMALL_NEW, Guard, Known, Superseded, needs_staging
 from davfs.fs.inodes import Node
@@ -46,7 +49,9 @@ from davfs.fs.verification import Verification
 
 log = logging.getLogger("davfs.upload")
 
-BODY_PIECE: Final = 256 * 1024
+BODY_PIECE: Final = 128 * 1024  # what the wire sends at once
+SUM_PIECE: Final = 4 << 20
+SUM_S: Final = 10.0  # what is longer than that stays unsummed: then only the same bytes are known again
 STEPS_MAX: Final = 12  # a file that needs more steps than this has a server that contradicts itself
 PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server that will not have them
 HTTP_METHOD_NOT_ALLOWED: Final = 405
@@ -56,31 +61,63 @@ NOTHING_BEFORE: Final = Unanswered()
 
 
 class FileBody:
-    """A request body: the file as it was when the PUT began. Iterable again from the start."""
+    """A request body: the file as it was when the PUT began. Iterable again from the start.
+
+    `digest` is known of a small file, which a fork may change meanwhile, when all of it was read. Of a large
+    one, which nobody changes while it is sent, it costs more than sending: `sum_up` makes it, if need be.
+    """
 
     def __init__(self, fd: int, size_bytes: int, *, before: Unanswered = NOTHING_BEFORE) -> None:
-        self._fd = fd
+        self.file = fd
         self._size = size_bytes
         self.before = before  # what earlier PUTs carried that may still land
         self.whole: bytes | None = None  # of a small one, when it was read
-        self.digest = None if size_bytes else new_digest().digest()  # known when all of it was read
+        self.digest = None if size_bytes else new_digest().digest()
+        self.is_out = not size_bytes  # all of it was handed to the connection
 
     @property
     def size_bytes(self) -> int:
         return self._size
 
+    @property
+    def fd(self) -> int | None:
+        """Where the kernel may send it from."""
+        return self.file if self._size > FORK_MAX else None
+
+    def sent_up_to(self, size_bytes: int) -> None:
+        self.is_out = self.is_out or size_bytes == self._size
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        at, summed = 0, new_digest()
+        at, summed = 0, new_digest() if self.fd is None else None
         while at < self._size:
-            piece = os.pread(self._fd, min(BODY_PIECE, self._size - at), at)
+            piece = os.pread(self.file, min(BODY_PIECE, self._size - at), at)
             if not piece:
                 raise DavfsError("the cached file is shorter than it was")
             at += len(piece)
-            summed.update(piece)
+            if summed is not None:
+                summed.update(piece)
             if at == self._size:
-                self.digest = summed.digest()
+                self.is_out = True
+                self.digest = summed.digest() if summed is not None else None
                 self.whole = piece if len(piece) == at <= SMALL_NEW else None
             yield piece
+
+    async def sum_up(self) -> None:
+        """The digest of a body that is out, also while being cancelled: after that the bytes may change."""
+        if not self.is_out or self.digest is not None:
+            return
+        summed, at = new_digest(), 0
+        with trio.move_on_after(SUM_S, shield=True), suppress(OSError, DavfsError):
+            while at < self._size:
+                at += await trio.to_thread.run_sync(self._add_to, summed, at)
+            self.digest = summed.digest()
+
+    def _add_to(self, summed: hashlib.blake2b, at: int) -> int:
+        piece = os.pread(self.file, min(SUM_PIECE, self._size - at), at)
+        if not piece:
+            raise DavfsError("the cached file is shorter than it was")
+        summed.update(piece)
+        return len(piece)
 
 
 class Delivery:
@@ -103,6 +140,7 @@ class Delivery:
         self._guard = guard
         self._leftovers = leftovers
         self._free_slot = free_slot
+        self._copies = Copies(tree, leftovers)
         self._strays = Strays()
         self.sent_files = 0
 
@@ -197,7 +235,7 @@ class Delivery:
         with content.steady() as fd:
             size = content.size_bytes
             body = FileBody(fd, size, before=content.unanswered)
-            pending.is_out = lambda: body.digest is not None
+            pending.is_out = lambda: body.is_out
             etag = None
             if self._must_stage(node, size, new=over is None):
                 async with self._guard.staging(node.path, over):
@@ -236,6 +274,7 @@ class Delivery:
             else:
                 result = await self._guard.put_over(path, body, over, mtime_s=mtime_s, trust_tags=trust_tags)
         except BaseException as error:
+            await body.sum_up()
             self._unanswered(content, path, body, error)
             may_be_cut = body.size_bytes > self._tree.client.capabilities.whole_up_to_bytes
             if body.whole is not None and may_be_cut:
@@ -253,12 +292,7 @@ class Delivery:
         self._leftovers.note(staged)
         life, moving = content.life.put_begins(), False
         try:
-            await self._tree.client.put(
-                staged,
-                body,
-                mtime_s=content.mtime_ns // 1_000_000_000,
-                is_known=body.size_bytes < PARENT_FROM_BYTES,  # a larger one asks the folder for its room
-            )
+            await self._fill_staged(content, body, staged)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
             content.life = replace(content.life, sent=life.sent, unknown=True)
             self._note_body(content, body)  # a daemon that is killed now must know its own bytes again
@@ -267,6 +301,7 @@ class Delivery:
             try:
                 await self._guard.move(staged, path, over)
             except BaseException as error:
+                await body.sum_up()
                 self._unanswered(content, path, body, error)
                 raise
         except BaseException as error:
@@ -278,6 +313,20 @@ class Delivery:
                 raise Disconnected(f"{shown(staged)} is gone: it is sent again") from error
             raise
         self._leftovers.forget(staged)
+
+    async def _fill_staged(self, content: Content, body: FileBody, staged: DavPath) -> None:
+        """By a COPY of what the server has already, else by PUT."""
+        if await self._copies.stage(content, body.file, staged):
+            body.sent_up_to(body.size_bytes)
+            if body.fd is None:  # may be forked: its digest is known before the MOVE, as after a PUT
+                await body.sum_up()
+        else:
+            await self._tree.client.put(
+                staged,
+                body,
+                mtime_s=content.mtime_ns // 1_000_000_000,
+                is_known=body.size_bytes < PARENT_FROM_BYTES,  # a larger one asks the folder for its room
+            )
 
     def _unanswered(self, content: Content, path: DavPath, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""

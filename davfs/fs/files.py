@@ -19,7 +19,7 @@ from davfs.dav.resource import Resource
 from davfs.errors import DavfsError, PosixError, StaleVersion
 from davfs.fs.attributes import Opened
 from davfs.fs.content import FILE_SIZE_MAX, Content, path_bytes
-from davfs.fs.download import WHOLE_MAX, Downloads
+from davfs.fs.download import PIECE_MIN, WHOLE_MAX, WINDOW_MIN, Downloads
 from davfs.fs.failures import Failures
 from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
@@ -297,6 +297,8 @@ class Files:
         ):
             # Whoever wrote: bytes of a mapped file may have come through another handle than this one.
             self._uploads.schedule(node, content, self._settings.write_back_s)
+        if not any(self._handles.of(content)):
+            self._downloads.nobody_reads(content)
         self._tree.let_go(node, content)
         self._tree.nodes.unpin(node)
         return node
@@ -355,8 +357,9 @@ class Files:
         content = file.content
         try:
             if sequential and file.ahead.next_offset > HEAD_MAX:
-                self._downloads.read_ahead(content, lambda: file.node.server_path, file.ahead)
-            await self._downloads.ensure(content, lambda: file.node.server_path, start, end)
+                self._downloads.read_ahead(content, lambda: file.node.server_path, file.ahead, start)
+            least = WINDOW_MIN if sequential else PIECE_MIN
+            await self._downloads.ensure(content, lambda: file.node.server_path, start, end, least=least)
         except StaleVersion:
             await self._adopt_new_version(file)
             await self._downloads.ensure(

@@ -269,6 +269,11 @@ class Index:
         query = "SELECT id, generation, revision, written > acked OR unknown FROM contents"
         return {row[0]: row[1:] for row in self.rows(query)}
 
+    def clean_of_size(self, size: int) -> list[ContentRow]:
+        """What the server has and is wholly here, of this many bytes; the most recently used few."""
+        where = "WHERE size=? AND present IS NULL AND base_known AND written <= acked AND NOT unknown"
+        return list(self._rows(f"{where} ORDER BY used_at DESC LIMIT 8", (size,)))
+
     def _rows(self, where: str, arguments: tuple[object, ...]) -> Iterator[ContentRow]:
         for row in self.rows(f"{_SELECT_ROW} {where}", arguments):  # `where` is a constant of a caller above
             source = _validator(*row[8:12])

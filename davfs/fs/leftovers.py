@@ -33,6 +33,7 @@ class Leftovers:
         self._unwanted = {
             path_from_bytes(path) for (path,) in index.rows("SELECT path FROM leftovers") if path
         }  # of the last daemon: nothing of this one uses them
+        self._late: set[DavPath] = set()  # not there yet is no proof that they never come
         self._wake = trio.Event()
 
     def note(self, path: DavPath) -> None:
@@ -44,6 +45,7 @@ class Leftovers:
     def forget(self, path: DavPath) -> None:
         """After it was removed or moved away, or was never made."""
         self._unwanted.discard(path)
+        self._late.discard(path)
         self._index.run("DELETE FROM leftovers WHERE path=?", (path_bytes(path),))
 
     async def remove(self, client: Client, path: DavPath) -> None:
@@ -59,6 +61,11 @@ class Leftovers:
         """Whatever became of it, it is not wanted any more: removed in the background."""
         self._unwanted.add(path)
         self._wake.set()
+
+    def may_appear(self, path: DavPath) -> None:
+        """Asked for, and unanswered: removed if it is there; if not, the next daemon looks once more."""
+        self._late.add(path)
+        self.give_up(path)
 
     async def clean(self, client: Client) -> None:
         """For ever: what the last daemon left, and what could not be removed since."""
@@ -91,6 +98,9 @@ class Leftovers:
             await client.delete(path, is_collection=False)
         except NotFound:
             log.debug("%s is gone already", shown(path))
+            if path in self._late:
+                self._unwanted.discard(path)
+                return
         self.forget(path)
 
     def _is_noted(self, path: DavPath) -> bool:

@@ -115,6 +115,21 @@ class ContentStore:
         live = self._live.get(row.id)
         return live if live is not None else self._load(row)
 
+    def same_size(self, content: Content) -> Iterator[Content]:
+        """Other versions of its size, not all of them clean; each is acquired for the caller."""
+        seen = {content.id}
+        for other in list(self._live.values()):
+            seen.add(other.id)
+            if other is not content and other.size_bytes == content.size_bytes and not other.closed:
+                self.acquire(other)
+                yield other
+        for row in self.index.clean_of_size(content.size_bytes):
+            if row.id not in seen:
+                loaded = self._live.get(row.id) or self._load(row)
+                if loaded is not None:
+                    self.acquire(loaded)
+                    yield loaded
+
     def unfinished(self) -> list[Content]:
         """What the last run did not get to the server, opened, with size and mtime from the disk."""
         found = []

@@ -10,6 +10,7 @@ lane is spoilt. close() is synchronous, so that no cancellation can leave a sock
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
@@ -122,6 +123,35 @@ class Lane:
             self.is_spoilt = True
             raise httpx.WriteTimeout(f"the server took nothing for {timeout_s:g} s") from None
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.is_spoilt = True
+            raise httpx.WriteError("the connection broke while sending") from error
+        except BaseException:
+            self.is_spoilt = True
+            raise
+
+    @property
+    def takes_files(self) -> bool:
+        """In the clear the kernel sends a file by itself: 256 MiB cost 0.06 s of CPU, read and sent 0.35."""
+        return not self._is_tls
+
+    async def send_file(self, fd: int, offset: int, size: int, timeout_s: float) -> int:
+        """What the connection takes now of [offset, offset + size) of a file, in bytes; 0 at its end.
+
+        Raises httpx.WriteError, WriteTimeout.
+        """
+        sock = self._tcp.socket
+        try:
+            with trio.fail_after(timeout_s):
+                await trio.lowlevel.checkpoint()
+                while True:
+                    try:
+                        return os.sendfile(sock.fileno(), fd, offset, size)
+                    except BlockingIOError:
+                        await trio.lowlevel.wait_writable(sock)
+        except trio.TooSlowError:
+            self.is_spoilt = True
+            raise httpx.WriteTimeout(f"the server took nothing for {timeout_s:g} s") from None
+        except (OSError, trio.ClosedResourceError) as error:
             self.is_spoilt = True
             raise httpx.WriteError("the connection broke while sending") from error
         except BaseException:

@@ -188,7 +188,7 @@ async def ask(
     method: str = "PROPFIND",
     path: str = "",
     *,
-    body: Data | None = None,
+    body: httpx.AsyncByteStream | None = None,
     size: int | None = None,
     timeout_s: float = 5.0,
     **extensions: object,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -202,6 +204,50 @@ async def test_a_refusal_midway_stops_the_body(ending: str) -> None:
         answer = await ask(lanes, peer, "PUT", "f", body=body, size=50_000_000)
         assert answer.status_code == 507
         assert body.given_bytes < 20_000_000
+
+
+class InFile(httpx.AsyncByteStream):
+    """A body that lies in a file. It is never read here."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self.fd: int | None = self._file.fileno()
+        self.told: list[tuple[int, int]] = []
+
+    def passed(self, begin: int, end: int) -> None:
+        self.told.append((begin, end))
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        raise AssertionError("read, although the kernel can send it")
+
+    async def aclose(self) -> None:
+        self._file.close()
+
+
+async def test_a_file_goes_out_without_being_read(tmp_path: Path) -> None:
+    """In the clear the kernel sends it, all of it, and it is told how far it got; a second time as well."""
+    data = os.urandom(BIG + 12345)
+    (tmp_path / "f").write_bytes(data)
+    async with serving(_polite) as peer, lanes_to(peer) as lanes:
+        body = InFile(tmp_path / "f")
+        for _ in range(2):
+            assert (await ask(lanes, peer, "PUT", "f", body=body, size=len(data))).status_code == 207
+        await body.aclose()
+        assert [seen.body == data for seen in peer.seen if seen.method == "PUT"] == [True, True]
+        assert sum(end - begin for begin, end in body.told) == 2 * len(data)
+        assert body.told[-1][1] == len(data)
+
+
+async def test_a_file_that_is_too_short_cuts_the_connection(tmp_path: Path) -> None:
+    """What is missing is not made up, and what came is not taken for whole."""
+    (tmp_path / "f").write_bytes(bytes(100_000))
+    async with serving(_polite) as peer, lanes_to(peer) as lanes:
+        body = InFile(tmp_path / "f")
+        with pytest.raises(httpx.LocalProtocolError):
+            await ask(lanes, peer, "PUT", "f", body=body, size=200_000)
+        await body.aclose()
+        await trio.sleep(0.01)
+        assert len(peer.seen[-1].body) < 200_000
 
 
 async def test_a_body_that_fails_cuts_the_connection() -> None:

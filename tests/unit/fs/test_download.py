@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from davfs.dav.resource import Validator
 from davfs.errors import DavfsError, StaleVersion
 from davfs.fs.content import Content
-from davfs.fs.download import WINDOW_MAX, WINDOW_MIN, ReadAhead
+from davfs.fs.download import PIECE_MIN, WINDOW_MAX, WINDOW_MIN, ReadAhead
 from davfs.fs.files import HEAD_MAX
 from tests.fakes.davserver import ETags, FakeDav, Fault
 from tests.unit.fs.rig import Rig, at, rig
@@ -46,7 +46,7 @@ def gets(server: FakeDav) -> int:
 def note_read(it: Rig, content: Content, ahead: ReadAhead, start: int, end: int) -> None:
     """What Files does before each read."""
     if ahead.reads(start, end) and ahead.next_offset > HEAD_MAX:
-        it.downloads.read_ahead(content, lambda: at("/f"), ahead)
+        it.downloads.read_ahead(content, lambda: at("/f"), ahead, start)
 
 
 async def read_in_order(it: Rig, size: int, piece: int) -> bytes:
@@ -111,6 +111,65 @@ async def test_random_reads_fetch_little(tmp_path: Path) -> None:
             assert await it.read(content, start, start + 4 * KIB) == data[start : start + 4 * KIB]
         await trio.testing.wait_all_tasks_blocked()
         assert it.client.traffic.down_bytes <= 10 * WINDOW_MIN + 64 * KIB
+
+
+async def test_a_read_from_nothing_asks_for_no_more_than_a_piece(tmp_path: Path) -> None:
+    """A read that goes on from no other brings 64 KiB: the rest of a window would only take time."""
+    server, data = serving(4 * MIB)
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        start, end = 2 * MIB, 2 * MIB + 4 * KIB
+        await it.downloads.ensure(content, lambda: at("/f"), start, end, least=PIECE_MIN)
+        assert await content.read(start, 4 * KIB) == data[start:end]
+        await trio.testing.wait_all_tasks_blocked()
+        assert PIECE_MIN <= it.client.traffic.down_bytes < PIECE_MIN + 8 * KIB
+
+
+async def test_pieces_asked_for_in_any_order_are_fetched_once(tmp_path: Path) -> None:
+    """The kernel asks for its pieces in any order: no byte comes twice, although each asks for more."""
+    server, data = serving(4 * MIB)
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        async with trio.open_nursery() as nursery:
+            for start in (384, 256, 128, 640, 512):
+                nursery.start_soon(
+                    it.downloads.ensure, content, lambda: at("/f"), start * KIB, (start + 128) * KIB
+                )
+        await trio.testing.wait_all_tasks_blocked()
+        assert await content.read(128 * KIB, 640 * KIB) == data[128 * KIB : 768 * KIB]
+        assert it.client.traffic.down_bytes <= content.present.total_bytes + 8 * KIB
+
+
+async def test_what_a_sequential_reader_wants_now_and_next_is_one_get(tmp_path: Path) -> None:
+    """A first read of 1 MiB: what is missing of it comes with what follows; a window ahead is all."""
+    server, data = serving(64 * MIB)
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        await it.read(content, 0, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        note_read(it, content, ReadAhead(), 0, MIB)
+        assert await it.read(content, 0, MIB) == data[:MIB]
+        await trio.testing.wait_all_tasks_blocked()
+        assert list(content.present) == [(0, 4 * MIB + 256 * KIB)]
+        assert gets(server) == 3  # the head; the rest of the read and what follows; a window ahead
+
+
+async def test_when_nobody_reads_any_more_the_rest_is_not_fetched(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The last handle is closed: a transfer that has much before it is hung up on, and can be begun again."""
+    server, data = serving(8 * MIB)
+    server.inject(Fault("GET", times=9, delay_s=1))
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        ahead = ReadAhead()
+        ahead.reads(0, 2 * MIB)
+        it.downloads.read_ahead(content, lambda: at("/f"), ahead, 0)
+        await trio.sleep(0.5)
+        it.downloads.nobody_reads(content)
+        await trio.sleep(5)
+        assert len(content.present) == 0
+        assert await it.read(content, 0, 4 * KIB) == data[: 4 * KIB]
 
 
 def test_the_window_doubles_while_reading_goes_on() -> None:
