@@ -22,7 +22,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import trio
@@ -36,6 +36,7 @@ from davfs.fs.handles import Handles
 from davfs.fs.index import Index
 from davfs.fs.inodes import Node
 from davfs.fs.tokens import Tokens
+from davfs.fs.turns import Turns
 
 log = logging.getLogger("davfs.locks")
 
@@ -71,14 +72,6 @@ class _Held:
     moved_over: bool = False  # by a MOVE that may have ended it
 
 
-@dataclass(slots=True, eq=False)
-class _Turn:
-    """One LOCK at a time for each path."""
-
-    lock: trio.Lock = field(default_factory=trio.Lock)
-    waiting: int = 0
-
-
 class Locks:
     def __init__(self, client: Client, index: Index, handles: Handles, policy: Policy) -> None:
         self._client = client
@@ -90,7 +83,7 @@ class Locks:
         self._doubtful: dict[DavPath, float] = {}  # may be locked by a LOCK of ours without an answer; until
         self._watched: dict[Node, float] = {}  # open for writing, to be looked at then
         self._holders: dict[DavPath, str] = {}  # of foreign locks that stood in the way
-        self._turns: dict[DavPath, _Turn] = {}
+        self._turns = Turns()
         self._wake = trio.Event()
         self.owner = f"{_user()}@{socket.gethostname()} {OWNER_MARK}{self._tokens.own_id})"
 
@@ -280,7 +273,7 @@ class Locks:
 
     async def _take(self, path: DavPath, node: Node | None) -> _Held:
         """LOCK now, unless it is held. Raises Locked with the holder in its text."""
-        async with self._turn(path):
+        async with self._turns.at(path):
             held = self._held.get(path)
             if held is not None:
                 held.node, held.ending = node or held.node, False
@@ -353,24 +346,12 @@ class Locks:
             return
         held.made = found.validator if found.size_bytes == 0 else None
 
-    @asynccontextmanager
-    async def _turn(self, path: DavPath) -> AsyncIterator[None]:
-        turn = self._turns.setdefault(path, _Turn())
-        turn.waiting += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.waiting -= 1
-            if not turn.waiting:
-                self._turns.pop(path, None)
-
     # --- giving back
 
     async def _release(self, held: _Held) -> None:
         """UNLOCK. Without an answer it is tried again; until then the token stays known."""
         held.ending = True
-        async with self._turn(held.path):
+        async with self._turns.at(held.path):
             if not held.ending or self._held.get(held.path) is not held:
                 return  # wanted again, or gone
             fresh = held.moved_over and trio.current_time() < held.due_s < NEVER_S
@@ -513,7 +494,7 @@ class Locks:
     async def _look_for_unanswered(self, path: DavPath) -> bool:
         """A LOCK without an answer, of now or of an earlier run: ours is known by the id in its owner.
         True when there was one, and it is given back."""
-        async with self._turn(path):
+        async with self._turns.at(path):
             self._unanswered.pop(path, None)
             if path in self._held:
                 return False
