@@ -202,7 +202,8 @@ def _is_full(error: sqlite3.Error) -> bool:
 
 def _set_aside(path: str) -> None:
     """Keep it for whoever wants to look, but not every one for ever. Raises CacheUnusable."""
-    kept = f"{path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() // 1000 % 1_000_000:06d}"
+    now_s, now_us = divmod(time.time_ns() // 1000, 1_000_000)  # read once: the names sort by it
+    kept = f"{path}.damaged-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now_s))}-{now_us:06d}"
     try:
         for suffix in ("", "-wal"):
             with suppress(FileNotFoundError):

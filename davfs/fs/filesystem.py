@@ -133,7 +133,7 @@ class Filesystem:
             nursery.start_soon(self._store.outdated.run)
             self._tree.questions.start(nursery)
             self._prefetch.start(nursery)
-            self._namespace.start(nursery)
+            self._namespace.emptying.start(nursery)
             await nursery.start(self._probe.run)
             nursery.start_soon(self._tree.listings.run, self._tree.meta)
             left = self._uploads.recover()

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import errno
 import functools
-import logging
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -36,6 +34,7 @@ from davfs.errors import (
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, path_bytes
 from davfs.fs.delivery import FileBody
+from davfs.fs.emptying import Emptying
 from davfs.fs.files import Files
 from davfs.fs.guard import EMPTY_FOLDER, Guard, Known, patiently
 from davfs.fs.handles import Handles
@@ -48,20 +47,7 @@ from davfs.fs.tree import HIDDEN_PREFIX, Tree, is_unsent
 from davfs.fs.upload import Uploads
 
 SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
-AHEAD_S: Final = 0.1  # how old a listing may be that was asked for before rmdir
-AHEAD_MAX: Final = 1000  # members; in a larger folder it is not looked for what is left
 _MAY_MEAN_TAKEN: Final = frozenset({405, 406, 409, 423})  # MKCOL of a name that is there (peers.md, rule 5)
-
-
-log = logging.getLogger("davfs.namespace")
-
-
-@dataclass(slots=True, eq=False)
-class _Ahead:
-    """A listing of a folder whose last member is being removed."""
-
-    done: trio.Event = field(default_factory=trio.Event)
-    answered_s: float | None = None
 
 
 class Namespace:
@@ -89,12 +75,7 @@ class Namespace:
         self._leftovers = leftovers
         self._renames = renames
         self._settings = settings
-        self._ahead: dict[int, _Ahead] = {}  # by the folder's number
-        self._nursery: trio.Nursery | None = None
-
-    def start(self, nursery: trio.Nursery) -> None:
-        """From here on it may ask ahead."""
-        self._nursery = nursery
+        self.emptying = Emptying(tree)
 
     # --- folders
 
@@ -136,48 +117,9 @@ class Namespace:
             await self._delete(node)
             self._tree.removed(node)
 
-    def _look_ahead(self, folder: Node, last: Node) -> None:
-        """Who has removed all that is in a folder removes the folder next (rm -r): its listing, which must
-        come right before that, is asked for while the last DELETE is on its way, not a round trip later.
-        """
-        if self._nursery is not None and folder.ino not in self._ahead and self._is_last(folder, last):
-            self._ahead[folder.ino] = ahead = _Ahead()
-            self._nursery.start_soon(self._list_ahead, folder, ahead)
-
-    def _is_last(self, folder: Node, last: Node) -> bool:
-        """Whether nothing else is known in it, and others of its members were removed here."""
-        known = self._tree.meta.known_folder(folder.ino)
-        if folder.parent is None or known is None or not known.was_listed or len(known.entries) > AHEAD_MAX:
-            return False
-        gone = any(entry.ours and entry.resource is None for entry in known.entries.values())
-        return gone and self._tree.known_names(folder) == [last.name]
-
-    async def _list_ahead(self, folder: Node, ahead: _Ahead) -> None:
-        try:
-            await self._tree.list_names(folder, now=True)
-            ahead.answered_s = trio.current_time()
-        except DavfsError as error:
-            log.debug("%r was not listed ahead: %s", folder.name, error)
-        except Exception:
-            log.exception("listing %r ahead failed unexpectedly", folder.name)
-        finally:
-            ahead.done.set()
-        await trio.sleep(AHEAD_S)
-        if self._ahead.get(folder.ino) is ahead:
-            del self._ahead[folder.ino]
-
-    async def _was_just_empty(self, node: Node) -> bool:
-        """Whether a listing shows nothing that is as new as the answer to the last DELETE, or nearly."""
-        ahead = self._ahead.pop(node.ino, None)
-        if ahead is None:
-            return False
-        await ahead.done.wait()
-        is_new = ahead.answered_s is not None and trio.current_time() - ahead.answered_s <= AHEAD_S
-        return is_new and not self._tree.known_names(node)
-
     async def _must_be_empty(self, node: Node) -> None:
         """DELETE removes whole trees, so the server is asked right before."""
-        if await self._was_just_empty(node):
+        if await self.emptying.was_just_empty(node):
             return
         if self._tree.known_names(node) and self._tree.meta.listing_is_fresh(node.ino, trio.current_time()):
             raise PosixError(errno.ENOTEMPTY)
@@ -239,8 +181,7 @@ class Namespace:
     async def _delete(self, node: Node) -> None:
         path = node.path
         await self._guard.locks.give_up(path)
-        if node.parent is not None:
-            self._look_ahead(node.parent, node)
+        self.emptying.removes(node)
         try:
             await patiently(functools.partial(self._delete_seen, node, path))
         except NotFound:
