@@ -205,6 +205,8 @@ class Filesystem:
 
     async def setattr(self, ino: int, changes: Changes, handle: int | None = None) -> Attributes:
         node = self._tree.nodes.get(ino)
+        if handle is not None:  # its file may have gone beside the name since, as a conflict copy
+            node = self._handles.file(handle).node
         self._check_changes(node, changes)
         if changes.size_bytes is not None:
             await self._files.set_size(node, handle, changes.size_bytes)
@@ -216,7 +218,8 @@ class Filesystem:
         if changes.mtime_ns is not None:
             await self._files.set_mtime(node, changes.mtime_ns)
         await self._tree.attributes(node)
-        return self._tree.told_attributes(node)
+        told = self._tree.told_attributes(node)
+        return told if told.ino == ino else told._replace(ino=ino)
 
     def _check_changes(self, node: Node, changes: Changes) -> None:
         """Before anything is changed: what cannot be done at all."""

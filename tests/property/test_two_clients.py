@@ -614,6 +614,17 @@ HISTORY: Any = {
     world=[(0.1, ("put", "a")), (0.3, ("fault", {"lost": "before"}))],
     order=None,
 )
+@example(  # emptied through a handle whose file had become a conflict copy, while theirs was removed
+    kind=Kind("strong"),
+    first=[],
+    second=[
+        (0.0, ("edit", "a", 0.0, 0.3, False)),
+        (0.0, ("edit", "a", 0.3, 0.0, False)),
+        (0.0, ("save", "b")),
+    ],
+    world=[(0.3, ("put", "a")), (0.3, ("delete", "a"))],
+    order=None,
+)
 @example(  # a late PUT as above, and killed right after the rename
     kind=Kind("strong"),
     first=[],
