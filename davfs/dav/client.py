@@ -182,10 +182,11 @@ class Client:
         mtime_s: int | None = None,
         lock_token: locks.LockToken | None = None,
         is_known: bool = False,
+        is_new: bool = False,
     ) -> PutResult:
         """Stores `body` at `path`, while the server holds `if_match`.
 
-        `is_known`: what is there was looked at a moment ago (`look`), or it is a name that only we use.
+        `is_known`: what is there was looked at a moment ago (`look`). `is_new`: nobody else has this name.
         A weak tag never holds in If-Match (RFC 9110 13.1.1): it goes out as `If: <url> (["tag"])`, for
         servers of which `capabilities.weak_tag_in_if` is known.
         A 404 can also mean "larger than IIS allows" (peers.md 19): ParentMissing with the parent
@@ -210,7 +211,7 @@ class Client:
             read_timeout_s=self._timeout_s + body.size_bytes / _SERVER_WORK_BYTES_PER_S,
         )
         wish = UploadWish(path, body.size_bytes, if_match, if_none_match, lock_token)
-        request = replace(request, preflight=self._preflight(wish, is_known=is_known))
+        request = replace(request, preflight=self._preflight(wish, is_known=is_known, is_new=is_new))
         with self.reach.watched():
             async with self._exchange.answer(request) as answer:
                 self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
@@ -536,12 +537,12 @@ class Client:
         check_stored(request, self.capabilities.stored_bytes(etag) if etag is not None else None)
         return PutResult(answer.status == 201, etag)
 
-    def _preflight(self, wish: UploadWish, *, is_known: bool) -> Preflight:
+    def _preflight(self, wish: UploadWish, *, is_known: bool, is_new: bool) -> Preflight:
         """What is checked before the body, when the wire finds that a look is worth it."""
         is_long = wish.size_bytes >= PARENT_FROM_BYTES  # a short one is sent before its folder is asked about
         folder = httpx.URL(self.url(wish.path.parent, is_collection=True)) if is_long else None
         judge = partial(check_upload, self._share, wish)
-        return Preflight(judge, wish.is_conditional, PROPFIND_PREFLIGHT, folder, is_known)
+        return Preflight(judge, wish.is_conditional, PROPFIND_PREFLIGHT, folder, is_known, is_new)
 
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())

@@ -19,7 +19,6 @@ from typing import Final, Literal, NoReturn
 import trio
 
 from davfs.dav.hrefs import shown
-from davfs.dav.lanes import PARENT_FROM_BYTES
 from davfs.dav.resource import DavPath, ETag, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
@@ -321,12 +320,8 @@ class Delivery:
             if body.fd is None:  # may be forked: its digest is known before the MOVE, as after a PUT
                 await body.sum_up()
         else:
-            await self._tree.client.put(
-                staged,
-                body,
-                mtime_s=content.mtime_ns // 1_000_000_000,
-                is_known=body.size_bytes < PARENT_FROM_BYTES,  # a larger one asks the folder for its room
-            )
+            mtime_s = content.mtime_ns // 1_000_000_000
+            await self._tree.client.put(staged, body, mtime_s=mtime_s, is_new=True)
 
     def _unanswered(self, content: Content, path: DavPath, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""

@@ -43,7 +43,8 @@ class Preflight:
 
     `question` is the body of a PROPFIND that asks for locks and quota, which many servers only tell when
     asked. It is left out while an answer may be 401. `folder` is the address of the parent. `is_known`: the
-    target was looked at a moment ago, or is a name that only we use.
+    target was looked at a moment ago. `is_new`: nobody can have this name yet (a temporary one of ours), so
+    that only the folder can say anything.
     """
 
     judge: Callable[[PreflightAnswer], None]
@@ -51,6 +52,7 @@ class Preflight:
     question: bytes = b""
     folder: httpx.URL | None = None
     is_known: bool = False
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,12 +227,21 @@ class Lanes(httpx.AsyncBaseTransport):
             return errand.probe(verb)
         if not errand.is_upload:
             return errand
+        if self._knows_it_is_new(lane, errand, progress):
+            progress.answer = PreflightAnswer(404, httpx.Headers(), b"")
+            progress.wants_folder = parent_needed(errand.size_bytes, 404, server.habits)
         if self._must_probe(server, lane, errand, progress):
             is_sure = plan is not None and not progress.must_settle and session.standing() is Standing.PROVED
             return errand.probe(verb, plan.question if plan is not None and is_sure else b"")
         if progress.wants_folder and plan is not None and plan.folder is not None:
             return errand.probe(verb, plan.question, plan.folder)
         return errand
+
+    def _knows_it_is_new(self, lane: Lane, errand: Errand, progress: _Progress) -> bool:
+        """A look at the target would say 404. It is needed for what it settles only: credentials in doubt."""
+        plan, is_proved = errand.preflight, lane.session.standing() is Standing.PROVED
+        unasked = progress.answer is None and not progress.must_settle
+        return plan is not None and plan.is_new and is_proved and unasked
 
     def _must_probe(self, server: _Server, lane: Lane, errand: Errand, progress: _Progress) -> bool:
         standing = lane.session.standing()

@@ -386,6 +386,19 @@ async def test_a_first_upload_is_preceded_by_a_look(size: int) -> None:
         assert peer.connections == 1
 
 
+@pytest.mark.parametrize(("size", "looks"), [(BIG, 0), (8 * BIG, 1)])
+async def test_a_name_that_nobody_has_is_not_looked_at(size: int, looks: int) -> None:
+    """Of a temporary name only the folder can tell something, and it is asked for large bodies alone."""
+    async with serving(_polite) as peer, lanes_to(peer) as lanes:
+        await ask(lanes, peer, "PROPFIND")
+        await ask(lanes, peer, "PROPFIND")
+        before = len(peer.seen)
+        plan = Preflight(lambda _answer: None, folder=httpx.URL(peer.url), is_new=True)
+        await ask(lanes, peer, "PUT", "t", body=Data(size), size=size, davfs_preflight=plan)
+        found = [(seen.method, seen.target) for seen in peer.seen[before:]]
+        assert found == [("PROPFIND", "/dav/")] * looks + [("PUT", "/dav/t")]
+
+
 async def test_a_small_new_file_is_one_put() -> None:
     """Once the credentials are accepted."""
     _, handler = _guarded()
