@@ -164,7 +164,10 @@ class Delivery:
                 content.base,
                 found,
                 our_sizes={content.size_bytes, *content.unanswered.sizes},
-                longest_part=self._strays.longest_part(pending.node.path, trio.current_time()),
+                longest_part=max(
+                    self._strays.longest_part(pending.node.path, trio.current_time()),
+                    self._longest_cut(content),
+                ),
             )
             match todo.step:
                 case Step.NOTHING:
@@ -187,6 +190,14 @@ class Delivery:
                     await self._conflicts.keep_both(pending)
                     return
         raise ServerRefused(f"{shown(pending.node.path)}: the server's answers contradict each other")
+
+    def _longest_cut(self, content: Content) -> int:
+        """How much of it may stand there after a kill in the middle of its PUT, of which no note was made.
+
+        Small new files are PUT to their names also where uploads are written in place (WsgiDAV); -1: none.
+        """
+        small = self._tree.client.capabilities.whole_up_to_bytes < content.size_bytes <= SMALL_NEW
+        return content.size_bytes - 1 if small and content.life.unknown and content.base is None else -1
 
     async def _try_put(
         self, pending: Pending, todo: Next, *, trust_tags: bool
@@ -484,8 +495,10 @@ class Delivery:
                 return None
         if same_as_now and at == content.size_bytes and content.life == life:
             content.life = Life(life.written, life.written, life.written)
-        elif content.unanswered.has(summed.digest()) or (
-            len(beginning) == at and self._strays.has_part(node.path, beginning, trio.current_time())
+        elif (
+            content.unanswered.has(summed.digest())
+            or (len(beginning) == at and self._strays.has_part(node.path, beginning, trio.current_time()))
+            or (same_as_now and at <= self._longest_cut(content))
         ):
             content.life = content.life.found_unapplied()  # the newest is to be sent
             which = "older"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -366,6 +367,28 @@ async def test_a_part_of_a_new_file_is_ours(tmp_path: Path, autojump_clock: Mock
         await written(vfs, "doc", b"and the newest")
         assert await fs.sync(60) == 0
     assert fake.tree() == {"doc": b"and the newest"}
+
+
+@warns("conflict")
+@warns("not sent")
+@pytest.mark.parametrize(("there", "conflicts"), [(b"", 0), (b"the fir", 0), (b"theirs", 1)])
+async def test_a_part_of_a_new_file_is_ours_also_after_a_kill(
+    tmp_path: Path, autojump_clock: MockClock, there: bytes, conflicts: int
+) -> None:
+    """Killed in the middle of a direct PUT: only the file itself tells the next run what it was sending."""
+    fake = FakeDav(anonymous=True)
+    async with running(fake, URL, Settings(str(tmp_path / "c"), timeout_s=5)) as fs:
+        fs._client.capabilities = IN_PLACE
+        fake.inject(Fault("PUT", lost="before", late_s=1e6, delay_s=3))
+        await written(Vfs(fs), "doc", b"the first body")
+        await trio.sleep(1)
+        shutil.copytree(tmp_path / "c", tmp_path / "killed")
+    fake.put("/doc", there)
+    async with running(fake, URL, Settings(str(tmp_path / "killed"), timeout_s=5)) as fs:
+        assert await fs.sync(60) == 0
+        assert len(fs._uploads.conflicts) == conflicts
+    assert b"the first body" in fake.tree().values()
+    assert (there in fake.tree().values()) == bool(conflicts)
 
 
 @warns("conflict")
