@@ -266,8 +266,8 @@ class Files:
         if content is not None:
             if not _holds(content, resource):
                 node.foreign_s = trio.current_time()
-            if any(self._handles.of(content)):
-                self._tree.unread.replaced(node.ino, content)
+                if any(self._handles.of(content)):
+                    self._tree.unread.replaced(node.ino, content)
             self._store.discard(content)
         content = self._new_version(node, resource)
         self._store.acquire(content)

@@ -405,7 +405,8 @@ class Namespace:
 
         Its handles keep its bytes, its upload is off.
         """
-        await self._settled(target)
+        settled, set_aside = await self._settled(target), target.aside is not None
+        before = None if settled is None else _known_base(settled)
         await self._preserve(target, by_copy=True)
         content = target.content
         if content is not None and content.dirty:
@@ -415,19 +416,20 @@ class Namespace:
         seen = self._tree.unread.seen(target.ino)
         if seen is not None:
             return Known(seen.version, seen.digest) if seen.version is not None else None
+        if content is not None and target.aside is None:  # else its base is that of the copy
+            before = _known_base(content)
         if content is not None and content.dirty:
-            return Known(content.base, content.base_digest) if content.base is not None else None
+            return before
         if target.parent is None:
             return None
         entry = self._tree.meta.stale_entry(target.parent.ino, target.name)
         if entry is None or entry.resource is None:
             return None
         version = entry.resource.validator
-        same = content is not None and content.base is not None and content.base.same_version(version)
-        if content is None or not (same or any(self._handles.of(content))):
+        same = before is not None and before.version.same_version(version)
+        if content is None or set_aside or not (same or any(self._handles.of(content))):
             return Known(version)
-        # Whoever has an older version open has not seen this one.
-        return Known(content.base, content.base_digest) if content.base is not None else None
+        return before  # whoever has an older version open has not seen this one
 
     async def _resolve_unknown(self, node: Node, content: Content) -> None:
         """A PUT whose outcome is unknown, of a file that is about to move: look what is there.
@@ -573,6 +575,10 @@ def _is_what_moved(node: Node, rename: Rename) -> bool:
     """Not a new file, made at the name that the rename had left free."""
     base = node.content.base if node.content is not None else None
     return node.is_folder or (base is not None and rename.version.same_version(base))
+
+
+def _known_base(content: Content) -> Known | None:
+    return Known(content.base, content.base_digest) if content.base is not None else None
 
 
 def _on_server(content: Content) -> bool:
