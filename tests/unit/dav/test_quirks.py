@@ -65,7 +65,7 @@ def test_what_is_learned_stays() -> None:
 
 
 def test_tags_that_end_in_the_size() -> None:
-    """One file shows it, one that does not disproves it for good; empty files and folders show nothing."""
+    """One file shows it, three that do not disprove it for good; empty files and folders show nothing."""
     of_three = Resource(is_collection=False, size_bytes=3, etag=ETag("123-1700000000-3"))
     other = Resource(is_collection=False, size_bytes=3, etag=ETag("3-5f-abc"))
     empty = Resource(is_collection=False, size_bytes=0, etag=ETag("123-1700000000-0"))
@@ -73,4 +73,21 @@ def test_tags_that_end_in_the_size() -> None:
     assert Capabilities().learned_propfind(empty).stored_bytes(cut) is None
     seen = Capabilities().learned_propfind(of_three)
     assert seen.stored_bytes(cut) == 2
-    assert seen.learned_propfind(other).learned_propfind(of_three).stored_bytes(cut) is None
+    assert seen.learned_propfind(other).learned_propfind(of_three).stored_bytes(cut) == 2
+    for _ in range(3):
+        seen = seen.learned_propfind(other)
+    assert seen.learned_propfind(of_three).stored_bytes(cut) is None
+
+
+def test_a_file_that_is_being_written_disproves_nothing() -> None:
+    """Its tag and its size are of two moments: only several such in a row show other tags."""
+    of_three = Resource(is_collection=False, size_bytes=3, etag=ETag("123-1700000000-3"))
+    growing = Resource(is_collection=False, size_bytes=2, etag=ETag("123-1700000001-1"))
+    cut = ETag("123-1700000001-2")
+    seen = Capabilities().learned_propfind(of_three)
+    for _ in range(5):
+        seen = seen.learned_propfind(growing).learned_propfind(growing).learned_propfind(of_three)
+    assert seen.stored_bytes(cut) == 2
+    for _ in range(3):
+        seen = seen.learned_propfind(growing)
+    assert seen.learned_propfind(of_three).stored_bytes(cut) is None
