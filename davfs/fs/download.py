@@ -322,6 +322,8 @@ class Downloads:
         if transfer.error is not None and content.missing(wanted, wanted + 1):
             raise transfer.error
         if transfer.done and content.missing(wanted, wanted + 1):
+            if transfer.at > wanted:  # a cache of a few MiB, and many who read ahead in it: asked for again
+                raise Disconnected("the cache had no room to keep what came until it was read")
             raise ProtocolError("the server did not deliver what was asked for")
 
     def nobody_reads(self, content: Content) -> None:
