@@ -134,6 +134,8 @@ async def _canaries(config: Config, asking: Probe, scratch: DavPath, left: list[
     for old in _abandoned(notes):
         if await asking.remove(ROOT.child(old.name)):
             old.unlink(missing_ok=True)
+        else:
+            sys.stderr.write(f"davfs: {_left_text(shown(ROOT.child(old.name)))}\n")
     with _noted(notes / scratch.name) as note:
 
         def ended(is_left: bool) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from typing import Final
@@ -36,6 +36,7 @@ MOST_REQUESTS: Final = 119  # those that remove the folder not counted
 MOST_BODY_BYTES: Final = 256 * 1024
 TIME_LIMIT_S: Final = 120.0
 REMOVE_S: Final = 20.0
+_REMOVAL_REQUESTS: Final = 8
 _AGED_S: Final = 2.2  # servers.md 10: Apache's tags turn strong after 1 to 2 s
 _DEEP_BYTES: Final = 16 * 1024
 _ANSWER_S: Final = 15.0
@@ -44,6 +45,7 @@ _CUT_BYTES: Final = 192 * 1024
 _LOCK_S: Final = 600
 _WRONG_TAG: Final = '"davfs-probe-no-such-tag"'
 _OWNER: Final = "davfs probe"
+_LOCKED: Final = ("l", "u")  # the files that are locked for a moment
 
 
 @dataclass(slots=True)
@@ -85,6 +87,7 @@ class Probe:
         self._scratch = ROOT
         self.answers: dict[str, Answer] = {}
         self.requests = 0
+        self._most_requests = MOST_REQUESTS
 
     @property
     def up_bytes(self) -> int:
@@ -114,7 +117,7 @@ class Probe:
             method, path, wanted, content if has_content else None, is_collection, is_probe=True
         )
         label = f"{method} {self._shown(path)}"
-        if self.requests >= MOST_REQUESTS:
+        if self.requests >= self._most_requests:
             answer = Answer(label, error="not asked: too many requests")
         else:
             self.requests += 1
@@ -428,7 +431,7 @@ class Probe:
         with trio.CancelScope(shield=True), trio.move_on_after(REMOVE_S):
             for wait_s in (0.0, 1.0, 3.0):
                 await trio.sleep(wait_s)
-                self.requests = min(self.requests, MOST_REQUESTS - 2)
+                self._most_requests = self.requests + _REMOVAL_REQUESTS
                 try:
                     await self._ask("removal", "DELETE", scratch, is_collection=True)
                     left = await self._stat("removed", scratch, is_collection=True)
@@ -436,7 +439,19 @@ class Probe:
                     continue
                 if left.status in (404, 410):
                     return True
+                with suppress(DavfsError):
+                    await self._unlock_all(scratch)
         return False
+
+    async def _unlock_all(self, scratch: DavPath) -> None:
+        """A probe that was killed between LOCK and UNLOCK: its folder cannot be removed so."""
+        for name in _LOCKED:
+            path = DavPath((*scratch.parts, name))
+            body = locks.PROPFIND_LOCKS
+            shown_locks = await self._ask("left_locks", "PROPFIND", path, {**XML, "Depth": "0"}, body)
+            for lock in locks.active_locks(shown_locks.body):
+                if lock.token is not None and lock.owner in (_OWNER, ""):  # nginx and lighttpd do not tell
+                    await self._unlock("left_unlock", path, lock.token)
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ import httpx
 import pytest
 import trio
 
+from davfs.config import share_key
 from davfs.dav.auth import build_auth
 from davfs.dav.client import Client
 from davfs.dav.findings import Evidence, Finding, judged
@@ -244,8 +245,7 @@ async def test_what_is_found_on_each_server(locking_share: Share) -> None:
     done = await probed(locking_share.url, write=True)
     _measured[server] = done.findings
     wrong = [
-        f"{name}: {done.findings[name].found if name in done.findings else 'no finding'}, not {row.on(server)};"
-        f" {done.findings[name] if name in done.findings else ''}"
+        f"{name}: not {row.on(server)!r}, but {done.findings.get(name, 'no finding')}"
         for name, row in MATRIX.items()
         if name not in done.findings
         or done.findings[name].found not in (row.on(server), row.or_else.get(server))
@@ -351,7 +351,7 @@ def test_the_table_for_people(wsgidav_share: Share, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_removed_is_told(apache_share: Share, tmp_path: Path) -> None:
-    """Somebody locks the probe's folder: what was found is printed, the address is told, and the code is 1."""
+    """Somebody locks the probe's folder: the result is printed, the address told, the code is 1."""
     with subprocess.Popen(
         _command(apache_share.url, tmp_path, "--write", "--json"),
         stdout=subprocess.PIPE,
@@ -376,9 +376,10 @@ def _folder_of(share: Share) -> str:
     raise AssertionError("the probe made no folder")
 
 
-def _lock(url: str) -> None:
+def _lock(url: str, owner: str = "somebody") -> None:
     body = (
-        '<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>'
+        '<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype>'
+        f"<owner>{owner}</owner></lockinfo>"
     )
     headers = {"Depth": "0", "Timeout": "Second-600"}
     with httpx.Client(trust_env=False) as http:
@@ -405,3 +406,16 @@ def test_the_next_probe_removes_what_a_killed_one_left(apache_share: Share, tmp_
     assert len(list(apache_share.root.iterdir())) == 2
     _result(run(apache_share.url, tmp_path, "--write", "--json"))
     assert [path.name for path in apache_share.root.iterdir()] == [".davfs-probe-of-somebody-else"]
+
+
+def test_a_lock_that_a_killed_probe_left_is_taken_away(apache_share: Share, tmp_path: Path) -> None:
+    """A DELETE of the folder is refused while a file in it is locked: the next probe unlocks its own."""
+    name = ".davfs-probe-0123"
+    apache_share.write(f"{name}/l", b"locked")
+    _lock(apache_share.url_of(f"{name}/l"), "davfs probe")
+    notes = tmp_path / "probes" / share_key(apache_share.url, None)
+    notes.mkdir(parents=True)
+    (notes / name).touch()
+    _result(run(apache_share.url, tmp_path, "--write", "--json"))
+    assert list(apache_share.root.iterdir()) == []
+    assert list(notes.iterdir()) == []
