@@ -239,8 +239,12 @@ def test_the_documents_are_those_of_the_matrix() -> None:
     assert _published("PROBE.md", "meanings") == _meaning_rows()
 
 
+@pytest.mark.timeout(300)  # rclone took 20 s on an idle machine and 47 s on a busy one, the others 3 s
 async def test_what_is_found_on_each_server(locking_share: Share) -> None:
-    """Every finding is the one of the matrix, within the bounds, and the share is as empty as before."""
+    """Every finding is the one of the matrix, within the bounds, and the share is as empty as before.
+
+    What Capabilities takes for granted is what is found, or worse: nothing that davfs relies on is refuted.
+    """
     server = locking_share.name
     done = await probed(locking_share.url, write=True)
     _measured[server] = done.findings
@@ -251,6 +255,8 @@ async def test_what_is_found_on_each_server(locking_share: Share) -> None:
         or done.findings[name].found not in (row.on(server), row.or_else.get(server))
     ]
     assert not wrong, "\n".join(wrong)
+    refuted = [each for each in done.findings.values() if each.assumes and "the worse" not in each.assumes]
+    assert not refuted
     assert done.requests <= MOST_REQUESTS
     assert done.up_bytes < 1024 * 1024
     assert done.left == [False]
@@ -269,13 +275,6 @@ async def test_without_write_nothing_is_changed(locking_share: Share) -> None:
     tags = MATRIX["etags_in_listings"].on(locking_share.name)
     assert done.findings["etags_in_listings"].found == tags
     assert not {"locks", "if_match", "cut_upload"} & set(done.findings)
-
-
-async def test_nothing_that_davfs_relies_on_is_refuted(locking_share: Share) -> None:
-    """What Capabilities takes for granted on these servers is what the probe finds, or worse."""
-    done = await probed(locking_share.url, write=True)
-    refuted = [each for each in done.findings.values() if each.assumes and "the worse" not in each.assumes]
-    assert not refuted
 
 
 # --- an end before the end ------------------------------------------------------------------------
