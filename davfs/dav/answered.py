@@ -12,6 +12,8 @@ from typing import Final
 
 from lxml import etree
 
+from davfs.dav import locks
+from davfs.dav.canaries import CANARY
 from davfs.dav.dates import parse_date
 from davfs.dav.hrefs import Share
 from davfs.dav.multistatus import Multistatus
@@ -157,3 +159,30 @@ def listed(answer: Answer, share: Share) -> tuple[Mapping[DavPath, int | None], 
         if path is not None:
             places[path] = None if entry.resource.is_collection else entry.resource.size_bytes
     return places, document.complete
+
+
+# --- for the next question ---------------------------------------------------------------------------
+
+
+def small_file(listing: Answer, share: Share) -> tuple[DavPath, int] | None:
+    """A file of the share whose beginning can be read for a try, and its size."""
+    places, _ = listed(listing, share)
+    sizes = ((path, size) for path, size in places.items() if size is not None and size >= 2)
+    return min(sizes, key=lambda one: one[1], default=None)
+
+
+def token_of(answer: Answer) -> locks.LockToken | None:
+    if not answer.is_ok:
+        return None
+    shown_tokens = [lock.token for lock in locks.active_locks(answer.body) if lock.token is not None]
+    header = locks.LockToken.parse(answer.headers.get("lock-token"))
+    return header or (shown_tokens[0] if len(shown_tokens) == 1 else None)
+
+
+def dead_text(answer: Answer) -> str | None:
+    return properties(answer).get(CANARY)
+
+
+def announces_patch(options: Answer) -> bool:
+    allowed = options.headers.get("allow", "").upper()
+    return "sabredav-partialupdate" in options.headers.get("dav", "").lower() or "PATCH" in allowed

@@ -7,124 +7,43 @@ mean for the user are in `dav.meanings`.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import Final
-from xml.sax.saxutils import escape
 
 from davfs.dav import locks
-from davfs.dav.answered import Answer, listed, members, mtime_of, properties, tag_in, tag_of
+from davfs.dav.answered import (
+    Answer,
+    dead_text,
+    listed,
+    members,
+    mtime_of,
+    properties,
+    tag_in,
+    tag_of,
+    token_of,
+)
+from davfs.dav.canaries import (
+    CHECKSUMS,
+    CONTROL_NAME,
+    CUT_OLD,
+    DEAD_TEXT,
+    EXECUTABLE,
+    MOVED_NAMES,
+    MTIMES,
+    NAME_SIZES,
+    NAMES,
+    PART_NEW,
+    PART_OLD,
+    PRIVILEGES,
+)
 from davfs.dav.dates import parse_date
 from davfs.dav.hrefs import Share
 from davfs.dav.meanings import MEANINGS
 from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import ROOT, DavPath, ETag
 
-__all__ = ["Answer", "Evidence", "Finding", "judged", "mtime_of", "tag_of"]
-
-_HEAD: Final = b'<?xml version="1.0" encoding="utf-8"?>\n'
-_OWN: Final = "https://davfs.invalid/probe"
-_CANARY: Final = f"{{{_OWN}}}canary"
-_WIN32: Final = "urn:schemas-microsoft-com:"
-_EXECUTABLE: Final = "{http://apache.org/dav/props/}executable"
-_PRIVILEGES: Final = ("{DAV:}current-user-privilege-set", "{http://owncloud.org/ns}permissions")
-_CHECKSUMS: Final = "{http://owncloud.org/ns}checksums"
-QUESTION: Final = (
-    _HEAD + b'<D:propfind xmlns:D="DAV:" xmlns:o="http://owncloud.org/ns"><D:prop><D:resourcetype/>'
-    b"<D:getcontentlength/><D:getlastmodified/><D:getetag/><D:creationdate/><D:quota-available-bytes/>"
-    b"<D:quota-used-bytes/><D:current-user-privilege-set/><o:permissions/><o:checksums/>"
-    b'<executable xmlns="http://apache.org/dav/props/"/>'
-    b'<canary xmlns="' + _OWN.encode() + b'"/></D:prop></D:propfind>'
-)
-EXECUTABLE_PROPERTY: Final = b'<executable xmlns="http://apache.org/dav/props/">T</executable>'
-
-# Times of 2001, one day apart: each way to set one is recognised by what it leaves.
-MTIMES: Final = {
-    "x_oc_mtime": 1_000_000_000,
-    "getlastmodified": 1_000_086_400,
-    "lastmodified": 1_000_172_800,
-    "win32lastmodifiedtime": 1_000_259_200,
-    "put_date": 1_000_345_600,
-}
-PROPERTY_MTIMES: Final = tuple(
-    (way, MTIMES[way]) for way in ("getlastmodified", "lastmodified", "win32lastmodifiedtime")
-)
-
-NAMES: Final = {
-    "space": "a b",
-    "percent": "a%41b",
-    "question mark": "a?b",
-    "hash": "a#b",
-    "semicolon": "a;b",
-    "backslash": "a\\b",
-    "colon": "a:b",
-    "plus": "a+b",
-    "quotes": "a\"'b",
-    "markup": "a&<b",
-    "trailing dot": "dot.",
-    "trailing space": "blank ",
-    "umlaut": "nfc-\u00e9",
-    "case": "Case",
-}
-NFD_NAME: Final = "nfc-e\u0301"
-CONTROL_NAME: Final = "a\x01b"
-MOVED_NAMES: Final = {"percent": "a%41b", "question mark": "a?b", "semicolon": "a;b", "umlaut": "\u00e9"}
-NAME_SIZES: Final = (255, 245, 228, 143)
-DEAD_TEXT: Final = base64.b64encode(bytes(range(256))).decode()  # any bytes, as xattrs would be kept
-CUT_OLD: Final = b"o" * 1000
-PART_OLD: Final = b"0123456789"
-_PART_NEW: Final = b"012XY56789"
 _IN_STEP_S: Final = 3.0
-
-
-# --- what is asked ----------------------------------------------------------------------------------
-
-
-def property_update(prop: bytes) -> bytes:
-    return (
-        _HEAD + b'<D:propertyupdate xmlns:D="DAV:"><D:set><D:prop>' + prop + b"</D:prop></D:set>"
-        b"</D:propertyupdate>"
-    )
-
-
-def dead_property(text: str) -> bytes:
-    return f'<canary xmlns="{_OWN}">{escape(text)}</canary>'.encode()
-
-
-def mtime_property(way: str, when_s: int) -> bytes:
-    """`lastmodified` is Nextcloud's, in seconds; Win32LastModifiedTime is what Windows sets."""
-    date = formatdate(when_s, usegmt=True)
-    if way == "lastmodified":
-        return f"<D:lastmodified>{when_s}</D:lastmodified>".encode()
-    if way == "getlastmodified":
-        return f"<D:getlastmodified>{date}</D:getlastmodified>".encode()
-    return f'<Win32LastModifiedTime xmlns="{_WIN32}">{date}</Win32LastModifiedTime>'.encode()
-
-
-def small_file(listing: Answer, share: Share) -> tuple[DavPath, int] | None:
-    """A file of the share whose beginning can be read for a try, and its size."""
-    places, _ = listed(listing, share)
-    sizes = ((path, size) for path, size in places.items() if size is not None and size >= 2)
-    return min(sizes, key=lambda one: one[1], default=None)
-
-
-def token_of(answer: Answer) -> locks.LockToken | None:
-    if not answer.is_ok:
-        return None
-    shown_tokens = [lock.token for lock in locks.active_locks(answer.body) if lock.token is not None]
-    header = locks.LockToken.parse(answer.headers.get("lock-token"))
-    return header or (shown_tokens[0] if len(shown_tokens) == 1 else None)
-
-
-def dead_text(answer: Answer) -> str | None:
-    return properties(answer).get(_CANARY)
-
-
-def announces_patch(options: Answer) -> bool:
-    allowed = options.headers.get("allow", "").upper()
-    return "sabredav-partialupdate" in options.headers.get("dav", "").lower() or "PATCH" in allowed
 
 
 # --- what it means ----------------------------------------------------------------------------------
@@ -275,12 +194,12 @@ def _creationdate(e: Evidence) -> Finding:
 
 @_needs("root")
 def _privileges(e: Evidence) -> Finding:
-    return _told(e, "privileges", *_PRIVILEGES)
+    return _told(e, "privileges", *PRIVILEGES)
 
 
 @_needs("root")
 def _checksums(e: Evidence) -> Finding:
-    return _told(e, "checksums", _CHECKSUMS)
+    return _told(e, "checksums", CHECKSUMS)
 
 
 @_needs("listing")
@@ -434,7 +353,7 @@ def _cut_upload(e: Evidence) -> Finding:
 @_needs("content_range", "content_range_after")
 def _content_range(e: Evidence) -> Finding:
     content = e["content_range_after"].body
-    if content == _PART_NEW:
+    if content == PART_NEW:
         found = "written"
     elif content == PART_OLD:
         found = "no effect" if e["content_range"].is_ok else "refused"
@@ -448,7 +367,7 @@ def _patch(e: Evidence) -> Finding:
     if not e.has("patch", "patch_after"):
         return e.find("patch", "not announced", "options")
     content = e["patch_after"].body
-    found = "written" if content == _PART_NEW else "refused" if content == PART_OLD else "damages"
+    found = "written" if content == PART_NEW else "refused" if content == PART_OLD else "damages"
     return e.find("patch", found, "patch", "patch_after")
 
 
@@ -583,7 +502,7 @@ def _dead_properties(e: Evidence) -> Finding:
 
 @_needs("executable", "executable_stat")
 def _executable(e: Evidence) -> Finding:
-    kept = properties(e["executable_stat"]).get(_EXECUTABLE) == "T"
+    kept = properties(e["executable_stat"]).get(EXECUTABLE) == "T"
     return e.find("executable", "kept" if kept else "refused", "executable")
 
 

@@ -22,9 +22,9 @@ from typing import Final
 
 import trio
 
-from davfs.dav import findings, locks
+from davfs.dav import answered, canaries, locks
+from davfs.dav.answered import Answer
 from davfs.dav.exchange import Exchange
-from davfs.dav.findings import Answer
 from davfs.dav.hrefs import Share, shown
 from davfs.dav.lanes import Lanes
 from davfs.dav.request import PLAIN, XML, Request
@@ -153,19 +153,19 @@ class Probe:
         await self._stat("root", ROOT, is_collection=True)
         listing = await self._list("listing", ROOT)
         await self._deep("deep", ROOT)
-        found = findings.small_file(listing, self._share)
+        found = answered.small_file(listing, self._share)
         if found is not None:
             await self._range("range", found[0], found[1])
 
     async def _stat(self, name: str, path: DavPath, *, is_collection: bool = False) -> Answer:
         headers = {**XML, "Depth": "0"}
         return await self._ask(
-            name, "PROPFIND", path, headers, findings.QUESTION, is_collection=is_collection
+            name, "PROPFIND", path, headers, canaries.QUESTION, is_collection=is_collection
         )
 
     async def _list(self, name: str, path: DavPath) -> Answer:
         headers = {**XML, "Depth": "1"}
-        return await self._ask(name, "PROPFIND", path, headers, findings.QUESTION, is_collection=True)
+        return await self._ask(name, "PROPFIND", path, headers, canaries.QUESTION, is_collection=True)
 
     async def _deep(self, name: str, path: DavPath) -> None:
         headers = {**XML, "Depth": "infinity"}
@@ -174,7 +174,7 @@ class Probe:
             "PROPFIND",
             path,
             headers,
-            findings.QUESTION,
+            canaries.QUESTION,
             is_collection=True,
             most_bytes=_DEEP_BYTES,
         )
@@ -248,7 +248,7 @@ class Probe:
         await self._put("if_match_wrong", "a", b"three", If_Match=_WRONG_TAG)
         await self._put("if_wrong", "a", b"four", If=f"<{self._url(self._at('a'))}> ([{_WRONG_TAG}])")
         await self._put("fresh", "a", b"five")
-        tag = findings.tag_of(await self._stat("stat_fresh", self._at("a")))
+        tag = answered.tag_of(await self._stat("stat_fresh", self._at("a")))
         if tag is not None and tag.weak:
             claim = f"<{self._url(self._at('a'))}> ([{tag.header()}])"
             await self._put("if_weak", "a", b"six", If=claim)
@@ -260,7 +260,7 @@ class Probe:
             before = await self._stat("second_1_stat", self._at("s"))
             await self._put("second_2", "s", b"22222")
             after = await self._stat("second_2_stat", self._at("s"))
-            if findings.mtime_of(before) == findings.mtime_of(after):
+            if answered.mtime_of(before) == answered.mtime_of(after):
                 return
 
     async def _reading(self) -> None:
@@ -283,7 +283,7 @@ class Probe:
     async def _lock(self, name: str, path: DavPath) -> locks.LockToken | None:
         body = locks.lock_body(_OWNER)
         headers = {**XML, "Depth": "0", "Timeout": locks.timeout_header(_LOCK_S)}
-        return findings.token_of(await self._ask(name, "LOCK", path, headers, body))
+        return answered.token_of(await self._ask(name, "LOCK", path, headers, body))
 
     async def _unlock(self, name: str, path: DavPath, token: locks.LockToken) -> None:
         await self._ask(name, "UNLOCK", path, {"Lock-Token": token.coded})
@@ -336,7 +336,7 @@ class Probe:
         await self._move("move_if_wrong", "o1", "o2", claim=wrong)
 
     async def _cutting(self) -> None:
-        await self._put("cut_before", "c", findings.CUT_OLD)
+        await self._put("cut_before", "c", canaries.CUT_OLD)
         body = _CutShort(b"n" * (_CUT_BYTES // 2), _CUT_BYTES)
         answer = await self._ask("cut", "PUT", self._at("c"), body=body)
         if not answer.status:
@@ -347,11 +347,11 @@ class Probe:
     async def _aged(self) -> None:
         """What two seconds change, and the conditions that need a tag which holds."""
         path = self._at("aged")
-        tag = findings.tag_of(await self._stat("stat_aged", path))
+        tag = answered.tag_of(await self._stat("stat_aged", path))
         if tag is None or tag.weak:
             return
         await self._put("if_match_right", "aged", b"again", If_Match=tag.header())
-        over = findings.tag_of(await self._stat("stat_over", self._at("o2")))
+        over = answered.tag_of(await self._stat("stat_over", self._at("o2")))
         if self.answers["move_if_wrong"].status == 412 and over is not None and not over.weak:
             claim = f"<{self._url(self._at('o2'))}> ([{over.header()}])"
             await self._move("move_if_right", "o1", "o2", claim=claim)
@@ -360,26 +360,26 @@ class Probe:
 
     async def _times(self) -> None:
         """Each way has a time of its own, so that it is seen which one worked."""
-        wanted_s = findings.MTIMES["x_oc_mtime"]
+        wanted_s = canaries.MTIMES["x_oc_mtime"]
         await self._put("x_oc_mtime", "t", b"t", X_OC_Mtime=str(wanted_s))
         await self._stat("x_oc_mtime_stat", self._at("t"))
-        for way, wanted_s in findings.PROPERTY_MTIMES:
-            await self._proppatch(way, "t", findings.mtime_property(way, wanted_s))
+        for way, wanted_s in canaries.PROPERTY_MTIMES:
+            await self._proppatch(way, "t", canaries.mtime_property(way, wanted_s))
             await self._stat(f"{way}_stat", self._at("t"))
-        date = formatdate(findings.MTIMES["put_date"], usegmt=True)
+        date = formatdate(canaries.MTIMES["put_date"], usegmt=True)
         await self._put("put_date", "t2", b"t", Date=date)
         await self._stat("put_date_stat", self._at("t2"))
 
     async def _proppatch(self, name: str, file: str, prop: bytes) -> Answer:
-        return await self._ask(name, "PROPPATCH", self._at(file), XML, findings.property_update(prop))
+        return await self._ask(name, "PROPPATCH", self._at(file), XML, canaries.property_update(prop))
 
     async def _properties(self) -> None:
         await self._put("prop_file", "p", b"p")
-        await self._proppatch("executable", "p", findings.EXECUTABLE_PROPERTY)
+        await self._proppatch("executable", "p", canaries.EXECUTABLE_PROPERTY)
         await self._stat("executable_stat", self._at("p"))
-        told = await self._proppatch("dead", "p", findings.dead_property(findings.DEAD_TEXT))
+        told = await self._proppatch("dead", "p", canaries.dead_property(canaries.DEAD_TEXT))
         read = await self._stat("dead_stat", self._at("p"))
-        if not told.is_ok or findings.dead_text(read) is None:
+        if not told.is_ok or answered.dead_text(read) is None:
             return
         await self._put("dead_put", "p", b"pp")
         await self._stat("dead_put_stat", self._at("p"))
@@ -389,12 +389,12 @@ class Probe:
         await self._stat("dead_move_stat", self._at("p3"))
 
     async def _parts_of_files(self) -> None:
-        await self._put("part_before", "part", findings.PART_OLD)
+        await self._put("part_before", "part", canaries.PART_OLD)
         await self._put("content_range", "part", b"XY", Content_Range="bytes 3-4/10")
         await self._ask("content_range_after", "GET", self._at("part"), most_bytes=4096)
-        if not findings.announces_patch(self.answers["options"]):
+        if not answered.announces_patch(self.answers["options"]):
             return
-        await self._put("part_before", "part", findings.PART_OLD)
+        await self._put("part_before", "part", canaries.PART_OLD)
         headers = {"Content-Type": "application/x-sabredav-partialupdate", "X-Update-Range": "bytes=3-4"}
         await self._ask("patch", "PATCH", self._at("part"), headers, b"XY")
         await self._ask("patch_after", "GET", self._at("part"), most_bytes=4096)
@@ -404,21 +404,21 @@ class Probe:
     async def _names(self) -> None:
         """A folder for the names; the control character comes last, as it may break the listing."""
         await self._ask("mkcol_names", "MKCOL", self._at("n"), is_collection=True)
-        for label, name in findings.NAMES.items():
+        for label, name in canaries.NAMES.items():
             await self._ask(f"name_{label}", "PUT", self._at("n", name), body=b"n")
-        for size in findings.NAME_SIZES:
+        for size in canaries.NAME_SIZES:
             answer = await self._ask(f"length_{size}", "PUT", self._at("n", "n" * size), body=b"n")
             if answer.is_ok:
                 break
         await self._list("names", self._at("n"))
-        await self._stat("case", self._at("n", findings.NAMES["case"].lower()))
-        await self._stat("unicode", self._at("n", findings.NFD_NAME))
-        await self._ask("name_control", "PUT", self._at("n", findings.CONTROL_NAME), body=b"n")
+        await self._stat("case", self._at("n", canaries.NAMES["case"].lower()))
+        await self._stat("unicode", self._at("n", canaries.NFD_NAME))
+        await self._ask("name_control", "PUT", self._at("n", canaries.CONTROL_NAME), body=b"n")
         await self._list("names_control", self._at("n"))
 
     async def _moved_names(self) -> None:
         await self._ask("mkcol_moved", "MKCOL", self._at("v"), is_collection=True)
-        for label, name in findings.MOVED_NAMES.items():
+        for label, name in canaries.MOVED_NAMES.items():
             await self._put("move_name_source", "v0", b"v")
             headers = {"Destination": self._url(self._at("v", name)), "Overwrite": "F"}
             await self._ask(f"move_name_{label}", "MOVE", self._at("v0"), headers)

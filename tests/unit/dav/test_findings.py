@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from davfs.dav import findings
 from davfs.dav.answered import Answer, listed, members, properties, statuses
+from davfs.dav.canaries import CUT_OLD
 from davfs.dav.findings import Evidence, Finding, judged, left_out
 from davfs.dav.hrefs import Share
 from davfs.dav.meanings import MEANINGS
@@ -111,7 +111,7 @@ def lock(timeout: bytes = b"Second-600", owner: bytes = b"davfs probe") -> Answe
         ("cut_upload", "gone", {"cut": Answer("PUT /c"), "cut_after": status(404)}),
         ("cut_upload", "torn", {"cut": Answer("PUT /c"), "cut_after": status(200, b"nnn")}),
         ("cut_upload", "torn", {"cut": Answer("PUT /c"), "cut_after": status(200, b"n" * 1000)}),
-        ("cut_upload", "whole", {"cut": Answer("PUT /c"), "cut_after": status(200, findings.CUT_OLD)}),
+        ("cut_upload", "whole", {"cut": Answer("PUT /c"), "cut_after": status(200, CUT_OLD)}),
         (
             "content_range_put",
             "no effect",
@@ -172,7 +172,7 @@ def test_answers_lead_to_the_word(capability: str, word: str, answers: dict[str,
             "the right tag is accepted",
         ),
         ("cut_upload", {"cut": Answer(""), "cut_after": status(200, b"n")}, APACHE, "whole or not at all"),
-        ("cut_upload", {"cut": Answer(""), "cut_after": status(200, findings.CUT_OLD)}, UNKNOWN, "the worse"),
+        ("cut_upload", {"cut": Answer(""), "cut_after": status(200, CUT_OLD)}, UNKNOWN, "the worse"),
         ("locks", {"lock": status(405)}, APACHE, "as OPTIONS announces"),
         ("locks", {"lock": lock(), "lock_put": status(423)}, Capabilities(), "announces none"),
         ("move_condition", {"move_if_wrong": status(204)}, APACHE, "MOVE compares tags"),
