@@ -129,6 +129,12 @@ def _logout(arguments: argparse.Namespace) -> int:
     return logout(arguments.target, arguments.username)
 
 
+def _probe(arguments: argparse.Namespace) -> int:
+    from davfs.commands.probe import probe
+
+    return probe(arguments.source, arguments.options, write=arguments.write, as_json=arguments.json)
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from davfs.commands.demo import demo
 
@@ -237,6 +243,22 @@ def _add_login(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_probe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="URL", help="the share, or the name of a profile")
+    parser.add_argument(
+        "-o",
+        dest="options",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE],...",
+        help="options of `davfs mount`: username, auth, cacert ...",
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="try writing too, in a folder of its own that is removed again"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs (docs/PROBE.md)")
+
+
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "mountpoint", metavar="MOUNTPOINT", nargs="?", default="drive", help="made if it is missing (./drive)"
@@ -264,6 +286,7 @@ _COMMANDS: Final = {
     "pending": _Command(
         _pending, _add_pending, "list, retry, discard or save what is not on the server; unlock"
     ),
+    "probe": _Command(_probe, _add_probe, "find out by trying what a server can do"),
     "login": _Command(_login, _add_login, "keep a password, in the keyring or a file only you can read"),
     "logout": _Command(_logout, _add_login, "forget a password that `login` kept"),
     "demo": _Command(_demo, _add_demo, "mount a share of this machine, to try davfs out"),
