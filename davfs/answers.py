@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from davfs import control
+from davfs import __version__, control
 from davfs.config import Config
 from davfs.dav.auth import Authenticator, Credentials
 from davfs.dav.client import Client
@@ -31,8 +31,10 @@ def handlers(
     """The commands of one mount, by their names."""
     started = time.time()
 
-    async def status(_: Mapping[str, Any]) -> Mapping[str, object]:
+    async def status(request: Mapping[str, Any]) -> Mapping[str, object]:
+        most = request.get("most")
         return {
+            "version": __version__,
             "url": config.url,
             "user": config.username,
             "mountpoint": config.mountpoint,
@@ -40,7 +42,7 @@ def handlers(
             "uptime_s": round(time.time() - started, 1),
             "authentication": _authentication(auth),
             "scheme": auth.scheme_in_use,
-            **filesystem.status(),
+            **filesystem.status(most if isinstance(most, int) and most >= 0 else None),
         }
 
     async def sync(request: Mapping[str, Any]) -> Mapping[str, object]:

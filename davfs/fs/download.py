@@ -10,7 +10,7 @@ Only this module starts transfers from the server; the nursery is given by `File
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -67,11 +67,14 @@ class ReadAhead:
 class Transfer:
     """One running GET: it delivers [at, end)."""
 
+    content: Content
     at: int
     end: int
     error: DavfsError | None = None
     done: bool = False
     ahead: bool = False  # nobody has asked for it yet: its failure is nobody's
+    begun_at: int = 0  # where it began, when its answer did
+    begun_s: float | None = None  # None: it waits for its turn, or for the answer
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
@@ -265,7 +268,7 @@ class Downloads:
     def _noted(self, content: Content, start: int, end: int, *, ahead: bool = False) -> Transfer:
         if content.base_size <= WHOLE_MAX and len(content.present) == 0:
             start, end = 0, content.base_size
-        transfer = Transfer(start, end, ahead=ahead)
+        transfer = Transfer(content, start, end, ahead=ahead)
         self._running.setdefault(content.id, []).append(transfer)
         self._store.acquire(content)
         return transfer
@@ -298,7 +301,8 @@ class Downloads:
             expected=content.source,
             ahead=transfer.ahead,
         ) as download:
-            transfer.at = download.start
+            transfer.at = transfer.begun_at = download.start
+            transfer.begun_s = trio.current_time()
             if not download.ranged:
                 transfer.end = content.base_size
             if content.base is not None and content.base.etag is None and not content.life.dirty:
@@ -323,6 +327,10 @@ class Downloads:
             raise transfer.error
         if transfer.done and content.missing(wanted, wanted + 1):
             raise ProtocolError("the server did not deliver what was asked for")
+
+    def running(self) -> Iterator[list[Transfer]]:
+        """The transfers of each file of which any runs."""
+        yield from self._running.values()
 
     def nobody_reads(self, content: Content) -> None:
         """The last handle is closed: what is far from done is hung up on. Never waits."""

@@ -74,3 +74,21 @@ def test_tags_that_end_in_the_size() -> None:
     seen = Capabilities().learned_propfind(of_three)
     assert seen.stored_bytes(cut) == 2
     assert seen.learned_propfind(other).learned_propfind(of_three).stored_bytes(cut) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ({"server": "Apache/2.4", "dav": "1,2,<http://apache.org/dav/propset/fs/1>"}, "Apache mod_dav"),
+        ({"server": "nginx/1.24", "dav": "2"}, "nginx dav-ext"),
+        ({"server": "nginx/1.24", "dav": "1, 3, extended-mkcol"}, "sabre/dav"),
+        ({"server": "Apache", "dav": "1, 3, extended-mkcol, nc-calendar-search"}, "Nextcloud or ownCloud"),
+        ({"server": "lighttpd/1.4.69", "dav": "1,2,3"}, "lighttpd mod_webdav"),
+        ({"server": "WsgiDAV/4.3.3"}, "WsgiDAV"),
+        ({"server": "rclone/1.75"}, "rclone serve"),
+        ({"server": "Apache", "dav": "1,2"}, "unknown"),
+    ],
+)
+def test_the_profile_names_what_a_server_is_treated_as(headers: dict[str, str], name: str) -> None:
+    """For people: the evidence behind the flags, in a word."""
+    assert Capabilities.from_options(headers).profile == name
