@@ -95,9 +95,13 @@ def _sync(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    if arguments.watch:
+        from davfs.commands.watch import watch
+
+        return watch(arguments.mountpoint, every_s=arguments.interval)
     from davfs.commands.status import status
 
-    return status(arguments.mountpoint, as_json=arguments.json)
+    return status(arguments.mountpoint, as_json=arguments.json, as_metrics=arguments.metrics)
 
 
 def _pending(arguments: argparse.Namespace) -> int:
@@ -200,9 +204,22 @@ def _timeout(text: str) -> float | None:
 
 def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="only this one (default: all)")
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
         "--json", action="store_true", help="for programs: an object, without MOUNTPOINT a list"
     )
+    form.add_argument("--metrics", action="store_true", help="for Prometheus, in its text format")
+    form.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
+    parser.add_argument(
+        "--interval", type=_interval, default=1.0, metavar="SECONDS", help="of --watch (1; at least 0.1)"
+    )
+
+
+def _interval(text: str) -> float:
+    value_s = _timeout(text)
+    if value_s is None or value_s < 0.1:
+        raise argparse.ArgumentTypeError("needs a number of seconds, at least 0.1")
+    return value_s
 
 
 def _add_pending(parser: argparse.ArgumentParser) -> None:
