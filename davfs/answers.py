@@ -10,7 +10,8 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Final
 
 from davfs import __version__, control
 from davfs.config import Config
@@ -21,6 +22,10 @@ from davfs.errors import DavfsError
 from davfs.exitcodes import CommandFailed
 from davfs.fs.filesystem import Filesystem
 from davfs.shutdown import Ending
+
+SECRETIVE: Final = frozenset(
+    {"password_file", "password_command", "token_file", "token_command", "client_cert_password_file"}
+)
 
 log = logging.getLogger("davfs.answers")
 
@@ -45,6 +50,13 @@ def handlers(
             **filesystem.status(most if isinstance(most, int) and most >= 0 else None),
         }
 
+    async def settings(_: Mapping[str, Any]) -> Mapping[str, object]:
+        """For `davfs doctor`: how it was mounted, what the server announced. No secret, nor its source."""
+        options = {name: _told(name, value) for name, value in asdict(config).items()}
+        known = client.capabilities
+        announced = {"dav_classes": sorted(known.dav_classes), "methods": sorted(known.methods)}
+        return {"options": options, "capabilities": announced}
+
     async def sync(request: Mapping[str, Any]) -> Mapping[str, object]:
         return {"left": await filesystem.sync(control.requested_timeout_s(request))}
 
@@ -64,6 +76,7 @@ def handlers(
 
     return {
         "status": status,
+        "settings": settings,
         "sync": sync,
         "credentials": credentials,
         **_unsent_answers(config, filesystem),
@@ -122,6 +135,13 @@ def last_answers(filesystem: Filesystem, ending: Ending) -> Mapping[str, control
         return {"phase": ending.phase}
 
     return {"progress": progress, "farewell": farewell, "hand_over": hand_over}
+
+
+def _told(name: str, value: object) -> object:
+    """A command line may hold the password itself."""
+    if value is not None and name in SECRETIVE:
+        return "(given)"
+    return sorted(value) if isinstance(value, frozenset) else value
 
 
 def _path(request: Mapping[str, Any]) -> str:

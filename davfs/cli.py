@@ -104,6 +104,12 @@ def _status(arguments: argparse.Namespace) -> int:
     return status(arguments.mountpoint, as_json=arguments.json, as_metrics=arguments.metrics)
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    from davfs.commands.doctor import doctor
+
+    return doctor(arguments.mountpoint, full=arguments.full)
+
+
 def _pending(arguments: argparse.Namespace) -> int:
     from davfs.commands import pending
 
@@ -215,6 +221,13 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="only this one (default: all)")
+    parser.add_argument(
+        "--full", action="store_true", help="with names of files, hosts and users; never with passwords"
+    )
+
+
 def _interval(text: str) -> float:
     value_s = _timeout(text)
     if value_s is None or value_s < 0.1:
@@ -281,6 +294,7 @@ _COMMANDS: Final = {
     "pending": _Command(
         _pending, _add_pending, "list, retry, discard or save what is not on the server; unlock"
     ),
+    "doctor": _Command(_doctor, _add_doctor, "write a report for a bug, without names and passwords"),
     "login": _Command(_login, _add_login, "keep a password, in the keyring or a file only you can read"),
     "logout": _Command(_logout, _add_login, "forget a password that `login` kept"),
     "demo": _Command(_demo, _add_demo, "mount a share of this machine, to try davfs out"),

@@ -253,3 +253,30 @@ def test_watching_ends_with_the_mount(apache_share: Share, mount_of: MountOf) ->
         assert watch.wait(BOUND_S) == 10
         assert watch.stderr is not None
         assert watch.stderr.read().count("\n") == 1
+
+
+# --- doctor
+
+
+def test_a_report_of_a_real_mount_names_nothing(
+    apache_share: Share, mount_of: MountOf, tmp_path: Path
+) -> None:
+    """Options, capabilities, counts and the log are there; files, mount point and password are not."""
+    log = tmp_path / "Ocelot.log"
+    drive = mount_of(
+        apache_share, log_file=log, log_level="info", username="wombat", password_command="echo hunter2"
+    )
+    drive.write_file("Kudu plan.txt", b"12345")
+    assert drive.sync() == 0
+    text = drive.mount.davfs("doctor", str(drive.mount.point)).stdout
+    for private in ("wombat", "hunter2", "Kudu", "Ocelot", str(drive.mount.point), str(tmp_path)):
+        assert private not in text
+    told = json.loads(text.split("== mount 1\n")[1].split("\n== ")[0])
+    assert told["sent_files"] == 1
+    assert told["settings"]["options"]["log_level"] == "info"
+    assert "PROPFIND" in told["settings"]["capabilities"]["methods"]
+    assert "INFO davfs.mount: (url) is mounted on (private)" in text.split("== log of mount 1\n")[1]
+    full = drive.mount.davfs("doctor", str(drive.mount.point), "--full").stdout
+    assert str(drive.mount.point) in full
+    assert "wombat" in full
+    assert "hunter2" not in full
