@@ -174,13 +174,13 @@ def _cache(answer: Answer) -> RenderableType | None:
     return bar(used, limit, f"{human_size(used)} of {human_size(limit)}, {used / limit:.0%}")
 
 
-def bar(done: float, total: float, words: str) -> RenderableType:
+def bar(done: float, total: float, words: str, *, cells: int = _BAR_CELLS) -> RenderableType:
     """A share as a picture, and in words."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
     line = Table.grid(padding=(0, 1))
-    line.add_row(ProgressBar(total=max(1.0, total), completed=done, width=_BAR_CELLS), words)
+    line.add_row(ProgressBar(total=max(1.0, total), completed=done, width=cells), words)
     return line
 
 
@@ -283,10 +283,17 @@ def _table(rows: Sequence[Answer], most: int, count: int) -> Table:
     for key in keys:
         table.add_column(clean(_label(key)), overflow="fold", justify=_side(key, rows))
     for each in rows[:most]:
-        table.add_row(*(fact(key, each.get(key, "")) for key in keys))
+        table.add_row(*(_cell(key, each) for key in keys))
     if count > len(rows[:most]):
         table.add_row(f"... and {count - len(rows[:most]):,} more (--json lists all)")
     return table
+
+
+def _cell(key: str, row: Answer) -> RenderableType:
+    words, size = fact(key, row.get(key, "")), _number(row.get("size_bytes"))
+    if key == "done_bytes" and size > 0:
+        return bar(_number(row.get(key)), size, words, cells=12)
+    return words
 
 
 def _side(key: str, rows: Iterable[Answer]) -> Any:

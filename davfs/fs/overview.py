@@ -32,23 +32,22 @@ class Overview:
         return in_order(self._moving(trio.current_time()))
 
     def _moving(self, now_s: float) -> Iterator[Moving]:
-        for running in self._downloads.running():
-            yield self._down(running, now_s)
+        for running, begun_s, arrived in self._downloads.running():
+            yield self._down(running, arrived, now_s - begun_s)
         for one in self._uploads.delivery.on_their_way():
             yield self._up(one, now_s)
 
-    def _down(self, running: list[Transfer], now_s: float) -> Moving:
+    def _down(self, running: list[Transfer], arrived: int, for_s: float) -> Moving:
         """Several windows of one file are one row."""
         content = running[0].content
-        begun = [one.begun_s for one in running if one.begun_s is not None]
         return Moving(
             self._path_of(content),
             "down",
             content.size_bytes,
             done_bytes=content.present.total_bytes,
             left_bytes=sum(max(0, one.end - one.at) for one in running),
-            moved_bytes=sum(one.at - one.begun_at for one in running if one.begun_s is not None),
-            for_s=now_s - min(begun) if begun else 0.0,
+            moved_bytes=arrived,
+            for_s=for_s,
         )
 
     def _path_of(self, content: Content) -> str:

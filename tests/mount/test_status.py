@@ -280,3 +280,11 @@ def test_a_report_of_a_real_mount_names_nothing(
     assert str(drive.mount.point) in full
     assert "wombat" in full
     assert "hunter2" not in full
+
+
+def test_the_picture_in_the_readme_is_small_and_asks_nobody() -> None:
+    """Drawn by `python -m tests.mount.picture`: below 200 KB, and without fonts from elsewhere."""
+    picture = PAGE.with_name("status.svg").read_text()
+    assert len(picture) < 200_000
+    assert set(re.findall(r"https?://[^/\"<]+", picture)) == {"http://www.w3.org", "https://cloud.example"}
+    assert "transfers:" in picture
