@@ -79,4 +79,6 @@ def in_words(answer: Mapping[str, Any]) -> str:
     files, stuck = int(answer.get("files", 0)), int(answer.get("stuck", 0))
     what = "1 file" if files == 1 else f"{files} files"
     trouble = f", {stuck} of them could not be sent yet" if stuck else ""
-    return f"sending: {what}, {human_size(bytes_left(answer))} left{trouble}"
+    left, size = bytes_left(answer), int(answer.get("bytes", 0))
+    far = f"{human_size(left)} left" if left or not size else f"{human_size(size)} on the way"
+    return f"sending: {what}, {far}{trouble}"

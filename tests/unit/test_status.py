@@ -265,7 +265,7 @@ def test_times(duration_s: float, text: str) -> None:
     [
         ({"files": 1, "bytes": 2048}, "sending: 1 file, 2.0 KiB left"),
         ({"files": 1, "bytes": 2048, "out_bytes": 1024}, "sending: 1 file, 1.0 KiB left"),
-        ({"files": 1, "bytes": 2048, "out_bytes": 4096}, "sending: 1 file, 0 B left"),
+        ({"files": 1, "bytes": 2048, "out_bytes": 2048}, "sending: 1 file, 2.0 KiB on the way"),
         (
             {"files": 3, "bytes": 0, "stuck": 2},
             "sending: 3 files, 0 B left, 2 of them could not be sent yet",
