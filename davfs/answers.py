@@ -10,9 +10,10 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Final
 
-from davfs import control
+from davfs import __version__, control
 from davfs.config import Config
 from davfs.dav.auth import Authenticator, Credentials
 from davfs.dav.client import Client
@@ -21,6 +22,10 @@ from davfs.errors import DavfsError
 from davfs.exitcodes import CommandFailed
 from davfs.fs.filesystem import Filesystem
 from davfs.shutdown import Ending
+
+SECRETIVE: Final = frozenset(
+    {"password_file", "password_command", "token_file", "token_command", "client_cert_password_file"}
+)
 
 log = logging.getLogger("davfs.answers")
 
@@ -31,8 +36,10 @@ def handlers(
     """The commands of one mount, by their names."""
     started = time.time()
 
-    async def status(_: Mapping[str, Any]) -> Mapping[str, object]:
+    async def status(request: Mapping[str, Any]) -> Mapping[str, object]:
+        most = request.get("most")
         return {
+            "version": __version__,
             "url": config.url,
             "user": config.username,
             "mountpoint": config.mountpoint,
@@ -40,8 +47,15 @@ def handlers(
             "uptime_s": round(time.time() - started, 1),
             "authentication": _authentication(auth),
             "scheme": auth.scheme_in_use,
-            **filesystem.status(),
+            **filesystem.status(most if isinstance(most, int) and most >= 0 else None),
         }
+
+    async def settings(_: Mapping[str, Any]) -> Mapping[str, object]:
+        """For `davfs doctor`: how it was mounted, what the server announced. No secret, nor its source."""
+        options = {name: _told(name, value) for name, value in asdict(config).items()}
+        known = client.capabilities
+        announced = {"dav_classes": sorted(known.dav_classes), "methods": sorted(known.methods)}
+        return {"options": options, "capabilities": announced}
 
     async def sync(request: Mapping[str, Any]) -> Mapping[str, object]:
         return {"left": await filesystem.sync(control.requested_timeout_s(request))}
@@ -62,6 +76,7 @@ def handlers(
 
     return {
         "status": status,
+        "settings": settings,
         "sync": sync,
         "credentials": credentials,
         **_unsent_answers(config, filesystem),
@@ -120,6 +135,13 @@ def last_answers(filesystem: Filesystem, ending: Ending) -> Mapping[str, control
         return {"phase": ending.phase}
 
     return {"progress": progress, "farewell": farewell, "hand_over": hand_over}
+
+
+def _told(name: str, value: object) -> object:
+    """A command line may hold the password itself."""
+    if value is not None and name in SECRETIVE:
+        return "(given)"
+    return sorted(value) if isinstance(value, frozenset) else value
 
 
 def _path(request: Mapping[str, Any]) -> str:

@@ -95,9 +95,19 @@ def _sync(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    if arguments.watch:
+        from davfs.commands.watch import watch
+
+        return watch(arguments.mountpoint, every_s=arguments.interval)
     from davfs.commands.status import status
 
-    return status(arguments.mountpoint, as_json=arguments.json)
+    return status(arguments.mountpoint, as_json=arguments.json, as_metrics=arguments.metrics)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from davfs.commands.doctor import doctor
+
+    return doctor(arguments.mountpoint, full=arguments.full)
 
 
 def _pending(arguments: argparse.Namespace) -> int:
@@ -127,6 +137,12 @@ def _logout(arguments: argparse.Namespace) -> int:
     from davfs.commands.login import logout
 
     return logout(arguments.target, arguments.username)
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    from davfs.commands.probe import probe
+
+    return probe(arguments.source, arguments.options, write=arguments.write, as_json=arguments.json)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -200,9 +216,29 @@ def _timeout(text: str) -> float | None:
 
 def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="only this one (default: all)")
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
         "--json", action="store_true", help="for programs: an object, without MOUNTPOINT a list"
     )
+    form.add_argument("--metrics", action="store_true", help="for Prometheus, in its text format")
+    form.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
+    parser.add_argument(
+        "--interval", type=_interval, default=1.0, metavar="SECONDS", help="of --watch (1; at least 0.1)"
+    )
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="only this one (default: all)")
+    parser.add_argument(
+        "--full", action="store_true", help="with names of files, hosts and users; never with passwords"
+    )
+
+
+def _interval(text: str) -> float:
+    value_s = _timeout(text)
+    if value_s is None or value_s < 0.1:
+        raise argparse.ArgumentTypeError("needs a number of seconds, at least 0.1")
+    return value_s
 
 
 def _add_pending(parser: argparse.ArgumentParser) -> None:
@@ -237,6 +273,22 @@ def _add_login(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_probe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="URL", help="the share, or the name of a profile")
+    parser.add_argument(
+        "-o",
+        dest="options",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE],...",
+        help="options of `davfs mount`: username, auth, cacert ...",
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="try writing too, in a folder of its own that is removed again"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs (docs/PROBE.md)")
+
+
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "mountpoint", metavar="MOUNTPOINT", nargs="?", default="drive", help="made if it is missing (./drive)"
@@ -264,6 +316,8 @@ _COMMANDS: Final = {
     "pending": _Command(
         _pending, _add_pending, "list, retry, discard or save what is not on the server; unlock"
     ),
+    "probe": _Command(_probe, _add_probe, "find out by trying what a server can do"),
+    "doctor": _Command(_doctor, _add_doctor, "write a report for a bug, without names and passwords"),
     "login": _Command(_login, _add_login, "keep a password, in the keyring or a file only you can read"),
     "logout": _Command(_logout, _add_login, "forget a password that `login` kept"),
     "demo": _Command(_demo, _add_demo, "mount a share of this machine, to try davfs out"),

@@ -11,18 +11,17 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Final
 
 import trio
 
-from davfs import __version__, control, fuse, holder
+from davfs import control, fuse, holder
 from davfs.answers import handlers, last_answers
 from davfs.config import Config
-from davfs.credentials import Login, from_file
-from davfs.dav.auth import Authenticator, build_auth
+from davfs.connections import lanes_of
+from davfs.credentials import Login
+from davfs.dav.auth import build_auth
 from davfs.dav.client import Client
-from davfs.dav.lanes import Lanes, LaneSettings, Proxies, tls_context
 from davfs.errors import DavfsError, LinkError, TimedOut
 from davfs.exitcodes import Exit
 from davfs.fs.filesystem import Filesystem
@@ -33,7 +32,6 @@ from davfs.shutdown import Ending
 
 log = logging.getLogger("davfs.mount")
 
-METADATA_CONNECTIONS: Final = 8  # beyond those of the transfers, so that a listing never queues behind data
 ANSWER_S: Final = 20.0
 HAND_OVER_S: Final = 15.0
 GARBAGE_AFTER: Final = 20_000  # objects; 700 is what Python begins with
@@ -56,7 +54,7 @@ async def serve(
             auth = build_auth(
                 config.auth, config.url, credentials_of(login), allow_plaintext=config.plaintext_auth_allowed
             )
-            client = Client(_lanes(config, auth), config.url, timeout_s=config.timeout_s)
+            client = Client(lanes_of(config, auth), config.url, timeout_s=config.timeout_s)
             try:
                 filesystem = Filesystem(client, store, config.settings())
                 await _connect(config, client, filesystem)
@@ -113,26 +111,6 @@ async def _connect(config: Config, client: Client, filesystem: Filesystem) -> No
             return
     log.warning("%s is mounted without its server (%s): what is kept here is served", config.url, error)
     client.reach.link.unproven(str(error), error.errno, trio.current_time())
-
-
-def _lanes(config: Config, auth: Authenticator) -> Lanes:
-    secret = config.client_cert_password_file
-    password = None if secret is None else from_file(Path(secret), "client_cert_password_file").reveal()
-    tls = tls_context(
-        cacert=config.cacert,
-        pin_sha256=config.pin_sha256,
-        client_cert=config.client_cert,
-        client_cert_password=password,
-    )
-    settings = LaneSettings(
-        data_lanes=config.connections,
-        metadata_lanes=METADATA_CONNECTIONS,
-        tls=tls,
-        pin_sha256=config.pin_sha256,
-        proxies=Proxies.from_environment(os.environ),
-        user_agent=f"davfs/{__version__}",
-    )
-    return Lanes(auth, settings)
 
 
 async def _serve_share(

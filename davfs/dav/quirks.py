@@ -124,6 +124,20 @@ class Capabilities:
         """
         return self._named("wsgidav") or (self._named("cheroot") and self.methods == _WSGIDAV_METHODS)
 
+    @property
+    def profile(self) -> str:
+        """Which of the servers that were measured it is treated as, for people."""
+        known = {
+            "Apache mod_dav": self._is_apache_dav,
+            "Nextcloud or ownCloud": self._is_sabre and not self.may_stage,
+            "sabre/dav": self._is_sabre,
+            "lighttpd mod_webdav": self._is_lighttpd_dav,
+            "WsgiDAV": self._is_wsgidav,
+            "nginx dav-ext": self.is_nginx_dav,
+            "rclone serve": self._named("rclone"),
+        }
+        return next((name for name, is_it in known.items() if is_it), "unknown")
+
     def _named(self, *names: str) -> bool:
         return self.server.lower().startswith(names)
 

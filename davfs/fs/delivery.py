@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, Literal, NoReturn
 
 import trio
@@ -69,6 +69,7 @@ class FileBody:
     def __init__(self, fd: int, size_bytes: int, *, before: Unanswered = NOTHING_BEFORE) -> None:
         self.file = fd
         self._size = size_bytes
+        self._passed = 0
         self.before = before  # what earlier PUTs carried that may still land
         self.whole: bytes | None = None  # of a small one, when it was read
         self.digest = None if size_bytes else new_digest().digest()
@@ -83,11 +84,18 @@ class FileBody:
         """Where the kernel may send it from."""
         return self.file if self._size > FORK_MAX else None
 
+    @property
+    def sent_bytes(self) -> int:
+        """How much of it the connection has taken."""
+        return self._size if self.is_out else self._passed
+
     def sent_up_to(self, size_bytes: int) -> None:
+        self._passed = size_bytes
         self.is_out = self.is_out or size_bytes == self._size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         at, summed = 0, new_digest() if self.fd is None else None
+        self._passed = 0
         while at < self._size:
             piece = os.pread(self.file, min(BODY_PIECE, self._size - at), at)
             if not piece:
@@ -100,6 +108,7 @@ class FileBody:
                 self.digest = summed.digest() if summed is not None else None
                 self.whole = piece if len(piece) == at <= SMALL_NEW else None
             yield piece
+            self._passed = at
 
     async def sum_up(self) -> None:
         """The digest of a body that is out, also while being cancelled: after that the bytes may change."""
@@ -117,6 +126,15 @@ class FileBody:
             raise DavfsError("the cached file is shorter than it was")
         summed.update(piece)
         return len(piece)
+
+
+@dataclass(frozen=True, slots=True)
+class OnItsWay:
+    """A file whose PUT runs."""
+
+    content: Content
+    body: FileBody
+    begun_s: float
 
 
 class Delivery:
@@ -142,6 +160,11 @@ class Delivery:
         self._copies = Copies(tree, leftovers)
         self._strays = Strays()
         self.sent_files = 0
+        self._on_their_way: dict[int, OnItsWay] = {}  # by content id
+
+    def on_their_way(self) -> list[OnItsWay]:
+        """At most as many as there are connections."""
+        return list(self._on_their_way.values())
 
     async def settle(self, pending: Pending) -> None:
         """Step by step until the server has the file. Raises what stands in the way."""
@@ -247,11 +270,15 @@ class Delivery:
             body = FileBody(fd, size, before=content.unanswered)
             pending.is_out = lambda: body.is_out
             etag = None
-            if self._must_stage(node, size, new=over is None):
-                async with self._guard.staging(node.path, over):
-                    await self._put_staged(pending, body, over)
-            else:
-                etag = await self._put_directly(pending, body, over, trust_tags=trust_tags)
+            self._on_their_way[content.id] = OnItsWay(content, body, trio.current_time())
+            try:
+                if self._must_stage(node, size, new=over is None):
+                    async with self._guard.staging(node.path, over):
+                        await self._put_staged(pending, body, over)
+                else:
+                    etag = await self._put_directly(pending, body, over, trust_tags=trust_tags)
+            finally:
+                del self._on_their_way[content.id]
         if etag is not None:
             self._acknowledge(pending, Validator(etag, None, size), body)
             return None

@@ -10,11 +10,12 @@ Only this module starts transfers from the server; the nursery is given by `File
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import trio
+from cachetools import LRUCache
 
 from davfs.dav.client import Client
 from davfs.dav.resource import DavPath, Validator
@@ -36,6 +37,8 @@ WINDOW_MAX: Final = 16 << 20
 WINDOWS_AHEAD: Final = 3
 HANG_UP_MIN: Final = 1 << 20  # what is less than that comes, and its connection is kept
 ATTEMPTS_MAX: Final = 3
+PAUSE_S: Final = 1.0  # between two windows of one reader: for the rate they are still one
+COURSES_MAX: Final = 256
 JOIN_MAX: Final = 2 << 20  # a running GET this far behind a reader is worth waiting for
 
 
@@ -67,12 +70,22 @@ class ReadAhead:
 class Transfer:
     """One running GET: it delivers [at, end)."""
 
+    content: Content
     at: int
     end: int
     error: DavfsError | None = None
     done: bool = False
     ahead: bool = False  # nobody has asked for it yet: its failure is nobody's
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+@dataclass(slots=True)
+class _Course:
+    """Transfers of one file that follow each other, however many windows they are: for the rate."""
+
+    begun_s: float
+    before_bytes: int  # what was here when it began
+    ended_s: float  # of the last one that ended while no other ran
 
 
 class Downloads:
@@ -93,6 +106,7 @@ class Downloads:
         self._ahead = trio.CapacityLimiter(max(1, connections // 2))
         self._demand = trio.CapacityLimiter(connections)
         self._running: dict[int, list[Transfer]] = {}
+        self._courses: LRUCache[int, _Course] = LRUCache(COURSES_MAX)  # by content id
         self._sizing: dict[int, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -265,7 +279,8 @@ class Downloads:
     def _noted(self, content: Content, start: int, end: int, *, ahead: bool = False) -> Transfer:
         if content.base_size <= WHOLE_MAX and len(content.present) == 0:
             start, end = 0, content.base_size
-        transfer = Transfer(start, end, ahead=ahead)
+        transfer = Transfer(content, start, end, ahead=ahead)
+        self._course_of(content)
         self._running.setdefault(content.id, []).append(transfer)
         self._store.acquire(content)
         return transfer
@@ -286,6 +301,8 @@ class Downloads:
             running.remove(transfer)
             if not running:
                 del self._running[content.id]
+                if (course := self._courses.get(content.id)) is not None:
+                    course.ended_s = trio.current_time()
             content.progress.unpark_all()
             self._store.release(content)
 
@@ -325,6 +342,19 @@ class Downloads:
             if transfer.at > wanted:  # a cache of a few MiB, and many who read ahead in it: asked for again
                 raise Disconnected("the cache had no room to keep what came until it was read")
             raise ProtocolError("the server did not deliver what was asked for")
+
+    def running(self) -> Iterator[tuple[list[Transfer], float, int]]:
+        """The transfers of each file of which any runs; since when one follows the other; what came since."""
+        for transfers in self._running.values():
+            course, present = self._course_of(transfers[0].content), transfers[0].content.present
+            yield transfers, course.begun_s, max(0, present.total_bytes - course.before_bytes)
+
+    def _course_of(self, content: Content) -> _Course:
+        now_s, course = trio.current_time(), self._courses.get(content.id)
+        is_over = content.id not in self._running and course is not None and now_s > course.ended_s + PAUSE_S
+        if course is None or is_over:
+            course = self._courses[content.id] = _Course(now_s, content.present.total_bytes, now_s)
+        return course
 
     def nobody_reads(self, content: Content) -> None:
         """The last handle is closed: what is far from done is hung up on. Never waits."""

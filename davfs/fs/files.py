@@ -28,6 +28,7 @@ from davfs.fs.metadata import Entry
 from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
+from davfs.fs.transfers import Hits
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 
@@ -60,6 +61,8 @@ class Files:
         self._allowance = allowance
         self._locks = locks
         self._settings = settings
+        self.opens = Hits()  # whether the first bytes were here
+        self.reads = Hits()  # whether nobody had to wait for the server
 
     # --- opening
 
@@ -103,10 +106,14 @@ class Files:
         knows. A reader asks for these bytes next, so the request is the same one.
         """
         content = file.content
-        if content.dirty or content.base is None or len(content.present) or not content.size_bytes:
+        if content.dirty or content.base is None or not content.size_bytes:
+            return
+        if len(content.present):
+            self.opens.note(hit=True)
             return
         if not file.readable and content.size_bytes > WHOLE_MAX:
             return
+        self.opens.note(hit=False)
         try:
             await self._fetch_head(file)
         except StaleVersion:
@@ -313,6 +320,8 @@ class Files:
         end = min(offset + size, content.size_bytes)
         if end <= offset:
             return b""
+        is_here = content.complete or content.present.covers(offset, end)
+        self.reads.note(hit=is_here)
         if not content.complete:
             await self._ensure(file, offset, end)
         if file.content.size_bytes != content.size_bytes:  # the kernel cuts what it reads at the old size

@@ -32,13 +32,13 @@ from davfs.fs.inodes import ROOT_INO, Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.locks import Locks
 from davfs.fs.namespace import Namespace
+from davfs.fs.overview import Overview
 from davfs.fs.pending import Pendings
 from davfs.fs.prefetch import Prefetch
 from davfs.fs.probe import Probe
 from davfs.fs.quota import Allowance
 from davfs.fs.renames import Renames
 from davfs.fs.settings import Settings
-from davfs.fs.states import State
 from davfs.fs.store import ContentStore
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
@@ -125,6 +125,7 @@ class Filesystem:
         self.unsent = Pendings(
             self._tree, self._uploads, self._handles, self._failures, locks, self._report_other_file
         )
+        self._overview = Overview(self._tree, self._files, self._downloads, self._uploads)
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """The background work, until cancelled. Reports how many unsent files the last run left."""
@@ -239,6 +240,8 @@ class Filesystem:
         if not node.is_folder:
             raise PosixError(errno.ENOTDIR)
         self._prefetch.comes_to(node, program)
+        if not node.unlinked:
+            self._tree.meta.hits.note(hit=self._tree.meta.listing_is_fresh(ino, trio.current_time()))
         names = [] if node.unlinked else await self._tree.list_names(node)
         self._prefetch.has_listed(node, program)
         self._tree.nodes.pin(node)
@@ -392,22 +395,26 @@ class Filesystem:
         outage = self._client.reach.link.outage
         return None if outage is None else outage.reason
 
-    def status(self) -> dict[str, object]:
-        """What is going on, as JSON-able values."""
-        pending = self.unsent.rows()
+    def status(self, most: int | None = None) -> dict[str, object]:
+        """What is going on, as JSON-able values; `most` rows of each list. Asks the server nothing."""
+        locks = self._locks.status()
         return {
             "link": self._probe.status(),
-            "pending": pending,
-            "failed": sum(1 for each in pending if each["state"] in {State.FAILED, State.REFUSED}),
-            "conflicts": list(self._uploads.conflicts),
-            "recovered": list(self._store.recovered),
+            "pending": self.unsent.rows(most),
+            **self.unsent.counts(),
+            "conflicts": self._uploads.conflicts[:most],
+            "conflict_files": len(self._uploads.conflicts),
+            "recovered": list(self._store.recovered)[:most],
+            "recovered_files": len(self._store.recovered),
+            "transfers": self._overview.transfers(),
             "sent_files": self._uploads.sent_files,
             "open_files": len(self._handles),
-            "locks": self._locks.status(),
+            "locks": locks[:most],
+            "locks_held": len(locks),
             "known_entries": self._tree.meta.entries_count(),
             "inodes": len(self._tree.nodes),
             "cache_bytes": self._store.bytes_on_disk,
             "cache_limit_bytes": self._settings.cache_size_bytes,
-            "requests": dict(self._client.request_counts),
-            "server": self._client.capabilities.server,
+            "hits": self._overview.hits(),
+            **self._overview.wire(),
         }

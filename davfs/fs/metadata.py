@@ -21,6 +21,7 @@ from cachetools import LRUCache
 
 from davfs.dav.resource import Resource
 from davfs.fs.index import LocalAttributes
+from davfs.fs.transfers import Hits
 
 COST_FACTOR: Final = 3
 ENTRIES_MAX: Final = 160_000  # about 460 bytes each
@@ -79,11 +80,18 @@ class Metadata:
         self._wall_s = wall_s
         self._hidden = hidden
         self._recall = recall
+        self.hits = Hits()
         self.changed: set[int] = set()
         self.forgotten: set[int] = set()
         self._folders: LRUCache[int, Folder] = LRUCache(ENTRIES_MAX, getsizeof=lambda f: len(f.entries) + 1)
 
     # --- asking
+
+    def looked_up(self, folder_ino: int, name: str, now_s: float) -> Entry | None:
+        """`entry`, for who asks the server otherwise: counted."""
+        known = self.entry(folder_ino, name, now_s)
+        self.hits.note(hit=known is not None)
+        return known
 
     def entry(self, folder_ino: int, name: str, now_s: float) -> Entry | None:
         """What is known and fresh; None: ask the server."""

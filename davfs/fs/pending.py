@@ -12,6 +12,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import trio
@@ -61,10 +62,21 @@ class Pendings:
 
     # --- looking
 
-    def rows(self) -> list[dict[str, object]]:
-        """One row for each unsent file."""
+    def rows(self, most: int | None = None) -> list[dict[str, object]]:
+        """One row for each unsent file, or for the first `most`."""
         now_s = trio.current_time()
-        return [self._row(item, now_s) for item in self._named()]
+        return [self._row(item, now_s) for item in islice(self._named(), most)]
+
+    def counts(self) -> dict[str, object]:
+        """How many there are: the same that `rows` tells, without a row for each of 100,000."""
+        items = list(self._named())
+        return {
+            "pending_files": len(items),
+            "pending_bytes": sum(item.content.size_bytes for item in items),
+            "failed": sum(
+                1 for item in items if item.running is None and self._failures.of(item.content) is not None
+            ),
+        }
 
     def conflicts(self) -> list[dict[str, object]]:
         """The copies beside somebody else's version, made since the start."""
@@ -79,6 +91,7 @@ class Pendings:
         return {
             "files": len(items),
             "bytes": sum(item.content.size_bytes for item in items),
+            "out_bytes": self._uploads.out_bytes,
             "sending": sum(1 for item in items if item.running is not None),
             "stuck": sum(1 for item in items if item.failed is not None),
             "sent_files": self._uploads.sent_files,

@@ -131,7 +131,7 @@ class Tree:
         server, unless it is that there is nothing.
         """
         while True:
-            known = self.meta.entry(parent.ino, name, trio.current_time())
+            known = self.meta.looked_up(parent.ino, name, trio.current_time())
             if known is not None:
                 return known
             refusal = self.refusal()

@@ -81,6 +81,11 @@ class Uploads:
         return list(self._conflicts.names)
 
     @property
+    def out_bytes(self) -> int:
+        """Of bodies that are on their way: what the connections have taken already."""
+        return sum(one.body.sent_bytes for one in self.delivery.on_their_way())
+
+    @property
     def sent_files(self) -> int:
         return self.delivery.sent_files
 

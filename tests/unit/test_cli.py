@@ -86,10 +86,10 @@ def test_version_and_help() -> None:
     """The help lists the commands and every exit code."""
     assert davfs("--version").stdout == "davfs 0.1.0\n"
     text = davfs("--help").stdout
-    for word in ("mount", "unmount", "sync", "status", "demo", "  10  not a davfs mount"):
+    for word in ("mount", "unmount", "sync", "status", "doctor", "demo", "  10  not a davfs mount"):
         assert word in text
     assert davfs().stdout == text
-    for command in ("mount", "unmount", "sync", "status", "demo"):
+    for command in ("mount", "unmount", "sync", "status", "doctor", "demo"):
         assert davfs(command, "--help").returncode == 0
 
 

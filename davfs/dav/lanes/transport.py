@@ -24,7 +24,7 @@ from davfs.dav.auth import Authenticator, Origin, Standing, Step, build_auth
 from davfs.dav.lanes.answers import Head
 from davfs.dav.lanes.connect import connect
 from davfs.dav.lanes.errand import Errand, Kind, PreflightAnswer
-from davfs.dav.lanes.habits import Habits, parent_needed, preflight_needed
+from davfs.dav.lanes.habits import Expect, Habits, parent_needed, preflight_needed
 from davfs.dav.lanes.lane import Lane
 from davfs.dav.lanes.pool import Pool, Slot
 from davfs.dav.lanes.proxies import DIRECT, Proxies
@@ -100,6 +100,11 @@ class Lanes(httpx.AsyncBaseTransport):
     @property
     def auth(self) -> Authenticator:
         return self._auth
+
+    @property
+    def expect(self) -> Expect:
+        """What the server of the share has done with Expect: 100-continue so far."""
+        return self._server(self._auth.origin).habits.expect
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         errand = Errand.of(request, self._default_lines(request))

@@ -52,6 +52,24 @@ def test_wsgidav_shows_by_what_its_folders_can_do(server: str, allow: str, condi
     assert found.whole_up_to_bytes == 0
 
 
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ({"server": "Apache/2.4", "dav": "1,2,<http://apache.org/dav/propset/fs/1>"}, "Apache mod_dav"),
+        ({"server": "nginx/1.24", "dav": "2"}, "nginx dav-ext"),
+        ({"server": "nginx/1.24", "dav": "1, 3, extended-mkcol"}, "sabre/dav"),
+        ({"server": "Apache", "dav": "1, 3, extended-mkcol, nc-calendar-search"}, "Nextcloud or ownCloud"),
+        ({"server": "lighttpd/1.4.69", "dav": "1,2,3"}, "lighttpd mod_webdav"),
+        ({"server": "WsgiDAV/4.3.3"}, "WsgiDAV"),
+        ({"server": "rclone/1.75"}, "rclone serve"),
+        ({"server": "Apache", "dav": "1,2"}, "unknown"),
+    ],
+)
+def test_the_profile_names_what_a_server_is_treated_as(headers: dict[str, str], name: str) -> None:
+    """For people: the evidence behind the flags, in a word."""
+    assert Capabilities.from_options(headers).profile == name
+
+
 def test_what_is_learned_stays() -> None:
     """A PUT without a time keeps what an earlier one showed, and equal evidence gives the same value."""
     first = Capabilities().learned_put(etag=True, mtime_accepted=True)

@@ -362,3 +362,25 @@ async def test_whole_files_come_in_parallel_windows(tmp_path: Path, autojump_clo
         await it.downloads.ensure_whole(content, lambda: at("/f"))
         assert trio.current_time() - started_s < 2.5
         assert it.client.traffic.down_bytes <= len(data) + MIB
+
+
+async def test_windows_that_follow_each_other_have_one_rate(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A reader's next window goes on with the count of the last one; after a pause it begins anew."""
+    server, data = serving(4 * MIB)
+    async with rig(server, tmp_path) as it:
+        content = await it.opened_file("/f")
+
+        def begin(start: int) -> tuple[float, int]:
+            it.downloads._begin(content, lambda: at("/f"), start, start + MIB, it.downloads._demand)
+            ((_, begun_s, arrived),) = it.downloads.running()
+            return trio.current_time() - begun_s, arrived
+
+        assert begin(0) == (0, 0)
+        await trio.sleep(0.5)
+        assert begin(MIB) == (0.5, MIB)
+        await trio.sleep(5)
+        assert begin(2 * MIB) == (0, 0)
+        await trio.sleep(0.1)
+        assert await it.read(content, 0, 3 * MIB) == data[: 3 * MIB]
