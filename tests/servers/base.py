@@ -180,7 +180,8 @@ class Server(abc.ABC):
             return
         user = pwd.getpwnam(self.owner)
         for place in (path, *path.rglob("*")):
-            os.chown(place, user.pw_uid, user.pw_gid, follow_symlinks=False)
+            with contextlib.suppress(FileNotFoundError):  # a temporary file of the server's own
+                os.chown(place, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
     @contextlib.contextmanager
     def share(self) -> Iterator[Share]:
