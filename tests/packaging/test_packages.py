@@ -36,7 +36,7 @@ done
 # What the overlay holds afterwards, apart from what dpkg, pip and the system keep for themselves.
 _LEFT = f"""
 cd upper && find . \\( -path ./tmp -o -path ./var/lib/dpkg -o -path ./var/log -o -path ./var/cache \\
-    -o -path ./root/.cache -o -path .{REPO} -o -name __pycache__ \\) -prune -o -print |
+    -o -name .cache -o -path .{REPO} -o -name __pycache__ \\) -prune -o -print |
     while read -r file; do [ -d "$file" ] && [ -d "/$file" ] || echo "LEFT $file"; done; echo LISTED
 """
 
