@@ -15,6 +15,7 @@ from lxml import etree
 from davfs.dav import locks
 from davfs.dav.canaries import CANARY
 from davfs.dav.dates import parse_date
+from davfs.dav.documents import root_of
 from davfs.dav.hrefs import Share
 from davfs.dav.multistatus import Multistatus
 from davfs.dav.resource import DavPath, ETag
@@ -61,25 +62,6 @@ class Answer:
         return replace(self, body_taken_bytes=taken_bytes, expect=expect)
 
 
-def _root(body: bytes) -> etree._Element | None:
-    parser = etree.XMLParser(
-        resolve_entities=False,
-        load_dtd=False,
-        no_network=True,
-        huge_tree=False,
-        remove_comments=True,
-        remove_pis=True,
-        recover=True,
-    )
-    try:
-        root = etree.fromstring(body, parser) if body.strip() else None
-    except (etree.XMLSyntaxError, ValueError):
-        return None
-    if root is None or root.getroottree().docinfo.doctype:
-        return None
-    return root
-
-
 def _number(text: str | None) -> int | None:
     words = (text or "").split()
     found = next((word for word in words if len(word) == 3 and word.isascii() and word.isdigit()), None)
@@ -88,7 +70,7 @@ def _number(text: str | None) -> int | None:
 
 def statuses(body: bytes) -> Sequence[int]:
     """Every status that a multistatus names."""
-    root = _root(body)
+    root = root_of(body)
     if root is None:
         return ()
     found = (_number(element.text) for element in root.iter("{DAV:}status"))
@@ -97,7 +79,7 @@ def statuses(body: bytes) -> Sequence[int]:
 
 def properties(answer: Answer) -> Mapping[str, str]:
     """Of the first response: the properties that the server has, with all text that is in each."""
-    root = _root(answer.body) if answer.status == 207 else None
+    root = root_of(answer.body) if answer.status == 207 else None
     response = root.find("{DAV:}response") if root is not None else None
     return {} if response is None else _properties(response)
 
@@ -124,7 +106,7 @@ def _kinds(value: etree._Element) -> str:
 
 def members(answer: Answer) -> Sequence[Mapping[str, str]]:
     """The properties of each response of a listing that is a file."""
-    root = _root(answer.body) if answer.status == 207 else None
+    root = root_of(answer.body) if answer.status == 207 else None
     if root is None:
         return ()
     each = (_properties(response) for response in root.iterfind("{DAV:}response"))

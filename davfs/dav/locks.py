@@ -20,6 +20,7 @@ from xml.sax.saxutils import escape
 
 from lxml import etree
 
+from davfs.dav.documents import root_of
 from davfs.errors import ProtocolError
 
 _HEAD: Final = b'<?xml version="1.0" encoding="utf-8"?>\n'
@@ -125,7 +126,7 @@ def _one_token(shown: list[ActiveLock], held: LockToken | None) -> LockToken | N
 
 def active_locks(body: bytes) -> Iterator[ActiveLock]:
     """Every DAV:activelock in a document; none for what cannot be read."""
-    root = _root(body)
+    root = root_of(body)
     if root is None:
         return
     for count, lock in enumerate(root.iter("{DAV:}activelock")):
@@ -137,25 +138,6 @@ def active_locks(body: bytes) -> Iterator[ActiveLock]:
             token=LockToken.parse(lock.findtext("{DAV:}locktoken/{DAV:}href")),
             timeout_s=NEVER_S if timeout_s is None else timeout_s,
         )
-
-
-def _root(body: bytes) -> etree._Element | None:
-    parser = etree.XMLParser(
-        resolve_entities=False,
-        load_dtd=False,
-        no_network=True,
-        huge_tree=False,
-        remove_comments=True,
-        remove_pis=True,
-        recover=True,  # rclone writes after the end of its documents (servers.md 16)
-    )
-    try:
-        root = etree.fromstring(body, parser) if body.strip() else None
-    except (etree.XMLSyntaxError, ValueError):
-        return None
-    if root is None or root.getroottree().docinfo.doctype:
-        return None
-    return root
 
 
 def _owner(element: etree._Element | None) -> str:

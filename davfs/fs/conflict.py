@@ -24,9 +24,8 @@ from davfs.fs.tree import Tree
 log = logging.getLogger("davfs.upload")
 
 SUFFIX_MAX: Final = 32  # bytes; a longer one is no suffix
-_COPY: Final = re.compile(
-    r" \(conflict \S+ \d{4}-\d\d-\d\d \d{6}(?: \d+)?\)((?:\.[^.]*)?)$"
-)  # of `conflict_name`
+# What `conflict_name` adds.
+_COPY: Final = re.compile(r" \(conflict \S+ \d{4}-\d\d-\d\d \d{6}(?: \d+)?\)((?:\.[^.]*)?)$")
 
 
 class Conflicts:

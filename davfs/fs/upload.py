@@ -43,8 +43,8 @@ from davfs.fs.verification import Verification
 
 log = logging.getLogger("davfs.upload")
 
+STORED_WITHIN_S: Final = 20.0  # how long a removal waits for a body that is wholly on its way
 # After an upload that needed more than one PUT: when to look whether the first one landed late, in time-outs.
-STORED_WITHIN_S: Final = 20.0
 LATE_LOOKS: Final = (0.25, 0.75, 3, 10)
 RECENT: Final = 2  # time-outs: while an unanswered PUT is so young, fsync looks once more before it returns
 LATE_ONES_MAX: Final = 3  # that one fsync puts right
