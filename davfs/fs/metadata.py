@@ -6,8 +6,9 @@ itself. Entries live between `attr_timeout_min_s` and `attr_timeout_max_s`, as N
 time since the resource last changed. Bounded by the number of entries, least recently used folder first.
 
 Own changes are learned, not dropped, so a program's next question costs no request. What an earlier run knew
-comes through `recall`. It is never fresh: it is asked again, and served only while the server is away.
-`changed` and `forgotten` name the folders that differ from what is kept on disk.
+comes through `recall`, as old as it is: served without asking within the time-outs, and later only while the
+server is away; it never makes a name absent as long as the server can be asked. `changed` and `forgotten`
+name the folders that differ from what is kept on disk, `believable` those that only the disk knows, lately.
 Synchronous, no I/O; the clocks come as arguments: `now_s` monotonic, `wall_s` since the epoch.
 """
 
@@ -57,6 +58,7 @@ class Folder:
     misses: int = 0  # single look-ups since the last listing
     misses_since_s: float = 0.0
     recalled: bool = False  # there is nothing more of it on disk
+    earlier: bool = False  # the listing is of an earlier mount
 
     @property
     def was_listed(self) -> bool:
@@ -74,6 +76,7 @@ class Metadata:
         wall_s: Callable[[], float],
         hidden: Callable[[str], bool] = lambda _name: False,
         recall: Callable[[int], Folder | None] = lambda _ino: None,
+        believable: set[int] | None = None,
     ) -> None:
         self._min_s = min(min_s, max_s)
         self._max_s = max_s
@@ -83,6 +86,7 @@ class Metadata:
         self.hits = Hits()
         self.changed: set[int] = set()
         self.forgotten: set[int] = set()
+        self._believable = set() if believable is None else believable
         self._folders: LRUCache[int, Folder] = LRUCache(ENTRIES_MAX, getsizeof=lambda f: len(f.entries) + 1)
 
     # --- asking
@@ -95,7 +99,7 @@ class Metadata:
 
     def entry(self, folder_ino: int, name: str, now_s: float) -> Entry | None:
         """What is known and fresh; None: ask the server."""
-        folder = self._folders.get(folder_ino)
+        folder = self._known(folder_ino)
         if folder is None:
             return None
         entry = folder.entries.get(name)
@@ -103,9 +107,16 @@ class Metadata:
             return (
                 entry if now_s - entry.learned_s < self._lifetime_s(entry.resource, folder, now_s) else None
             )
-        if folder.complete and self.listing_is_fresh(folder_ino, now_s) and not self._hidden(name):
+        tells_absence = folder.complete and not folder.earlier and not self._hidden(name)
+        if tells_absence and self.listing_is_fresh(folder_ino, now_s):
             return Entry(None, folder.listed_s or now_s)
         return None
+
+    def _known(self, folder_ino: int) -> Folder | None:
+        """Also what only the disk knows, if that may still be believed."""
+        if folder_ino in self._believable:
+            self.recall(folder_ino)
+        return self._folders.get(folder_ino)
 
     def stale_entry(self, folder_ino: int, name: str) -> Entry | None:
         """What was last known, however old."""
@@ -132,8 +143,9 @@ class Metadata:
     def recall(self, folder_ino: int) -> None:
         """Fill up, once, what is known of one that this run has not listed with what an earlier run knew.
 
-        100,000 members take 0.4 to 1 s, so only for who has nobody else to ask.
+        100,000 members take 0.4 to 1 s, so only for who has nobody else to ask, or where there are few.
         """
+        self._believable.discard(folder_ino)
         folder = self._folders.get(folder_ino)
         if folder_ino in self.forgotten or (folder is not None and (folder.recalled or folder.was_listed)):
             return
@@ -144,8 +156,10 @@ class Metadata:
             return
         if folder is not None:
             found.entries.update(folder.entries)
-            found.changed_s = folder.changed_s
-        found.recalled = True
+            found.changed_s = max(
+                (s for s in (folder.changed_s, found.changed_s) if s is not None), default=None
+            )
+        found.recalled = found.earlier = True
         self._store(folder_ino, found)
 
     def remaining_s(self, folder_ino: int, name: str, now_s: float) -> float:
@@ -160,7 +174,7 @@ class Metadata:
         return max(0.0, entry.learned_s + self._lifetime_s(entry.resource, folder, now_s) - now_s)
 
     def listing_is_fresh(self, folder_ino: int, now_s: float) -> bool:
-        folder = self._folders.get(folder_ino)
+        folder = self._known(folder_ino)
         if folder is None or folder.listed_s is None:
             return False
         return now_s - folder.listed_s < self._folder_lifetime_s(folder, now_s)
@@ -207,6 +221,7 @@ class Metadata:
         cost_s: float = 0.0,
     ) -> None:
         """A listing asked for at `asked_s`, that took `cost_s`: newer own changes and hidden names stay."""
+        self._known(folder_ino)
         before = self._folders.pop(folder_ino, None) or Folder()
         folder = Folder(
             listed_s=asked_s, complete=complete, mtime_s=itself.mtime_s, changed_s=before.changed_s
@@ -232,6 +247,7 @@ class Metadata:
 
     def learn(self, folder_ino: int, name: str, entry: Entry) -> None:
         """One name, looked up or changed by us. An own change after the question was asked stays."""
+        self._known(folder_ino)
         folder = self.folder(folder_ino)
         before = folder.entries.get(name)
         if before is not None and before.ours and not entry.ours and before.learned_s >= entry.learned_s:
@@ -247,6 +263,7 @@ class Metadata:
 
     def learn_new_folder(self, ino: int, now_s: float) -> None:
         """A folder we just made is empty: no listing needed."""
+        self._believable.discard(ino)
         self._store(ino, Folder(listed_s=now_s, changed_s=now_s))
         self.changed.add(ino)
 
@@ -257,7 +274,8 @@ class Metadata:
 
     def expire(self, folder_ino: int, name: str | None = None) -> None:
         """Believe nothing of this name (or of the whole folder) without asking."""
-        folder = self._folders.get(folder_ino)
+        folder = self._known(folder_ino)
+        self.changed.add(folder_ino)
         if folder is None:
             return
         if name is None:
@@ -270,6 +288,7 @@ class Metadata:
             folder.listed_s = None
 
     def forget_folder(self, folder_ino: int) -> None:
+        self._believable.discard(folder_ino)
         self._folders.pop(folder_ino, None)
         self.changed.add(folder_ino)
         self.forgotten.add(folder_ino)
@@ -290,6 +309,10 @@ class Metadata:
             self._folders[ino] = folder
 
     # --- lifetimes
+
+    def longest_s(self, folder: Folder) -> float:
+        """No listing of this folder is believed longer."""
+        return self._clamp(self._max_s, folder)
 
     def _lifetime_s(self, resource: Resource | None, folder: Folder, now_s: float) -> float:
         if resource is None or resource.mtime_s is None:
