@@ -185,7 +185,12 @@ class Filesystem:
     # --- names and attributes
 
     async def lookup(self, parent: int, name: str) -> Attributes:
-        node = await self._tree.find(self._tree.nodes.get(parent), checked_name(name), soon=True)
+        folder = self._tree.nodes.get(parent)
+        self._prefetch.looks_into(folder)
+        listed_s = self._tree.meta.listed_s(parent)
+        node = await self._tree.find(folder, checked_name(name), soon=True)
+        if self._tree.meta.listed_s(parent) != listed_s:
+            self._prefetch.was_listed(folder)
         if node is None:
             raise PosixError(errno.ENOENT)
         return self._referenced(node)

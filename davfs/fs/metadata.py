@@ -25,6 +25,7 @@ from davfs.fs.index import LocalAttributes
 from davfs.fs.transfers import Hits
 
 COST_FACTOR: Final = 3
+NEXT_WITHIN_S: Final = 2.0  # a program goes from one folder to the next faster than a person
 ENTRIES_MAX: Final = 160_000  # about 460 bytes each
 NEVER: Final = float("-inf")  # the age of what must be asked before it is believed
 
@@ -57,6 +58,7 @@ class Folder:
     cost_s: float = 0.0  # how long the listing took
     misses: int = 0  # single look-ups since the last listing
     misses_since_s: float = 0.0
+    looked_below_s: float = NEVER  # when a folder in it was last listed because of look-ups
     recalled: bool = False  # there is nothing more of it on disk
     earlier: bool = False  # the listing is of an earlier mount
 
@@ -137,6 +139,11 @@ class Metadata:
         folder = self._folders.get(folder_ino)
         return folder is not None and folder.was_listed
 
+    def listed_s(self, folder_ino: int) -> float | None:
+        """When its listing was asked for."""
+        folder = self._folders.get(folder_ino)
+        return None if folder is None else folder.listed_s
+
     def known_folder(self, folder_ino: int) -> Folder | None:
         return self._folders.get(folder_ino)
 
@@ -193,19 +200,27 @@ class Metadata:
             self._folders[folder_ino] = folder
         return folder
 
-    def wants_listing(self, folder_ino: int, now_s: float) -> bool:
+    def wants_listing(self, folder_ino: int, now_s: float, above_ino: int | None = None) -> bool:
         """Whether the next question about this folder is better asked as Depth 1.
 
         Small known folders always; others from the second single look-up within one time-out, so
-        that one `stat` in a folder of 100,000 costs one small answer, and a walk costs one listing.
+        that one `stat` in a folder of 100,000 costs one small answer, and a walk costs one listing. Of a
+        program that had to be given the listing next door a moment ago (rsync, git: they look up every name,
+        and list nothing) the first look-up is evidence enough.
         """
         folder = self.folder(folder_ino)
+        above = None if above_ino is None else self._folders.get(above_ino)
         if folder.listed_s is not None and len(folder.entries) <= 256:
             return True
         if now_s - folder.misses_since_s > self._max_s:
             folder.misses, folder.misses_since_s = 0, now_s
         folder.misses += 1
-        return folder.misses > 1 + len(folder.entries) // 10_000
+        wants = folder.misses > 1 + len(folder.entries) // 10_000
+        if not wants and folder.listed_s is None and above is not None:
+            wants = now_s - above.looked_below_s <= NEXT_WITHIN_S
+        if wants and above is not None:
+            above.looked_below_s = now_s
+        return wants
 
     # --- learning
 
@@ -227,6 +242,7 @@ class Metadata:
             listed_s=asked_s, complete=complete, mtime_s=itself.mtime_s, changed_s=before.changed_s
         )
         folder.cost_s = cost_s
+        folder.looked_below_s = before.looked_below_s
         for name, resource in members.items():
             folder.entries[name] = Entry(resource, asked_s, kept_of(name))
             known = before.entries.get(name)

@@ -176,10 +176,11 @@ class Tree:
     async def _ask_for(self, parent: Node, name: str, *, patiently: bool) -> bool | None:
         """One look-up, as Depth 0 or as a listing; see `Questions` for what it returns."""
         # Who has lost patience goes on waiting for what was asked: another question answers no sooner.
+        above = None if parent.parent is None else parent.parent.ino
         listing = not self.questions.is_out((parent.ino, name)) and (
             (
                 self.questions.is_out((parent.ino, None))
-                or self.meta.wants_listing(parent.ino, trio.current_time())
+                or self.meta.wants_listing(parent.ino, trio.current_time(), above)
             )
             and not self.may_be_hidden(name)
         )
