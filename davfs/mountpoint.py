@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -219,8 +220,20 @@ def check_fuse(*, allow_other: bool = False) -> None:
         raise FuseUnavailable(f"{_DEVICE} is missing: load the kernel module (modprobe fuse)") from None
     except OSError as error:
         raise FuseUnavailable(f"{_DEVICE} cannot be opened: {error.strerror}") from None
+    if os.geteuid() != 0 and not _has_a_name(os.getuid()):
+        raise FuseUnavailable(
+            f"fusermount3 mounts for no user without an entry in /etc/passwd, and uid {os.getuid()} has none"
+        )
     if allow_other and os.geteuid() != 0 and not _others_allowed():
         raise FuseUnavailable("allow_other needs the line user_allow_other in /etc/fuse.conf")
+
+
+def _has_a_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:  # a container's made-up uid
+        return False
+    return True
 
 
 def _others_allowed() -> bool:
