@@ -25,6 +25,7 @@ from typing import Final
 from davfs.exitcodes import FuseUnavailable, MountPointError
 
 FSTYPE: Final = "fuse.davfs"
+_AUTOFS: Final = "autofs"
 _MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _DEVICE: Final = Path("/dev/fuse")
 _UNMOUNT_TIMEOUT_S: Final = 30.0
@@ -90,6 +91,14 @@ def is_davfs(target: str) -> bool:
     return mount is not None and mount.is_davfs
 
 
+def is_automounted(target: str) -> bool:
+    """Does autofs wait there for a mount (x-systemd.automount)?
+
+    Until mount(8) returns, the kernel lets nobody by but the process group that systemd started.
+    """
+    return any(mount.target == target and mount.fstype == _AUTOFS for mount in mounts())
+
+
 # --- resolving --------------------------------------------------------------------------------------
 
 
@@ -132,6 +141,8 @@ def check_mountpoint(path: str, *, nonempty: bool = False) -> None:
     a btrfs subvolume, which may well be a mount point.
     """
     taken = mount_at(path, mounts())
+    if taken is not None and taken.fstype == _AUTOFS:
+        return  # it is there to be mounted on; to look into it would ask for this very mount
     if taken is not None:
         _refuse_mounted(path, taken)
     try:
