@@ -75,7 +75,7 @@ def test_notify_never(apache_share: Share, mount_of: MountOf, said: Path) -> Non
 
 @pytest.mark.skipif(shutil.which("gio") is None, reason="gio is not installed (libglib2.0-bin)")
 def test_file_managers_list_the_drive(apache_share: Share, mount_of: MountOf, tmp_path: Path) -> None:
-    """GLib, which Nautilus, Thunar, Nemo, Caja and PCManFM ask, shows a drive in the home folder by its name."""
+    """GLib, which most file managers ask, shows a drive in the home folder by its name."""
     drive = mount_of(apache_share)
     place = drive.mount.point
     listed = subprocess.run(
