@@ -298,6 +298,8 @@ def _row(name: str, entry: Entry, *, is_old: bool) -> tuple[object, ...]:
         flags |= _WEAK
     row = (name, flags, resource.size_bytes, resource.mtime_s)
     tag = None if etag is None else etag.opaque
+    if resource.extras:
+        return (*row, tag, entry.touched_ns, entry.pushed_s, resource.extras)
     if entry.touched_ns or entry.pushed_s:
         return (*row, tag, entry.touched_ns, entry.pushed_s)
     return row if tag is None else (*row, tag)
@@ -324,12 +326,14 @@ def _folder(header: dict[str, Any], chunks: list[bytes], clocks: Clocks | None) 
     for chunk in chunks:
         for name, flags, size_bytes, mtime_s, *more in json.loads(chunk):
             tag, *touched = more or (None,)
+            extras = touched[2] if len(touched) > 2 else ()
             resource = Resource(
                 is_collection=bool(flags & _IS_FOLDER),
                 size_bytes=_number(size_bytes),
                 mtime_s=_number(mtime_s),
                 etag=None if tag is None else ETag(str(tag), bool(flags & _WEAK)),
                 executable=bool(flags & _EXECUTABLE) if flags & _EXECUTABLE_KNOWN else None,
+                extras=tuple((str(extra), str(text)) for extra, text in extras),
             )
             entry = Entry(resource, NEVER if flags & _OLD else learned_s)
             if touched:
