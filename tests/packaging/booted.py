@@ -22,13 +22,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from tests.mount.people import LET_GO
+
 SYSTEMD: Final = Path("/lib/systemd/systemd")
 _BOOTS_WITHIN_S: Final = 60.0
 _HIDDEN: Final = ("root", "home", "work", "srv", "opt", "tmp", "var/tmp", "var/cache", "usr/local/lib", "mnt")
 
 # In its own cgroup, mount and PID namespace; $1 is an empty folder, $2 a folder shared with the machine.
-_BOOT: Final = """
-set -e
+_BOOT: Final = (
+    """
+set -e; LET_GO
 mount -t tmpfs tmpfs "$1"; cd "$1"; mkdir upper work root
 mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root; cd root
 mount -t proc proc proc; mount --bind proc/sys proc/sys; mount -o remount,bind,ro proc/sys
@@ -50,7 +53,10 @@ mkdir -m 700 home/alice; chown 12001:12001 home/alice; : >etc/fstab; : >etc/mach
 mount --make-rshared . # as container managers do; systemd hands credentials over by propagation
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=other chroot . SYSTEMD --unit=basic.target \\
     --show-status=0 --log-target=kmsg </dev/null >/dev/null 2>&1
-""".replace("HIDDEN", " ".join(_HIDDEN)).replace("SYSTEMD", str(SYSTEMD))
+""".replace("LET_GO", LET_GO)
+    .replace("HIDDEN", " ".join(_HIDDEN))
+    .replace("SYSTEMD", str(SYSTEMD))
+)
 
 
 def cgroup2() -> Path | None:
