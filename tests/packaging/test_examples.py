@@ -196,3 +196,17 @@ def test_the_examples_work(document: Path, home: _Home) -> None:
     for example in examples(document):
         if example.reason is None and example.language in RUNNABLE:
             home.run(example)
+
+
+def test_the_first_command_of_the_readme() -> None:
+    """`scripts/demo --run`: set up, a server, a mount, a command in it, and all of it gone again."""
+    done = subprocess.run(
+        [REPO / "scripts" / "demo", "--run", "cat README.txt; echo new >new.txt; cat new.txt"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "new"), done.stderr
+    assert "This folder is a WebDAV share" in done.stdout
