@@ -309,6 +309,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "auto: lock on the server what stays open for writing; always: at open, which fails while"
         " somebody else holds the lock; never",
     ),
+    Option(
+        "mtime",
+        "mtime",
+        _choice("auto", "properties", "local"),
+        "auto",
+        "HOW",
+        "times that programs set are kept here, and: auto: on servers that can set the time of a file;"
+        " properties: on all others that keep properties too, one request for each; local: with uploads only",
+    ),
     Option("uid", "uid", _account("user"), None, "USER", "the owner of all files", "who mounts"),
     Option("gid", "gid", _account("group"), None, "GROUP", "the group of all files", "of who mounts"),
     Option(

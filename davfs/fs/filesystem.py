@@ -40,6 +40,7 @@ from davfs.fs.quota import Allowance
 from davfs.fs.renames import Renames
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
+from davfs.fs.times import Times
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 
@@ -50,6 +51,7 @@ TOLD_WITHIN_S: Final = 1.0
 XATTR_LOCK: Final = "user.davfs.lock"
 SETTLE_LOCKS_S: Final = 5.0
 SETTLE_RENAMES_S: Final = 5.0
+TIMES_WITHIN_S: Final = 10.0  # for what goes after the files, and is no part of them
 CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
 
 
@@ -118,6 +120,7 @@ class Filesystem:
         self._uploads.settle_name = self._namespace.settle_renames_of
         self._prefetch = Prefetch(self._tree, self._files)
         self._probe = Probe(client, self._tree, self._uploads, timeout_s=settings.timeout_s)
+        self._times = Times(self._tree, self._uploads, locks, settings.connections)
         self._started = now_s()
         self._send_changes, self.invalidations = trio.open_memory_channel[Invalidation](CHANGES_MAX)
         self._tree.changed = self._report_change
@@ -138,6 +141,7 @@ class Filesystem:
             await nursery.start(self._probe.run)
             nursery.start_soon(self._tree.listings.run, self._tree.meta)
             left = self._uploads.recover()
+            self._tree.owed.recover()
             self._locks.recover(item.node.path for item in self._uploads.pending())
             with trio.move_on_after(SETTLE_RENAMES_S):  # no program sees half of one
                 await self._namespace.settle_renames()
@@ -145,6 +149,7 @@ class Filesystem:
             nursery.start_soon(self._send, nursery)
             nursery.start_soon(self._leftovers.clean, self._client)
             nursery.start_soon(self._allowance.run)
+            nursery.start_soon(self._times.run)
             task_status.started(left)
 
     async def _send(self, nursery: trio.Nursery) -> None:
@@ -383,7 +388,9 @@ class Filesystem:
     async def sync(self, timeout_s: float | None = None, *, patient: bool = True) -> int:
         """Send everything now; returns how many files are left. Not patient: one attempt each."""
         self._probe.hurry()
-        return await self._uploads.drain(timeout_s, patient=patient)
+        left = await self._uploads.drain(timeout_s, patient=patient)
+        await self._times.drain(TIMES_WITHIN_S)
+        return left
 
     def pending_paths(self) -> list[str]:
         """What is not on the server yet."""

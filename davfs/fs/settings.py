@@ -28,3 +28,4 @@ class Settings:
     timeout_s: float = 30.0
     read_only: bool = False
     lock: Literal["auto", "always", "never"] = "auto"
+    mtime: Literal["auto", "properties", "local"] = "auto"

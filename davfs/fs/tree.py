@@ -22,13 +22,14 @@ import trio
 from davfs.dav.client import Client
 from davfs.dav.resource import ETag, Resource, Validator, is_name_short
 from davfs.errors import LinkDown, LinkError, NotFound, PosixError, Unauthorized
-from davfs.fs.attributes import Attributes, file_mtime_ns, folder_mtime_ns
+from davfs.fs.attributes import Attributes, ctime_ns, file_mtime_ns, folder_mtime_ns
 from davfs.fs.content import Content
 from davfs.fs.index import LocalAttributes
 from davfs.fs.inodes import InodeTable, Node
 from davfs.fs.listings import Listings
 from davfs.fs.marker import Marker
 from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
+from davfs.fs.owed import Owed
 from davfs.fs.questions import Ask, Key, Questions
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
@@ -65,6 +66,7 @@ class Tree:
         self._root: Entry | None = None
         self.marker = Marker(client)
         self.marker.widened = self.meta.expire_all
+        self.owed = Owed(client, store.index, self.nodes, settings)
         self.questions = Questions()
         self.patience_s = min(PATIENCE_S, PATIENCE_SHARE * settings.timeout_s)
 
@@ -387,7 +389,7 @@ class Tree:
             mode=kind | self._permissions(node, entry),
             size_bytes=size,
             mtime_ns=mtime_ns,
-            ctime_ns=max(mtime_ns, node.ctime_ns) if node.is_folder else (node.ctime_ns or mtime_ns),
+            ctime_ns=ctime_ns(mtime_ns, node.ctime_ns, entry, is_folder=node.is_folder),
             atime_ns=node.atime_ns or mtime_ns,
             nlink=0 if node.unlinked else 1,
             uid=self.settings.uid,
@@ -432,7 +434,8 @@ class Tree:
         size = resource.size_bytes
         if size is None:
             size = content.size_bytes if content is not None else 0
-        return size, file_mtime_ns(resource, entry.kept if entry is not None else None)
+        kept = entry.kept if entry is not None else None
+        return size, file_mtime_ns(resource, kept, owed=bool(resource.extras) and node.ino in self.owed)
 
     # --- what only we know
 
@@ -501,6 +504,8 @@ class Tree:
             self.store.index.save_locals(node.ino, node.parent.ino, kept)
         resource = Resource(is_collection=False, size_bytes=content.base_size, mtime_s=mtime_s, etag=etag)
         self.meta.learn(node.parent.ino, node.name, Entry(resource, trio.current_time(), kept, ours=True))
+        if not content.life.dirty:
+            self.owed.stored(node, content.mtime_ns, resource)
         self._pushed(node.parent)
 
     def made_folder(self, parent: Node, name: str) -> Node:
@@ -525,6 +530,7 @@ class Tree:
         if node.content is not None:
             self.store.discard(node.content)
         self.nodes.detach(node)
+        self.owed.forget(node)
         self.meta.learn(parent.ino, name, Entry(None, trio.current_time(), None, ours=True))
         self.touched(parent)
 
@@ -549,6 +555,7 @@ class Tree:
             self.store.index.save_locals(node.ino, parent.ino, entry.kept)
         elif node.mode is not None:
             self.store.index.save_locals(node.ino, parent.ino, LocalAttributes(node.mode))
+        self.owed.moved(node)
         node.ctime_ns = time.time_ns()
         self.touched(old_parent)
         self.touched(parent)
