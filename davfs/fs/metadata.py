@@ -37,7 +37,7 @@ class Entry:
     kept: LocalAttributes | None = None
     ours: bool = False  # learned from our own change, not from a listing
     touched_ns: int = 0  # of a folder: when a member came or went here
-    pushed_s: float = 0.0  # of a folder: wall time of our last request that changed it on the server
+    pushed_s: float = 0.0  # wall time of our last request that changed it on the server
 
     def inherit(self, before: Entry) -> None:
         """What only we know of a folder outlives a new answer about it."""

@@ -503,10 +503,11 @@ class Tree:
         else:
             self.store.index.save_locals(node.ino, node.parent.ino, kept)
         resource = Resource(is_collection=False, size_bytes=content.base_size, mtime_s=mtime_s, etag=etag)
-        self.meta.learn(node.parent.ino, node.name, Entry(resource, trio.current_time(), kept, ours=True))
+        entry = Entry(resource, trio.current_time(), kept, ours=True, pushed_s=self.wall_s())
+        self.meta.learn(node.parent.ino, node.name, entry)
         if not content.life.dirty:
             self.owed.stored(node, content.mtime_ns, resource)
-        self._pushed(node.parent)
+        self.pushed(node.parent)
 
     def made_folder(self, parent: Node, name: str) -> Node:
         now_s = trio.current_time()
@@ -578,7 +579,7 @@ class Tree:
             entry.kept = LocalAttributes(entry.kept.mode)
             self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)
 
-    def _pushed(self, folder: Node) -> None:
+    def pushed(self, folder: Node) -> None:
         """A file in it was sent: the server moves the folder's mtime, but here nothing came or went."""
         entry = self._entry_of(folder)
         if entry is None:
