@@ -17,9 +17,11 @@ from typing import Final
 import trio
 from cachetools import LRUCache
 
-from davfs.dav.client import Client
+from davfs.dav.client import Client, Download
+from davfs.dav.owncloud import best_checksum, new_sum
 from davfs.dav.resource import DavPath, Validator
 from davfs.errors import (
+    Damaged,
     DavfsError,
     Disconnected,
     LinkDown,
@@ -320,11 +322,28 @@ class Downloads:
                 transfer.end = content.base_size
             if content.base is not None and content.base.etag is None and not content.life.dirty:
                 content.base = replace(content.base, etag=download.validator.etag)  # nginx: ETag in GET only
+            told = best_checksum(download.checksum)
+            if told is not None and content.base_size <= WINDOW_MAX:
+                await self._fill_checked(content, transfer, download, *told)
             async for chunk in download:
                 content.fill(transfer.at, chunk)
                 transfer.at += len(chunk)
         if transfer.at < min(transfer.end, content.base_size):
             raise Disconnected(f"the answer ended at byte {transfer.at} of {transfer.end}")
+
+    async def _fill_checked(
+        self, content: Content, transfer: Transfer, download: Download, kind: str, digest: str
+    ) -> None:
+        """A file that comes whole, with its checksum: nobody sees a byte of it before that is compared."""
+        pieces, summed = [], new_sum(kind)
+        async for piece in download:
+            summed.update(piece)
+            pieces.append(piece)
+        if summed.hexdigest() != digest:
+            raise Damaged(f"{download.where}: its bytes do not have the checksum that came with them")
+        for piece in pieces:
+            content.fill(transfer.at, piece)
+            transfer.at += len(piece)
 
     async def _progress(self, content: Content, transfer: Transfer, wanted: int) -> None:
         """Wait until `wanted` is there or the transfer ended."""

@@ -7,7 +7,8 @@ time since the resource last changed. Bounded by the number of entries, least re
 
 Own changes are learned, not dropped, so a program's next question costs no request. What an earlier run knew
 comes through `recall`. It is never fresh: it is asked again, and served only while the server is away.
-`changed` and `forgotten` name the folders that differ from what is kept on disk.
+`changed` and `forgotten` name the folders that differ from what is kept on disk. What is too old may be made
+fresh again by a proof (see `subtrees`).
 Synchronous, no I/O; the clocks come as arguments: `now_s` monotonic, `wall_s` since the epoch.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from cachetools import LRUCache
 
@@ -25,6 +26,7 @@ from davfs.fs.transfers import Hits
 
 COST_FACTOR: Final = 3
 ENTRIES_MAX: Final = 160_000  # about 460 bytes each
+TRUST_S: Final = 900.0  # a listing is believed on proofs for so long: not all that changes may change a tag
 NEVER: Final = float("-inf")  # the age of what must be asked before it is believed
 
 
@@ -54,6 +56,8 @@ class Folder:
     mtime_s: int | None = None
     changed_s: float | None = None  # when we last saw (or made) a change in it
     cost_s: float = 0.0  # how long the listing took
+    tag: str | None = None  # its own, in the listing
+    proved_s: float = NEVER  # when the folder was known to have that tag still
     misses: int = 0  # single look-ups since the last listing
     misses_since_s: float = 0.0
     recalled: bool = False  # there is nothing more of it on disk
@@ -61,6 +65,15 @@ class Folder:
     @property
     def was_listed(self) -> bool:
         return self.listed_s is not None
+
+
+class Proofs(Protocol):
+    """Who knows that a folder still has the tag it was listed with, and all below it is as it was then."""
+
+    @property
+    def is_possible(self) -> bool: ...
+    def proved_s(self, meta: Metadata, folder_ino: int, tag: str, now_s: float) -> float | None: ...
+    def refute(self) -> None: ...
 
 
 class Metadata:
@@ -74,12 +87,14 @@ class Metadata:
         wall_s: Callable[[], float],
         hidden: Callable[[str], bool] = lambda _name: False,
         recall: Callable[[int], Folder | None] = lambda _ino: None,
+        proofs: Proofs | None = None,
     ) -> None:
         self._min_s = min(min_s, max_s)
         self._max_s = max_s
         self._wall_s = wall_s
         self._hidden = hidden
         self._recall = recall
+        self._proofs = proofs
         self.hits = Hits()
         self.changed: set[int] = set()
         self.forgotten: set[int] = set()
@@ -100,9 +115,10 @@ class Metadata:
             return None
         entry = folder.entries.get(name)
         if entry is not None:
-            return (
-                entry if now_s - entry.learned_s < self._lifetime_s(entry.resource, folder, now_s) else None
+            fresh = self.left_s(folder, entry, now_s) > 0 or (
+                self._is_proved(folder_ino, folder, now_s) and self.left_s(folder, entry, now_s) > 0
             )
+            return entry if fresh else None
         if folder.complete and self.listing_is_fresh(folder_ino, now_s) and not self._hidden(name):
             return Entry(None, folder.listed_s or now_s)
         return None
@@ -157,13 +173,38 @@ class Metadata:
     def left_s(self, folder: Folder | None, entry: Entry | None, now_s: float) -> float:
         if folder is None or entry is None:
             return self._min_s
-        return max(0.0, entry.learned_s + self._lifetime_s(entry.resource, folder, now_s) - now_s)
+        learned_s = _learned_s(folder, entry)
+        return max(0.0, learned_s + self._lifetime_s(entry.resource, folder, now_s) - now_s)
+
+    def learned_s(self, folder_ino: int, name: str) -> float:
+        """When this was last known to be so."""
+        folder = self._folders.get(folder_ino)
+        entry = folder.entries.get(name) if folder is not None else None
+        return NEVER if folder is None or entry is None else _learned_s(folder, entry)
+
+    def _is_proved(self, folder_ino: int, folder: Folder, now_s: float) -> bool:
+        """Whether there is a newer proof that it is as it was listed."""
+        if self._proofs is None or folder.tag is None or folder.listed_s is None or not folder.complete:
+            return False
+        if now_s - folder.listed_s > TRUST_S or not self._proofs.is_possible:
+            return False
+        proved_s = self._proofs.proved_s(self, folder_ino, folder.tag, now_s)
+        if proved_s is None or proved_s <= max(folder.proved_s, folder.listed_s):
+            return False
+        folder.proved_s = proved_s
+        return True
 
     def listing_is_fresh(self, folder_ino: int, now_s: float) -> bool:
         folder = self._folders.get(folder_ino)
         if folder is None or folder.listed_s is None:
             return False
-        return now_s - folder.listed_s < self._folder_lifetime_s(folder, now_s)
+        return self._is_listing_fresh(folder, now_s) or (
+            self._is_proved(folder_ino, folder, now_s) and self._is_listing_fresh(folder, now_s)
+        )
+
+    def _is_listing_fresh(self, folder: Folder, now_s: float) -> bool:
+        assert folder.listed_s is not None
+        return now_s - max(folder.listed_s, folder.proved_s) < self._folder_lifetime_s(folder, now_s)
 
     def names(self, folder_ino: int) -> list[str]:
         """The members as last known, in listing order."""
@@ -212,6 +253,7 @@ class Metadata:
             listed_s=asked_s, complete=complete, mtime_s=itself.mtime_s, changed_s=before.changed_s
         )
         folder.cost_s = cost_s
+        folder.tag = itself.etag.opaque if itself.etag is not None else None
         for name, resource in members.items():
             folder.entries[name] = Entry(resource, asked_s, kept_of(name))
             known = before.entries.get(name)
@@ -225,6 +267,8 @@ class Metadata:
                 folder.entries[name] = entry
             elif name not in members and entry.resource is not None:
                 changed = True
+        if self._proofs is not None and self._proofs.is_possible and _contradict(before, folder):
+            self._proofs.refute()
         self.changed.add(folder_ino)
         if before.listed_s is not None and (changed or len(before.entries) != len(folder.entries)):
             folder.changed_s = asked_s
@@ -307,3 +351,21 @@ class Metadata:
     def _clamp(self, seconds: float, folder: Folder) -> float:
         """At least three times what the listing took: else a folder of 100,000 is old when it arrives."""
         return max(self._min_s, min(self._max_s, seconds), COST_FACTOR * folder.cost_s)
+
+
+def _learned_s(folder: Folder, entry: Entry) -> float:
+    """A proof is of the whole folder as it was listed; what was learned since would have changed its tag."""
+    return max(entry.learned_s, folder.proved_s) if entry.learned_s > NEVER else NEVER
+
+
+def _contradict(before: Folder, now: Folder) -> bool:
+    """Whether a folder has kept its tag, but not its members."""
+    if before.tag is None or before.tag != now.tag or not (before.complete and now.complete):
+        return False
+    seen = {name: entry.resource.etag for name, entry in now.entries.items() if entry.resource is not None}
+    known = {name: entry for name, entry in before.entries.items() if not entry.ours}
+    return any(
+        entry.resource.etag != seen.get(name)
+        for name, entry in known.items()
+        if entry.resource is not None and entry.resource.etag is not None
+    )
