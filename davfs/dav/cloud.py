@@ -55,10 +55,12 @@ class Cloud:
         self.has_no_chunks = False  # it said so, or refused to make a folder for an upload
 
     async def learn(self) -> None:
-        """Ask for the capabilities. Whatever goes wrong, nothing is learned."""
+        """Ask for the capabilities, once the server answers. Whatever goes wrong, nothing is learned."""
         address = capabilities_url(self._share)
         if address is None:
             return
+        while self._exchange.reach.link.is_unproven:
+            await self._exchange.reach.news.wait()
         request = Request("GET", ROOT, {**PLAIN, **OCS_HEADERS}, is_collection=True, address=address)
         with trio.move_on_after(_LEARNING_S), suppress(DavfsError):
             _, _, body = await self._exchange.ask(ONCE, request)

@@ -155,9 +155,8 @@ class Filesystem:
             nursery.start_soon(self._send, nursery)
             nursery.start_soon(self._leftovers.clean, self._client)
             nursery.start_soon(self._allowance.run)
-            if self._client.capabilities.is_owncloud:
-                nursery.start_soon(self._chunks.clean)
-                nursery.start_soon(self._client.cloud.learn)
+            nursery.start_soon(self._chunks.clean)
+            nursery.start_soon(self._client.cloud.learn)
             task_status.started(left)
 
     async def _send(self, nursery: trio.Nursery) -> None:

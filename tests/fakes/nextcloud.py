@@ -87,8 +87,8 @@ class Folder:
 
 
 class Refused(Exception):
-    def __init__(self, status: int, kind: str = "", text: str = "") -> None:
-        self.status, self.kind, self.text = status, kind, text
+    def __init__(self, status: int, kind: str = "", text: str = "", etag: str | None = None) -> None:
+        self.status, self.kind, self.text, self.etag = status, kind, text, etag
 
 
 class Cut(Exception):
@@ -328,7 +328,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self._refuse(refused)
             return False
-        return super().handle_expect_100()
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("do_"):
@@ -396,7 +398,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, text in (headers or {}).items():
             self.send_header(name, text)
-        if "ETag" in (headers or {}):
+        if "ETag" in (headers or {}) and status < 400:
             self.send_header("OC-ETag", (headers or {})["ETag"])
         if "oc_session" not in self.headers.get("Cookie", ""):
             self.send_header("Set-Cookie", "oc_session=1; path=/; HttpOnly; SameSite=Lax")
@@ -430,6 +432,10 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Content-Type": "application/xml; charset=utf-8"}
         if refused.status == 401:
             headers["WWW-Authenticate"] = 'Basic realm="Nextcloud", charset="UTF-8"'
+        if refused.etag is not None:
+            headers["ETag"] = f'"{refused.etag}"'
+        if self.command == "PROPFIND" and self._in(FILES) and refused.status == 404:
+            headers["DAV"] = CLASSES[self.cloud.kind]
         with suppress(OSError):
             self._answer(refused.status, headers, body.encode())
 
@@ -491,7 +497,7 @@ class _Handler(BaseHTTPRequestHandler):
         first, _, last = wanted[6:].partition("-")
         start, end = int(first), min(int(last or len(content)) + 1, len(content))
         if start >= len(content):
-            raise Refused(416)
+            raise Refused(416, etag=file.etag)
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
         self._answer(206, headers, content[start:end])
 
@@ -505,6 +511,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._put_chunk()
             return
         cloud, place = self.cloud, self._place()
+        if self.headers.get("Content-Range"):
+            raise Refused(
+                400, "Sabre\\DAV\\Exception\\BadRequest", "Content-Range on PUT requests are forbidden."
+            )
         with cloud.state:
             folder = cloud._folder(place[:-1], 404)
             cloud.check_name(place[-1])
@@ -553,13 +563,11 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(400, "Sabre\\DAV\\Exception\\BadRequest", text)
 
     def _check_conditions(self, old: File | None) -> None:
-        wanted = self.headers.get("If-Match")
+        wanted, kind = self.headers.get("If-Match"), "Sabre\\DAV\\Exception\\PreconditionFailed"
         if wanted and (old is None or wanted not in {"*", f'"{old.etag}"'}):
-            raise Refused(
-                412, "Sabre\\DAV\\Exception\\PreconditionFailed", "An If-Match header was specified"
-            )
+            raise Refused(412, kind, "An If-Match header was specified", old.etag if old else None)
         if self.headers.get("If-None-Match") == "*" and old is not None:
-            raise Refused(412, "Sabre\\DAV\\Exception\\PreconditionFailed", "An If-None-Match header")
+            raise Refused(412, kind, "An If-None-Match header was specified", old.etag)
 
     def _mkcol(self) -> None:
         cloud, upload = self.cloud, self._in(UPLOADS)
@@ -575,7 +583,8 @@ class _Handler(BaseHTTPRequestHandler):
                     raise Refused(405)
                 cloud.check_name(place[-1])
                 cloud.mkdir("/".join(place))
-        self._answer(201)
+        number = {} if upload is not None else {"OC-FileId": f"{next(cloud.serials):08d}oc"}
+        self._answer(201, number)
 
     def _delete(self) -> None:
         cloud, upload = self.cloud, self._in(UPLOADS)
@@ -603,7 +612,10 @@ class _Handler(BaseHTTPRequestHandler):
             cloud.delete("/".join(place))
             cloud._folder(target[:-1]).members[target[-1]] = node
             cloud._touch_all(target[:-1])
-        self._answer(204 if existed else 201)
+        tag = (
+            {"ETag": f'"{node.etag}"', "OC-FileId": f"{node.number:08d}oc"} if isinstance(node, File) else {}
+        )
+        self._answer(204 if existed else 201, tag)
 
     def _copy(self) -> None:
         cloud, target = self.cloud, self._target()
