@@ -1,4 +1,4 @@
-"""Nextcloud and ownCloud: parts, checksums, tags of whole trees, names. Real mounts of a faithful server."""
+"""Nextcloud and ownCloud: parts, checksums, tags of whole trees, names; on a faithful server."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from davfs.dav.auth import Credentials
+from davfs.fs.settings import Settings
 from tests.fakes.nextcloud import PASSWORD, USER, Nextcloud
-from tests.mount.drivers import KernelDriver, mounted
+from tests.mount.drivers import DirectDriver, KernelDriver, mounted
 from tests.mount.test_scenarios import eventually
 
 MountOn = Callable[..., KernelDriver]
+DirectOn = Callable[..., DirectDriver]
 MB = 1 << 20
 
 pytestmark = pytest.mark.timeout(120)
@@ -50,6 +53,28 @@ def mount_on(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MountOn
     for drive in drivers:
         lines = drive.mount.complaints()
         assert not [line for line in lines if not any(text in line for text in announced)]
+
+
+@pytest.fixture
+def direct_on(tmp_path: Path) -> Iterator[DirectOn]:
+    """The same without a kernel, which takes a second less to start."""
+    with ExitStack() as stack:
+
+        def make(
+            server: Nextcloud, *, url: str | None = None, attr_timeout: float = 1.0, timeout: float = 30.0
+        ) -> DirectDriver:
+            settings = Settings(
+                cache_dir=str(tmp_path / "direct-cache"),
+                attr_timeout_min_s=attr_timeout,
+                attr_timeout_max_s=attr_timeout,
+                timeout_s=timeout,
+            )
+            credentials = Credentials(USER, PASSWORD)
+            drive = DirectDriver(url or server.url, tmp_path, settings, credentials=credentials)
+            stack.callback(drive.close_driver)
+            return drive
+
+        yield make
 
 
 def _error_of(attempt: Callable[[], object]) -> int | None:
@@ -86,21 +111,21 @@ def test_a_large_file_goes_in_parts(cloud: Nextcloud, mount_on: MountOn) -> None
 # --- parts ---------------------------------------------------------------------------------------------
 
 
-def test_object_storage_takes_the_parts_too(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_object_storage_takes_the_parts_too(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """Numbers from 1, each part but the last of 5 MB at least, the Destination with every request."""
     cloud.strict = True
     data = os.urandom(23 * MB)
-    drive = mount_on(cloud)
+    drive = direct_on(cloud)
     drive.write_file("large", data)
     assert drive.sync() == 0
     assert cloud.content("large") == data
 
 
-def test_the_old_address_finds_the_user(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_the_old_address_finds_the_user(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """/remote.php/webdav/ does not name the user: the principal does, once."""
     first, second = os.urandom(300), os.urandom(400)
     cloud.put("file", first)
-    drive = mount_on(cloud, url=cloud.legacy_url)
+    drive = direct_on(cloud, url=cloud.legacy_url)
     for data in (second, first):
         drive.write_file("file", data)
         assert drive.sync() == 0
@@ -110,10 +135,10 @@ def test_the_old_address_finds_the_user(cloud: Nextcloud, mount_on: MountOn) -> 
     assert all(not one.path.startswith(mounted_at) for one in cloud.requests("PUT"))
 
 
-def test_an_overwrite_is_three_requests(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_an_overwrite_is_three_requests(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """A folder, one part, a MOVE that says which version it may replace; its answer has the new tag."""
     cloud.put("file", os.urandom(2 * MB), mtime_s=1_000_000_000)
-    drive = mount_on(cloud)
+    drive = direct_on(cloud)
     drive.read_file("file")
     tag = cloud.file("file").etag
     cloud.log.clear()
@@ -254,10 +279,10 @@ def test_the_answer_to_the_move_is_lost(cloud: Nextcloud, mount_on: MountOn) -> 
 
 
 @pytest.mark.expects_warning("conflict")
-def test_another_client_comes_between_parts_and_move(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_another_client_comes_between_parts_and_move(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """The MOVE is refused: theirs keeps the name, ours stands beside it."""
     cloud.put("file", b"base" * 1000, mtime_s=1_000_000_000)
-    drive = mount_on(cloud)
+    drive = direct_on(cloud)
     ours = os.urandom(2 * MB)
 
     def between(method: str, path: str) -> int | None:
@@ -275,11 +300,11 @@ def test_another_client_comes_between_parts_and_move(cloud: Nextcloud, mount_on:
     eventually(lambda: not cloud.uploads, 20)
 
 
-def test_parts_become_smaller_where_a_proxy_wants_that(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_parts_become_smaller_where_a_proxy_wants_that(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """413 to a part, or to a whole file: smaller parts, from then on for every file."""
     cloud.largest_put = 6 * MB
     data = os.urandom(25 * MB)
-    drive = mount_on(cloud)
+    drive = direct_on(cloud)
     for name in ("first", "second"):
         drive.write_file(name, data)
         assert drive.sync() == 0
@@ -293,10 +318,10 @@ def test_parts_become_smaller_where_a_proxy_wants_that(cloud: Nextcloud, mount_o
 
 
 @pytest.mark.expects_warning("room")
-def test_no_room_is_told_before_a_byte_is_sent(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_no_room_is_told_before_a_byte_is_sent(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """A large file that does not fit: ENOSPC, and no part was sent."""
     cloud.quota_bytes = 25 * MB
-    drive = mount_on(cloud)
+    drive = direct_on(cloud)
     cloud.put("theirs", os.urandom(10 * MB))
     fd = drive.open("large", os.O_WRONLY | os.O_CREAT)
     drive.write(fd, os.urandom(22 * MB))
@@ -305,9 +330,9 @@ def test_no_room_is_told_before_a_byte_is_sent(cloud: Nextcloud, mount_on: Mount
     drive.close(fd)
 
 
-def test_a_removed_file_leaves_no_parts(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_a_removed_file_leaves_no_parts(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """rm while its parts are on their way: the folder of the upload goes too."""
-    drive = mount_on(cloud)
+    drive = direct_on(cloud)
     cloud.piece_s = 0.02
     drive.write_file("large", os.urandom(30 * MB))
     eventually(lambda: bool(cloud.uploads), 20)
@@ -320,7 +345,7 @@ def test_a_removed_file_leaves_no_parts(cloud: Nextcloud, mount_on: MountOn) -> 
 # --- checksums -----------------------------------------------------------------------------------------
 
 
-def test_bytes_that_arrive_damaged_are_sent_again(mount_on: MountOn) -> None:
+def test_bytes_that_arrive_damaged_are_sent_again(direct_on: DirectOn) -> None:
     """ownCloud compares the checksum that goes along: 400, and the next try succeeds, small and in parts."""
     with Nextcloud(kind="owncloud") as cloud:
         damaged: set[str] = set()
@@ -332,7 +357,7 @@ def test_bytes_that_arrive_damaged_are_sent_again(mount_on: MountOn) -> None:
             return data
 
         cloud.damage = damage
-        drive = mount_on(cloud)
+        drive = direct_on(cloud)
         large = os.urandom(25 * MB)
         drive.write_file("small", b"0123456789")
         drive.write_file("large", large)
@@ -343,11 +368,11 @@ def test_bytes_that_arrive_damaged_are_sent_again(mount_on: MountOn) -> None:
 
 
 @pytest.mark.expects_warning("damaged")
-def test_bytes_that_always_arrive_damaged_are_an_error(mount_on: MountOn) -> None:
+def test_bytes_that_always_arrive_damaged_are_an_error(direct_on: DirectOn) -> None:
     """fsync says EIO, and the file stays here, unsent and whole."""
     with Nextcloud(kind="owncloud") as cloud:
         cloud.damage = lambda path, data: b"?" + data[1:] if path.endswith("file") else data
-        drive = mount_on(cloud)
+        drive = direct_on(cloud)
         fd = drive.open("file", os.O_WRONLY | os.O_CREAT)
         drive.write(fd, b"0123456789")
         assert _error_of(lambda: drive.fsync(fd)) == errno.EIO
@@ -359,20 +384,20 @@ def test_bytes_that_always_arrive_damaged_are_an_error(mount_on: MountOn) -> Non
 
 
 @pytest.mark.expects_warning("")
-def test_a_torn_file_is_never_read_as_whole(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_a_torn_file_is_never_read_as_whole(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """GET serves bytes that do not have the checksum of the version: EIO after a few tries, no wrong byte."""
     data = b"0123456789" * 100
     cloud.put("file", data, checksum=sha1(data))
     cloud.put("other", data, checksum=sha1(data))
     cloud.file("file").content = b"N" * 500 + data[500:]
-    drive = mount_on(cloud)
+    drive = direct_on(cloud)
     assert _error_of(lambda: drive.read_file("file")) == errno.EIO
     assert drive.read_file("other") == data
     cloud.put("file", data, mtime_s=1_000_000_000, checksum=sha1(data))
     eventually(lambda: _read(drive, "file") == data, 20)
 
 
-def _read(drive: KernelDriver, name: str) -> bytes | None:
+def _read(drive: DirectDriver, name: str) -> bytes | None:
     try:
         return drive.read_file(name)
     except OSError:
@@ -382,10 +407,10 @@ def _read(drive: KernelDriver, name: str) -> bytes | None:
 # --- the rest ------------------------------------------------------------------------------------------
 
 
-def test_reading_waits_while_somebody_writes(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_reading_waits_while_somebody_writes(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """423 to a GET means that a PUT of the file runs: it is asked again, and the program sees no error."""
     cloud.put("file", b"content")
-    drive = mount_on(cloud)
+    drive = direct_on(cloud)
     cloud.file("file").is_locked = True
     threading.Timer(0.6, lambda: setattr(cloud.file("file"), "is_locked", False)).start()
     assert drive.read_file("file") == b"content"
@@ -393,11 +418,12 @@ def test_reading_waits_while_somebody_writes(cloud: Nextcloud, mount_on: MountOn
 
 
 @pytest.mark.expects_warning("")
-def test_maintenance_is_an_outage(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_maintenance_is_an_outage(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """503 with Nextcloud's words: what is known is served, what is written is kept and sent afterwards."""
     cloud.put("file", b"content")
-    drive = mount_on(cloud, attr_timeout=1, timeout=3)
+    drive = direct_on(cloud, attr_timeout=1, timeout=3)
     assert drive.read_file("file") == b"content"
+    assert drive.listdir() == ["file"]
     cloud.in_maintenance = True
     time.sleep(1.2)
     assert drive.listdir() == ["file"]
@@ -408,10 +434,10 @@ def test_maintenance_is_an_outage(cloud: Nextcloud, mount_on: MountOn) -> None:
     assert cloud.content("new") == b"written meanwhile"
 
 
-def test_names_that_the_server_forbids(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_names_that_the_server_forbids(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """A clear errno at create, mkdir and rename, before anything is sent."""
     cloud.forbidden_characters = '\\/:*?"<>|'
-    drive = mount_on(cloud)
+    drive = direct_on(cloud)
     eventually(lambda: bool(cloud.requests("GET")), 10)
     time.sleep(0.2)
     cloud.log.clear()
@@ -433,11 +459,11 @@ def test_names_that_the_server_forbids(cloud: Nextcloud, mount_on: MountOn) -> N
 
 
 @pytest.mark.expects_warning("not sent")
-def test_names_are_learned_from_a_refusal(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_names_are_learned_from_a_refusal(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """A server that tells nothing refuses one name with a colon: the next one is not even sent."""
     cloud.tells_capabilities = False
     cloud.forbidden_characters = "\\/:"
-    drive = mount_on(cloud)
+    drive = direct_on(cloud)
     fd = drive.open("a:b", os.O_WRONLY | os.O_CREAT)
     drive.write(fd, b"x")
     assert _error_of(lambda: drive.fsync(fd)) is not None
@@ -448,9 +474,9 @@ def test_names_are_learned_from_a_refusal(cloud: Nextcloud, mount_on: MountOn) -
     assert cloud.content("a-b") == b"x"
 
 
-def test_cookies_are_kept(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_cookies_are_kept(cloud: Nextcloud, direct_on: DirectOn) -> None:
     """With a session a request costs the server a tenth (servers.md 34): all but the first few have it."""
-    drive = mount_on(cloud)
+    drive = direct_on(cloud)
     for number in range(20):
         drive.write_file(f"file{number}", b"x")
     assert drive.sync() == 0
