@@ -418,10 +418,10 @@ def test_reading_waits_while_somebody_writes(cloud: Nextcloud, direct_on: Direct
 
 
 @pytest.mark.expects_warning("")
-def test_maintenance_is_an_outage(cloud: Nextcloud, direct_on: DirectOn) -> None:
+def test_maintenance_is_an_outage(cloud: Nextcloud, mount_on: MountOn) -> None:
     """503 with Nextcloud's words: what is known is served, what is written is kept and sent afterwards."""
     cloud.put("file", b"content")
-    drive = direct_on(cloud, attr_timeout=1, timeout=3)
+    drive = mount_on(cloud, attr_timeout=1, timeout=3)
     assert drive.read_file("file") == b"content"
     assert drive.listdir() == ["file"]
     cloud.in_maintenance = True
