@@ -152,9 +152,9 @@ class Client:
             policy, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
         )
 
-    async def quota(self) -> Quota:
-        """RFC 4331, of the share's root."""
-        request = self._propfind(ROOT, "0", PROPFIND_QUOTA, is_collection=True)
+    async def quota(self, folder: DavPath = ROOT) -> Quota:
+        """RFC 4331."""
+        request = self._propfind(folder, "0", PROPFIND_QUOTA, is_collection=True)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).quota
 
     def get(

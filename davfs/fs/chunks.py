@@ -50,6 +50,7 @@ from davfs.errors import (
     ServerRefused,
     TooLarge,
 )
+from davfs.fs.body import FileBody
 from davfs.fs.content import DIGEST_MAX, Content, path_bytes
 from davfs.fs.guard import Guard, Known
 from davfs.fs.index import Index
@@ -65,6 +66,7 @@ PATIENCE_BYTES_PER_S: Final = 1 << 20  # how long the server may put a file toge
 LOOKS_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 CLEAN_PAUSE_S: Final = 10.0
 _DELETES_MAX: Final = 32
+_NO_PLACE: Final = frozenset({403, 404, 405, 409, 501})  # to MKCOL of a new name among the uploads
 
 _UPLOADS_TABLE: Final = """
 CREATE TABLE IF NOT EXISTS chunked (
@@ -86,6 +88,10 @@ class Underway:
     sent: dict[int, str]  # number -> checksum of what the server has taken
     resumed: bool = False
     checksum: str | None = None  # of the whole file
+
+
+class NoChannel(DavfsError):
+    """The server does not take files in parts: from now on they are sent whole."""
 
 
 class Chunks:
@@ -116,39 +122,40 @@ class Chunks:
             return None
         return await self._client.cloud.uploads()
 
-    def too_large(self, size: int) -> bool:
-        """A PUT of this size was answered with 413: whether it can be sent in parts instead."""
+    def has_another_way(self, error: DavfsError, size: int) -> bool:
+        """There are no parts after all: whole. A PUT of this size was answered with 413: in parts."""
+        if isinstance(error, NoChannel):
+            return True
         if not self._client.capabilities.is_owncloud or size <= SMALLEST_PART or size > self._largest_put:
             return False
         self._largest_put = size - 1
         self._largest_part = max(SMALLEST_PART, min(self._largest_part, size // 2))
-        return True
+        return not self._client.cloud.has_no_chunks
 
     # --- the parts
 
     async def send(
         self,
         channel: ChunkedUploads,
-        content: Content,
-        fd: int,
+        content_id: int,
+        body: FileBody,
         path: DavPath,
         over: Known | None,
-        sent_up_to: Callable[[int], None],
     ) -> Underway:
-        """Until the server has all parts of what `fd` holds. Nothing is at the name yet.
+        """Until the server has all parts of `body`. Nothing is at the name yet.
 
         Raises PreconditionFailed and NoSpace before the first byte, where a look tells; TooLarge for parts
-        of the smallest size.
+        of the smallest size; NoChannel where there is no place for parts after all.
         """
-        size = content.size_bytes
+        fd, size = body.file, body.size_bytes
         if size >= LOOK_FROM:
             await self._look(path, size, over)
         await self._remove_unwanted(channel)
         for attempt in range(NEW_FOLDERS_MAX):
-            underway = await self._begun(channel, content, fd, path, size)
+            underway = await self._begun(channel, content_id, fd, path, size)
             self._in_use.add(underway.upload.name)
             try:
-                await self._send_parts(channel, underway, fd, sent_up_to)
+                await self._send_parts(channel, underway, fd, body.sent_up_to)
             except (TooLarge, UploadGone) as error:
                 self._in_use.discard(underway.upload.name)
                 await self.give_up(channel, underway)
@@ -175,7 +182,7 @@ class Chunks:
     async def _look(self, path: DavPath, size: int, over: Known | None) -> None:
         """One question instead of an upload in vain."""
         if over is None:
-            quota = await self._client.quota()
+            quota = await self._client.quota(path.parent)
             free = quota.available_bytes
             if free is not None and free < size:
                 raise NoSpace(f"{shown(path)}: the server has room for {free} bytes", status=507)
@@ -188,10 +195,10 @@ class Chunks:
             raise PreconditionFailed(f"{shown(path)}: it changed on the server", status=412)
 
     async def _begun(
-        self, channel: ChunkedUploads, content: Content, fd: int, path: DavPath, size: int
+        self, channel: ChunkedUploads, content_id: int, fd: int, path: DavPath, size: int
     ) -> Underway:
         """The upload of an earlier attempt, if its parts are still the file's; else a new one."""
-        earlier = self._noted(content, path, size)
+        earlier = self._noted(content_id, path, size)
         if earlier is not None:
             if await self._is_still_this(channel, earlier, fd):
                 return earlier
@@ -201,24 +208,27 @@ class Chunks:
         kind = self._client.cloud.checksum_kind
         self._index.run(
             "INSERT INTO chunked VALUES (?,?,?,?,?,?)",
-            (upload.name, content.id, path_bytes(path), size, part_bytes, kind),
+            (upload.name, content_id, path_bytes(path), size, part_bytes, kind),
         )
         underway = Underway(upload, kind, {})
         try:
             await channel.begin(upload)
-        except ServerRefused:
+        except ServerRefused as error:
             self._forget(upload.name)
-            raise
+            if error.status not in _NO_PLACE:
+                raise
+            self._client.cloud.has_no_chunks = True
+            raise NoChannel(f"{shown(path)}: the server has no place for parts: {error}") from error
         except BaseException:
             self._do_without(upload.name)
             raise
         return underway
 
-    def _noted(self, content: Content, path: DavPath, size: int) -> Underway | None:
+    def _noted(self, content_id: int, path: DavPath, size: int) -> Underway | None:
         """What is underway for this file; what is noted for another name or size is not wanted any more."""
         found = None
         query = "SELECT name, path, size, part_bytes, kind FROM chunked WHERE content=?"
-        for name, raw, noted, part_bytes, kind in self._index.rows(query, (content.id,)):
+        for name, raw, noted, part_bytes, kind in self._index.rows(query, (content_id,)):
             if name in self._unwanted:
                 continue
             if (

@@ -34,7 +34,7 @@ from davfs.errors import (
     TooLarge,
 )
 from davfs.fs.body import FileBody
-from davfs.fs.chunks import Chunks, checksum_of
+from davfs.fs.chunks import Chunks, NoChannel, checksum_of
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import DIGEST_MAX, Content, new_digest
 from davfs.fs.copies import Copies
@@ -158,9 +158,7 @@ class Delivery:
     ) -> tuple[LookedUp | None, bool]:
         """One PUT: (what the server holds, as far as it was asked; whether a precondition was refused)."""
         try:
-            with suppress(Damaged):  # not stored: it is sent again
-                return await self._put(pending, todo, trust_tags=trust_tags), False
-            return await self._put(pending, todo, trust_tags=trust_tags), False
+            return await self._put_undamaged(pending, todo, trust_tags=trust_tags), False
         except Superseded:
             pending.node.foreign_s = trio.current_time()
             pending.content.base = None  # whatever its tag says: it is not the version ours is based on
@@ -173,8 +171,8 @@ class Delivery:
             if error.status != HTTP_LOCKED or not await self._guard.locked(pending.node.path):
                 raise
             return await self._look_up(pending.node), False
-        except TooLarge:
-            if not self._chunks.too_large(pending.content.size_bytes):
+        except (NoChannel, TooLarge) as error:
+            if not self._chunks.has_another_way(error, pending.content.size_bytes):
                 raise
             return await self._look_up(pending.node), False
         except (ParentMissing, NotFound) as error:
@@ -197,26 +195,32 @@ class Delivery:
         except NotFound:
             return LookedUp(None)
 
+    async def _put_undamaged(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
+        """What arrived with another checksum than was sent along is not stored: it is sent once more."""
+        with suppress(Damaged):
+            return await self._put(pending, todo, trust_tags=trust_tags)
+        return await self._put(pending, todo, trust_tags=trust_tags)
+
     async def _put(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
         """One PUT. Returns what verification found when that is not what we sent."""
         node, content = pending.node, pending.content
         await self._downloads.ensure_whole(content, lambda: node.path)
         over = self._replaced(node, content, todo)
+        channel = await self._chunks.channel(content.size_bytes, new=over is None)
         with content.steady() as fd:
-            size = content.size_bytes
+            size, life = content.size_bytes, content.life.put_begins()
             body = FileBody(fd, size, before=content.unanswered)
             pending.is_out = lambda: body.is_out
             etag: ETag | LookedUp | None = None
             self._on_their_way[content.id] = OnItsWay(content, body, trio.current_time())
             try:
-                channel = await self._chunks.channel(size, new=over is None)
-                if channel is not None:
-                    etag = await self._put_in_parts(pending, body, over, channel)
+                if channel is not None and size:
+                    etag = await self._put_chunked(pending, body, over, life, channel)
                 elif self._must_stage(node, size, new=over is None):
                     async with self._guard.staging(node.path, over):
-                        await self._put_staged(pending, body, over)
+                        await self._put_staged(pending, body, over, life)
                 else:
-                    etag = await self._put_directly(pending, body, over, trust_tags=trust_tags)
+                    etag = await self._put_directly(pending, body, over, life, trust_tags=trust_tags)
             finally:
                 del self._on_their_way[content.id]
         if isinstance(etag, LookedUp):
@@ -241,14 +245,14 @@ class Delivery:
         return needs_staging(server, size=size, new=new) and not server.move_unsafe(node.name)
 
     async def _put_directly(
-        self, pending: Pending, body: FileBody, over: Known | None, *, trust_tags: bool
+        self, pending: Pending, body: FileBody, over: Known | None, life: Life, *, trust_tags: bool
     ) -> ETag | None:
         path, content = pending.node.path, pending.content
         mtime_s = content.mtime_ns // 1_000_000_000
         if self._tree.client.capabilities.is_owncloud and body.size_bytes:
             kind = self._tree.client.cloud.checksum_kind
             body.checksum = await checksum_of(body.file, body.size_bytes, kind)
-        content.life = content.life.put_begins()
+        content.life = replace(content.life, sent=life.sent, unknown=True)
         content.save()
         try:
             if over is None:
@@ -264,15 +268,16 @@ class Delivery:
             raise
         return result.etag
 
-    async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None) -> None:
+    async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None, life: Life) -> None:
         """To a temporary name beside it, then MOVE. Until the MOVE nothing of the file can be on the server.
 
-        Returns nothing: a server may give the file another tag at its new name (Tomcat).
+        `life` is that of the moment that `body` shows. Returns nothing: a server may give it another tag
+        at its new name (Tomcat).
         """
         path, content = pending.node.path, pending.content
         staged = path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         self._leftovers.note(staged)
-        life, moving = content.life.put_begins(), False
+        moving = False
         try:
             await self._fill_staged(content, body, staged)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
@@ -296,13 +301,17 @@ class Delivery:
             raise
         self._leftovers.forget(staged)
 
-    async def _put_in_parts(
-        self, pending: Pending, body: FileBody, over: Known | None, channel: ChunkedUploads
+    async def _put_chunked(
+        self,
+        pending: Pending,
+        body: FileBody,
+        over: Known | None,
+        life: Life,
+        channel: ChunkedUploads,
     ) -> ETag | LookedUp | None:
         """In parts beside, then one MOVE. Until that nothing of the file can be at its name."""
         path, content = pending.node.path, pending.content
-        life = content.life.put_begins()
-        underway = await self._chunks.send(channel, content, body.file, path, over, body.sent_up_to)
+        underway = await self._chunks.send(channel, content.id, body, path, over)
         if body.fd is None:  # may be forked: its digest is known before the MOVE, as after a PUT
             await body.sum_up()
         # Written to meanwhile: the counters go on, what is sent stays as it was when the upload began.

@@ -342,6 +342,18 @@ def test_a_removed_file_leaves_no_parts(cloud: Nextcloud, direct_on: DirectOn) -
     assert cloud.names() == []
 
 
+def test_without_a_place_for_parts_files_are_sent_whole(cloud: Nextcloud, direct_on: DirectOn) -> None:
+    """A server that refuses the folder of an upload gets one PUT, this time and from then on."""
+    cloud.before = lambda method, path: 404 if method == "MKCOL" and "/uploads/" in path else None
+    drive = direct_on(cloud)
+    data = os.urandom(21 * MB)
+    for name in ("first", "second"):
+        drive.write_file(name, data)
+        assert drive.sync() == 0
+        assert cloud.content(name) == data
+    assert cloud.brief("MKCOL", "PUT") == ["MKCOL uploads", "PUT first", "PUT second"]
+
+
 # --- checksums -----------------------------------------------------------------------------------------
 
 
