@@ -47,6 +47,7 @@ from davfs.errors import (
     NoSpace,
     NotFound,
     PreconditionFailed,
+    ServerFailure,
     ServerRefused,
     TooLarge,
 )
@@ -63,6 +64,8 @@ SUMMED_AT_ONCE: Final = 8 << 20
 SUM_INLINE: Final = 256 * 1024  # 0.2 ms of SHA1
 NEW_FOLDERS_MAX: Final = 4  # in one attempt: parts that are too large, folders that vanish
 PATIENCE_BYTES_PER_S: Final = 1 << 20  # how long the server may put a file together after nobody answered
+SETTLE_S: Final = 10.0  # and that much longer
+FAILED_S: Final = 2.0
 LOOKS_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 CLEAN_PAUSE_S: Final = 10.0
 _DELETES_MAX: Final = 32
@@ -355,14 +358,19 @@ class Chunks:
         self._forget(underway.upload.name)
         return tag
 
-    async def settled(self, channel: ChunkedUploads, underway: Underway, over: Known | None) -> bool:
+    async def settled(
+        self, channel: ChunkedUploads, underway: Underway, over: Known | None, error: DavfsError
+    ) -> bool:
         """After a MOVE that nobody answered: wait until it shows what became of it, as long as that may take.
 
         False: nothing has changed, and the folder is still there: it was not done, or takes longer than any.
-        A proxy gives up long before a server that copies gigabytes (peers.md 20).
+        A proxy gives up long before a server that copies gigabytes (peers.md 20). One that says 500 itself is
+        done with it.
         """
         upload = underway.upload
-        limit_s = self._timeout_s + upload.size_bytes / PATIENCE_BYTES_PER_S
+        limit_s = min(SETTLE_S, self._timeout_s) + upload.size_bytes / PATIENCE_BYTES_PER_S
+        if isinstance(error, ServerFailure):
+            limit_s = FAILED_S
         deadline_s, looks = trio.current_time() + limit_s, 0
         while trio.current_time() < deadline_s:
             await trio.sleep(LOOKS_S[min(looks, len(LOOKS_S) - 1)])

@@ -327,7 +327,7 @@ class Delivery:
             if not isinstance(error, DavfsError) or not error.outcome_unknown:
                 raise
             self._free_slot(pending)
-            if not await self._chunks.settled(channel, underway, over):
+            if not await self._chunks.settled(channel, underway, over, error):
                 raise
             return await self._look_up(pending.node)
 
