@@ -154,7 +154,7 @@ class Download:
         self.checksum = None if answer.ranged else incoming.headers.get("oc-checksum")  # of the whole file
         self._incoming = incoming
         self._expected_end = expected.size_bytes
-        self.where = where
+        self._where = where
         self._at = answer.start
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -169,13 +169,13 @@ class Download:
             raise StopAsyncIteration
         self._at += len(piece)
         if self.end is not None and self._at > self.end:
-            raise ProtocolError(f"GET {self.where}: more bytes than announced")
+            raise ProtocolError(f"GET {self._where}: more bytes than announced")
         if self.end is None and self._expected_end is not None and self._at > self._expected_end:
-            raise StaleVersion(f"GET {self.where}: the file grew on the server")
+            raise StaleVersion(f"GET {self._where}: the file grew on the server")
         return piece
 
     def _check_end(self) -> None:
         """A body without a length may have been cut: only a known size tells (RFC 9112 8)."""
         end = self.end if self.end is not None else self._expected_end
         if end is not None and self._at < end:
-            raise Disconnected(f"GET {self.where}: {end - self._at} bytes are missing")
+            raise Disconnected(f"GET {self._where}: {end - self._at} bytes are missing")

@@ -17,7 +17,8 @@ from typing import Final
 import trio
 from cachetools import LRUCache
 
-from davfs.dav.client import Client, Download
+from davfs.dav.client import Client
+from davfs.dav.hrefs import shown
 from davfs.dav.owncloud import best_checksum, new_sum
 from davfs.dav.resource import DavPath, Validator
 from davfs.errors import (
@@ -25,8 +26,10 @@ from davfs.errors import (
     DavfsError,
     Disconnected,
     LinkDown,
+    NotFound,
     ProtocolError,
     ServerRefused,
+    StaleVersion,
     as_davfs_error,
 )
 from davfs.fs.content import Content
@@ -310,6 +313,9 @@ class Downloads:
 
     async def _fetch(self, content: Content, path: Callable[[], DavPath], transfer: Transfer) -> None:
         whole = transfer.at == 0 and transfer.end >= content.base_size
+        source = content.source or Validator()
+        doubted = whole and content.base_size <= WHOLE_MAX and self._client.may_be_mixed(source)
+        held: list[bytes] = []
         async with self._client.get(
             path(),
             start=transfer.at,
@@ -322,28 +328,31 @@ class Downloads:
                 transfer.end = content.base_size
             if content.base is not None and content.base.etag is None and not content.life.dirty:
                 content.base = replace(content.base, etag=download.validator.etag)  # nginx: ETag in GET only
-            told = best_checksum(download.checksum)
-            if told is not None and content.base_size <= WINDOW_MAX:
-                await self._fill_checked(content, transfer, download, *told)
+            told = best_checksum(download.checksum) if content.base_size <= WINDOW_MAX else None
             async for chunk in download:
+                if doubted or told is not None:
+                    held.append(chunk)
+                    continue
                 content.fill(transfer.at, chunk)
                 transfer.at += len(chunk)
+        if told is not None:
+            _check_sum(held, *told, where=shown(path()))
+        if doubted:
+            await self._look_again(path(), download.validator)
+        for chunk in held:
+            content.fill(transfer.at, chunk)
+            transfer.at += len(chunk)
         if transfer.at < min(transfer.end, content.base_size):
             raise Disconnected(f"the answer ended at byte {transfer.at} of {transfer.end}")
 
-    async def _fill_checked(
-        self, content: Content, transfer: Transfer, download: Download, kind: str, digest: str
-    ) -> None:
-        """A file that comes whole, with its checksum: nobody sees a byte of it before that is compared."""
-        pieces, summed = [], new_sum(kind)
-        async for piece in download:
-            summed.update(piece)
-            pieces.append(piece)
-        if summed.hexdigest() != digest:
-            raise Damaged(f"{download.where}: its bytes do not have the checksum that came with them")
-        for piece in pieces:
-            content.fill(transfer.at, piece)
-            transfer.at += len(piece)
+    async def _look_again(self, path: DavPath, version: Validator) -> None:
+        """Raises StaleVersion unless the file is still the version that a GET said it brought."""
+        try:
+            now = await self._client.stat(path)
+        except NotFound as error:
+            raise StaleVersion("the file went away while it was read") from error
+        if not now.validator.same_version(version):
+            raise StaleVersion("the file changed on the server while it was read")
 
     async def _progress(self, content: Content, transfer: Transfer, wanted: int) -> None:
         """Wait until `wanted` is there or the transfer ended."""
@@ -381,3 +390,12 @@ class Downloads:
             for transfer in self._running.get(content.id, ()):
                 if transfer.end - transfer.at > HANG_UP_MIN:
                     transfer.scope.cancel()
+
+
+def _check_sum(chunks: list[bytes], kind: str, digest: str, *, where: str) -> None:
+    """A file that came whole, with its checksum: nobody sees a byte of it that does not fit."""
+    summed = new_sum(kind)
+    for chunk in chunks:
+        summed.update(chunk)
+    if summed.hexdigest() != digest:
+        raise Damaged(f"{where}: its bytes do not have the checksum that came with them: damaged")
