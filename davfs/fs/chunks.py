@@ -112,6 +112,7 @@ class Chunks:
         self._lanes = trio.CapacityLimiter(self._parts_at_once)
         self._largest_part = LARGEST_PART
         self._largest_put = LARGE
+        self._of: dict[str, int] = dict(index.rows("SELECT name, content FROM chunked"))  # upload -> content
         self._unwanted: set[str] = set()
         self._wake = trio.Event()
         self._in_use: set[str] = set()
@@ -213,6 +214,7 @@ class Chunks:
             "INSERT INTO chunked VALUES (?,?,?,?,?,?)",
             (upload.name, content_id, path_bytes(path), size, part_bytes, kind),
         )
+        self._of[upload.name] = content_id
         underway = Underway(upload, kind, {})
         try:
             await channel.begin(upload)
@@ -417,13 +419,12 @@ class Chunks:
 
     def recover(self, unsent: set[int]) -> None:
         """At start: the uploads of files that are not to be sent any more."""
-        for name, content in self._index.rows("SELECT name, content FROM chunked"):
-            if content not in unsent:
-                self._do_without(name)
+        for content_id in set(self._of.values()) - unsent:
+            self.forsake(content_id)
 
     def forsake(self, content_id: int) -> None:
-        """The file was removed, or replaced: its parts are not wanted."""
-        for (name,) in self._index.rows("SELECT name FROM chunked WHERE content=?", (content_id,)):
+        """The file is on the server, or was removed or replaced: parts of it are not wanted any more."""
+        for name in [name for name, owner in self._of.items() if owner == content_id]:
             self._do_without(name)
 
     def _do_without(self, name: str) -> None:
@@ -456,6 +457,7 @@ class Chunks:
 
     def _forget(self, name: str) -> None:
         self._unwanted.discard(name)
+        self._of.pop(name, None)
         self._index.run("DELETE FROM chunked WHERE name=?", (name,))
         self._index.run("DELETE FROM chunked_parts WHERE name=?", (name,))
 

@@ -101,6 +101,7 @@ class Delivery:
         """Step by step until the server has the file. Raises what stands in the way."""
         path = None if pending.node.unlinked else pending.node.path
         await self._settle(pending)
+        self._chunks.forsake(pending.content.id)
         if path is not None:
             await self._guard.done(path)
 
