@@ -126,7 +126,8 @@ class Metadata:
             )
             return entry if fresh else None
         tells_absence = folder.complete and not folder.earlier and not self._hidden(name)
-        if tells_absence and self.listing_is_fresh(folder_ino, now_s):
+        # A proof vouches for what is there: that a name is missing is asked when the listing itself is old.
+        if tells_absence and self._is_listing_fresh(folder, folder.listed_s, now_s):
             return Entry(None, folder.listed_s or now_s)
         return None
 
@@ -219,13 +220,14 @@ class Metadata:
         folder = self._known(folder_ino)
         if folder is None or folder.listed_s is None:
             return False
-        return self._is_listing_fresh(folder, now_s) or (
-            self._is_proved(folder_ino, folder, now_s) and self._is_listing_fresh(folder, now_s)
-        )
+        known_s = max(folder.listed_s, folder.proved_s)
+        if self._is_listing_fresh(folder, known_s, now_s):
+            return True
+        proved = self._is_proved(folder_ino, folder, now_s)
+        return proved and self._is_listing_fresh(folder, folder.proved_s, now_s)
 
-    def _is_listing_fresh(self, folder: Folder, now_s: float) -> bool:
-        assert folder.listed_s is not None
-        return now_s - max(folder.listed_s, folder.proved_s) < self._folder_lifetime_s(folder, now_s)
+    def _is_listing_fresh(self, folder: Folder, known_s: float | None, now_s: float) -> bool:
+        return known_s is not None and now_s - known_s < self._folder_lifetime_s(folder, now_s)
 
     def names(self, folder_ino: int) -> list[str]:
         """The members as last known, in listing order."""
