@@ -124,7 +124,10 @@ class Client:
 
     async def stat(self, path: DavPath, *, is_collection: bool = False) -> Resource:
         """PROPFIND Depth 0. `is_collection` is a hint that saves Apache's redirect from 'a' to 'a/'."""
-        request = self._propfind(path, "0", self._asked(), is_collection=is_collection)
+        if path == ROOT:
+            request = self._root_request()
+        else:
+            request = self._propfind(path, "0", self._asked(), is_collection=is_collection)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).resource
 
     async def look(self, path: DavPath, size_bytes: int, lock_token: locks.LockToken | None) -> Resource:
@@ -370,7 +373,9 @@ class Client:
     # --- PROPFIND and OPTIONS -----------------------------------------------------------------------
 
     def _root_request(self) -> _Request:
-        return self._propfind(ROOT, "0", self._asked(), is_collection=True)
+        """The root alone is asked which of our properties are in use (not its listing: see fs.marker)."""
+        asked = properties.propfind(self.extras | {properties.KEPT})
+        return self._propfind(ROOT, "0", asked, is_collection=True)
 
     async def _describe_root(self) -> Resource:
         request = replace(self._root_request(), is_probe=True)

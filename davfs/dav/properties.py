@@ -7,7 +7,7 @@ server said of extras is in `Resource.extras`, as text; their meaning is with th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -28,6 +28,15 @@ ALWAYS: Final = (
 MTIME: Final = f"{{{OWN}}}mtime"
 LINK: Final = f"{{{OWN}}}symlink"
 OWN_EXECUTABLE: Final = f"{{{OWN}}}executable"
+# On the share's root, a list of words: which dead properties some davfs has set below it. See `fs.marker`.
+KEPT: Final = f"{{{OWN}}}kept"
+# What a word there is about, and the property that listings then ask for (None: asked file by file).
+KEPT_WORDS: Final[Mapping[str, str | None]] = {
+    "mtime": MTIME,
+    "symlink": LINK,
+    "executable": OWN_EXECUTABLE,
+    "xattr": None,
+}
 PRIVILEGES: Final = "{DAV:}current-user-privilege-set"  # RFC 3744
 PERMISSIONS: Final = "{http://owncloud.org/ns}permissions"
 WIN32_MTIME: Final = "{urn:schemas-microsoft-com:}Win32LastModifiedTime"
@@ -40,6 +49,7 @@ EXTRAS: Final = frozenset(
         MTIME,
         LINK,
         OWN_EXECUTABLE,
+        KEPT,
         PRIVILEGES,
         PERMISSIONS,
         WIN32_MTIME,
@@ -63,6 +73,21 @@ def propfind_of(names: Iterable[str]) -> bytes:
         namespace = etree.QName(name).namespace
         etree.SubElement(prop, name, nsmap={None: namespace} if namespace and namespace != "DAV:" else None)
     return b'<?xml version="1.0" encoding="utf-8"?>\n' + etree.tostring(root)
+
+
+def kept_words(text: str | None) -> frozenset[str]:
+    """What the value of KEPT says; words of newer versions stay in it."""
+    return frozenset((text or "").split())
+
+
+def kept_text(words: frozenset[str]) -> str:
+    return " ".join(sorted(words))
+
+
+def kept_extras(words: frozenset[str]) -> frozenset[str]:
+    """What listings ask for where these are in use."""
+    found = (KEPT_WORDS.get(word) for word in words)
+    return frozenset(name for name in found if name is not None)
 
 
 def extra_text(element: etree._Element) -> str:

@@ -7,8 +7,10 @@ from typing import Final, NamedTuple
 
 from davfs.dav.resource import Resource
 from davfs.fs.index import LocalAttributes
+from davfs.fs.metadata import Entry
 
 _NS: Final = 1_000_000_000
+OWN_CHANGE_S: Final = 2  # servers tell whole seconds, and a change shows when it is done
 
 
 class Attributes(NamedTuple):
@@ -57,3 +59,20 @@ def file_mtime_ns(resource: Resource, kept: LocalAttributes | None) -> int:
     if of_this_version and kept is not None and kept.mtime_ns is not None:
         return kept.mtime_ns
     return (resource.mtime_s or 0) * _NS
+
+
+def folder_mtime_ns(entry: Entry, last_ns: int) -> int:
+    """A folder's mtime moves when a member comes or goes, not when a file in it is sent later.
+
+    What a program set (or our last change here) holds until somebody else changes the folder: until the
+    server's mtime is past our own last request there. Clocks may differ: then the server's shows.
+    `last_ns`: what it was at our last change here.
+    """
+    resource, kept = entry.resource, entry.kept
+    server_s = (resource.mtime_s if resource is not None else None) or 0
+    if kept is not None and kept.mtime_ns is not None and kept.version is not None:
+        if server_s <= max(kept.version.mtime_s or 0, entry.pushed_s) + OWN_CHANGE_S:
+            return kept.mtime_ns
+    elif entry.touched_ns and server_s <= entry.pushed_s + OWN_CHANGE_S:
+        return entry.touched_ns
+    return max(server_s * _NS, last_ns, entry.touched_ns)

@@ -159,7 +159,7 @@ class Filesystem:
 
     def learn_root(self, resource: Resource) -> None:
         """What connecting has shown of the root: not asked again."""
-        self._tree.learn_root(resource, trio.current_time())
+        self._tree.learn_root(resource, trio.current_time(), itself=True)
 
     def _report_change(self, node: Node) -> None:
         if node.lookups:

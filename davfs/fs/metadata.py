@@ -269,6 +269,11 @@ class Metadata:
         else:
             folder.listed_s = None
 
+    def expire_all(self) -> None:
+        """Of nothing here is enough known any more."""
+        for folder_ino in list(self._folders):
+            self.expire(folder_ino)
+
     def forget_folder(self, folder_ino: int) -> None:
         self._folders.pop(folder_ino, None)
         self.changed.add(folder_ino)

@@ -22,19 +22,18 @@ import trio
 from davfs.dav.client import Client
 from davfs.dav.resource import ETag, Resource, Validator, is_name_short
 from davfs.errors import LinkDown, LinkError, NotFound, PosixError, Unauthorized
-from davfs.fs.attributes import Attributes, file_mtime_ns
+from davfs.fs.attributes import Attributes, file_mtime_ns, folder_mtime_ns
 from davfs.fs.content import Content
 from davfs.fs.index import LocalAttributes
 from davfs.fs.inodes import InodeTable, Node
 from davfs.fs.listings import Listings
+from davfs.fs.marker import Marker
 from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
 from davfs.fs.questions import Ask, Key, Questions
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
 from davfs.fs.unread import Unread
 
-_NS: Final = 1_000_000_000
-OWN_CHANGE_S: Final = 2  # servers tell whole seconds, and a change shows when it is done
 HIDDEN_PREFIX: Final = ".davfs-"  # our own temporary names on the server
 
 PATIENCE_S: Final = 3.0  # how long a program waits for names and attributes while old ones are known,
@@ -64,6 +63,8 @@ class Tree:
         self.kernel_knows: Callable[[Node], Awaitable[None]] = _nobody_to_tell  # told, and told it was heard
         self.unread = Unread()
         self._root: Entry | None = None
+        self.marker = Marker(client)
+        self.marker.widened = self.meta.expire_all
         self.questions = Questions()
         self.patience_s = min(PATIENCE_S, PATIENCE_SHARE * settings.timeout_s)
 
@@ -337,8 +338,9 @@ class Tree:
             raise PosixError(errno.ENOENT)
 
     async def _refresh_root(self) -> None:
-        known = self._root
-        if known is not None and trio.current_time() - known.learned_s < self.settings.attr_timeout_max_s:
+        known, now_s = self._root, trio.current_time()
+        is_fresh = known is not None and now_s - known.learned_s < self.settings.attr_timeout_max_s
+        if is_fresh and not self.marker.is_old:
             return
         if self.refusal() is not None:
             self._root = known or self._recalled_root()
@@ -357,9 +359,12 @@ class Tree:
 
     async def _fetch_root(self) -> None:
         asked_s = trio.current_time()
-        self.learn_root(await self.client.stat(self.nodes.root.path), asked_s)
+        self.learn_root(await self.client.stat(self.nodes.root.path), asked_s, itself=True)
 
-    def learn_root(self, resource: Resource, asked_s: float) -> None:
+    def learn_root(self, resource: Resource, asked_s: float, *, itself: bool = False) -> None:
+        """`itself`: from an answer to Depth 0, which tells of the marker too."""
+        if itself:
+            self.marker.learn(resource)
         before = self._root
         self._root = Entry(resource, asked_s, self.store.index.locals_of(self.nodes.root.ino))
         if before is not None:
@@ -423,25 +428,11 @@ class Tree:
             return node.last_size, node.last_mtime_ns
         if node.is_folder:
             assert entry is not None
-            return 0, self._folder_mtime(node, resource, entry)
+            return 0, folder_mtime_ns(entry, node.last_mtime_ns)
         size = resource.size_bytes
         if size is None:
             size = content.size_bytes if content is not None else 0
         return size, file_mtime_ns(resource, entry.kept if entry is not None else None)
-
-    def _folder_mtime(self, node: Node, resource: Resource, entry: Entry) -> int:
-        """A folder's mtime moves when a member comes or goes, not when a file in it is sent later.
-
-        What a program set (or our last change here) holds until somebody else changes the folder: until the
-        server's mtime is past our own last request there. Clocks may differ: then the server's shows.
-        """
-        server_s, kept = resource.mtime_s or 0, entry.kept
-        if kept is not None and kept.mtime_ns is not None and kept.version is not None:
-            if server_s <= max(kept.version.mtime_s or 0, entry.pushed_s) + OWN_CHANGE_S:
-                return kept.mtime_ns
-        elif entry.touched_ns and server_s <= entry.pushed_s + OWN_CHANGE_S:
-            return entry.touched_ns
-        return max(server_s * _NS, node.last_mtime_ns, entry.touched_ns)
 
     # --- what only we know
 
