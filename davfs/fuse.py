@@ -248,11 +248,11 @@ class KernelOperations(pyfuse3.Operations):
 
     @_answering
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
-        raise FUSEError(errno.EOPNOTSUPP)
+        await self._fs.setxattr(inode, os.fsdecode(name), value)  # pyfuse3 sees to XATTR_CREATE and _REPLACE
 
     @_answering
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
-        raise FUSEError(errno.EOPNOTSUPP)
+        await self._fs.removexattr(inode, os.fsdecode(name))
 
     # --- what a share cannot have: EPERM as in link(2), mknod(2), symlink(2); cp, tar and install know it
 
@@ -266,7 +266,7 @@ class KernelOperations(pyfuse3.Operations):
     async def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        raise FUSEError(errno.EPERM)
+        return _entry(await self._fs.symlink(parent_inode, os.fsdecode(name), os.fsdecode(target)))
 
     @_answering
     async def mknod(
@@ -276,7 +276,7 @@ class KernelOperations(pyfuse3.Operations):
 
     @_answering
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        raise FUSEError(errno.EINVAL)
+        return FileNameT(os.fsencode(await self._fs.readlink(inode)))
 
 
 def _entry(attributes: Attributes) -> EntryAttributes:

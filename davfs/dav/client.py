@@ -111,6 +111,7 @@ class Client:
             raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         with suppress(ServerRefused):  # proxies filter OPTIONS; PROPFIND has answered, which is enough
             self.capabilities = await self._exchange.repeat(ONCE, "OPTIONS", self._options)
+        self.extras |= self.capabilities.told_permissions
         self.reach.proven()
         return root
 
@@ -129,6 +130,16 @@ class Client:
         else:
             request = self._propfind(path, "0", self._asked(), is_collection=is_collection)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).resource
+
+    async def properties_of(
+        self, path: DavPath, names: Iterable[str], *, is_collection: bool = False
+    ) -> Mapping[str, str]:
+        """The texts of those that it has. Raises ProtocolError when all of them are more than 1 MiB."""
+        request = self._propfind(path, "0", properties.propfind_of(names), is_collection=is_collection)
+        _, _, body = await self._ask(PATIENT, request, fine=(207,))
+        if len(body) >= _SMALL_BODY_BYTES:
+            raise ProtocolError(f"{request.label}: more than {_SMALL_BODY_BYTES} bytes of properties")
+        return properties.texts_of(body)
 
     async def look(self, path: DavPath, size_bytes: int, lock_token: locks.LockToken | None) -> Resource:
         """`stat` before a large upload over it: also raises what that would end with, Locked or NoSpace."""

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from davfs.dav.properties import PERMISSIONS, PRIVILEGES
 from davfs.dav.resource import ETag, Resource
 
 Conditions = Literal["unknown", "honoured", "ignored"]
@@ -231,6 +232,21 @@ class Capabilities:
     def weak_tag_in_if(self) -> bool:
         """`If: ([W/"..."])` compares weakly there (mod_dav; servers.md 10): it works for fresh files too."""
         return self._is_apache_dav
+
+    @property
+    def put_clears_executable(self) -> bool:
+        """mod_dav_fs puts a new file in the place of the old one, without its mode bits."""
+        return self._is_apache_dav
+
+    @property
+    def told_permissions(self) -> frozenset[str]:
+        """The properties that say what this account may do, where there is reason to ask.
+
+        Nextcloud and ownCloud announce access-control too; their letters say more in fewer bytes.
+        """
+        if any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes):
+            return frozenset({PERMISSIONS})
+        return frozenset({PRIVILEGES}) if "access-control" in self.dav_classes else frozenset()
 
     def move_unsafe(self, name: str) -> bool:
         """True if MOVE to a place below or named `name` may end at another name on this server.

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NoReturn
@@ -160,6 +160,7 @@ class Delivery:
         self._copies = Copies(tree, leftovers)
         self._strays = Strays()
         self.sent_files = 0
+        self.carry: Callable[[Node, DavPath], Awaitable[None]] = _nothing_to_carry
         self._on_their_way: dict[int, OnItsWay] = {}  # by content id
 
     def on_their_way(self) -> list[OnItsWay]:
@@ -330,6 +331,8 @@ class Delivery:
         life, moving = content.life.put_begins(), False
         try:
             await self._fill_staged(content, body, staged)
+            if over is not None:
+                await self.carry(pending.node, staged)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
             content.life = replace(content.life, sent=life.sent, unknown=True)
             self._note_body(content, body)  # a daemon that is killed now must know its own bytes again
@@ -536,6 +539,10 @@ class Delivery:
         content.save()
         self._tree.uploaded(node, content, version.etag, version.mtime_s)
         return which
+
+
+async def _nothing_to_carry(_node: Node, _staged: DavPath) -> None:
+    """The file that is replaced has no properties of ours."""
 
 
 def _is_contended(node: Node) -> bool:

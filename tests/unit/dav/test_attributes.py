@@ -33,7 +33,7 @@ def through_xml(name: str, text: str) -> tuple[str, str]:
     """What a server reads out of a PROPPATCH."""
     root = root_of(proppatch.body([PropertyChange(name, text)]))
     assert root is not None
-    return root[0][0][0].tag, root[0][0][0].text or ""
+    return str(root[0][0][0].tag), root[0][0][0].text or ""
 
 
 @given(names, st.binary(max_size=400))
