@@ -302,11 +302,15 @@ class Filesystem:
         return await self._links.target(self._tree.nodes.get(ino))
 
     async def unlink(self, parent: int, name: str) -> None:
+        await self._pushes.out_of_the_way((self._tree.nodes.get(parent), name))
         await self._namespace.unlink(self._tree.nodes.get(parent), checked_name(name))
 
     async def rename(
         self, parent: int, name: str, new_parent: int, new_name: str, *, no_replace: bool = False
     ) -> None:
+        await self._pushes.out_of_the_way(
+            (self._tree.nodes.get(parent), name), (self._tree.nodes.get(new_parent), new_name)
+        )
         await self._namespace.rename(
             self._tree.nodes.get(parent),
             checked_name(name),
@@ -381,8 +385,8 @@ class Filesystem:
         return value
 
     async def listxattr(self, ino: int) -> list[str]:
-        node = await self._attributed(ino)
-        return [*self._told(node), *await self._xattrs.names(node)]
+        """Not what davfs tells, as CephFS does it: `rsync -X` would copy that, and fail to remove it (23)."""
+        return await self._xattrs.names(self._tree.nodes.get(ino))
 
     async def setxattr(self, ino: int, name: str, value: bytes) -> None:
         await self._xattrs.set(self._tree.nodes.get(ino), name, value)

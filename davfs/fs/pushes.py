@@ -26,7 +26,7 @@ from davfs.dav.proppatch import PropertyChange
 from davfs.dav.resource import DavPath, Resource
 from davfs.errors import (
     DavfsError,
-    LinkError,
+    Locked,
     NoSpace,
     NotFound,
     PosixError,
@@ -48,6 +48,7 @@ GATHER_S: Final = 0.3  # what else a program sets on the same file goes along
 AT_ONCE: Final = 4
 RETRY_S: Final = 5.0
 RETRY_MAX_S: Final = 120.0
+JUST_SENT_S: Final = 5.0  # nobody else has seen it yet: it has the properties that we know
 WAIT_S: Final = 20.0  # how long `fsync` waits for it
 
 Texts = Mapping[str, str | None]
@@ -133,14 +134,17 @@ class Pushes:
             if not self._is_due(debt):
                 return
             node, changes = debt.node, dict(debt.changes)
+            path = node.path
             self._running[node.ino] = trio.Event()
             try:
                 await self._pay(node, changes)
             except NotFound:
-                if not node.unlinked and not node.busy:  # somebody else removed it
+                if not node.unlinked and (node.busy or node.path != path):
+                    left.append(debt)
+                else:  # somebody else removed it
                     self._tree.owed.forget(node)
             except DavfsError as error:
-                if isinstance(error, LinkError) or error.retry_helps:
+                if error.retry_helps or isinstance(error, Locked):
                     left.append(debt)
                 else:
                     debt.refused = True
@@ -186,9 +190,6 @@ class Pushes:
         log.info("this server does not keep the executable bit, which is kept here: %s", why)
         self._keeps_executable = False
 
-    def is_owed(self, node: Node) -> bool:
-        return node.ino in self._running or self._tree.owed.of(node) is not None
-
     async def settle(self, node: Node) -> None:
         """Until nothing that was owed of this file is left, or it cannot be had, but not for ever."""
         with trio.move_on_after(WAIT_S):
@@ -205,11 +206,14 @@ class Pushes:
                 self._tree.owed.wake.set()
                 await self._rested.wait()
 
-    async def out_of_the_way(self, node: Node) -> None:
-        """Until no PROPPATCH of this file runs: its name is about to change."""
-        running = self._running.get(node.ino)
-        if running is not None:
-            await running.wait()
+    async def out_of_the_way(self, *names: tuple[Node, str]) -> None:
+        """Until no PROPPATCH of these runs: their names are about to change, and mean other files then."""
+        for folder, name in names if self._running else ():
+            node = folder.children.get(name)
+            for debt in self._tree.owed.all() if node is not None else ():
+                running = self._running.get(debt.node.ino)
+                if running is not None and node is not None and debt.node.is_within(node):
+                    await running.wait()
 
     # --- storing
 
@@ -240,6 +244,9 @@ class Pushes:
         _raise_for(outcome, path)
 
     async def _now(self, node: Node) -> Entry:
+        entry = self._tree.known_entry(node)
+        if entry is not None and entry.ours and trio.current_time() - entry.learned_s < JUST_SENT_S:
+            return entry
         if node.parent is not None:
             return await self._tree.refreshed(node)
         return await self._tree.refreshed_root()
@@ -256,6 +263,7 @@ class Pushes:
         entry = self._tree.known_entry(node)
         if entry is not None and entry.resource is not None:
             entry.resource = with_properties(entry.resource, texts)
+            entry.patched_s = trio.current_time()
             if node.parent is not None:
                 self._tree.meta.changed.add(node.parent.ino)
 
