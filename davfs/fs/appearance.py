@@ -19,9 +19,9 @@ from davfs.dav.resource import Resource
 from davfs.fs.attributes import Attributes, file_mtime_ns, folder_mtime_ns
 from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.metadata import Entry, Folder, Metadata
-from davfs.fs.owed import Owed
 from davfs.fs.permissions import told_mode
 from davfs.fs.settings import Settings
+from davfs.fs.wishes import Wishes
 
 OUTAGE_VALID_S: Final = 1.0  # how long the kernel may believe old ones while the server is away
 _LINK_MODE: Final = stat.S_IFLNK | 0o777
@@ -30,9 +30,11 @@ _LINK_MODE: Final = stat.S_IFLNK | 0o777
 class Appearance:
     """`is_away`: the server is known to be."""
 
-    def __init__(self, meta: Metadata, owed: Owed, settings: Settings, is_away: Callable[[], bool]) -> None:
+    def __init__(
+        self, meta: Metadata, wishes: Wishes, settings: Settings, is_away: Callable[[], bool]
+    ) -> None:
         self._meta = meta
-        self._owed = owed
+        self._wishes = wishes
         self._settings = settings
         self._is_away = is_away
 
@@ -68,10 +70,10 @@ class Appearance:
         mode = mode_set(node, entry)
         if mode is None:
             mode = self._settings.dir_mode if node.is_folder else self._settings.file_mode
-        owed = self._owed.changes_of(node)
-        bit = owed.get(EXECUTABLE, owed.get(OWN_EXECUTABLE)) if owed else None
+        wished = self._wishes.changes_of(node)
+        bit = wished.get(EXECUTABLE, wished.get(OWN_EXECUTABLE)) if wished else None
         resource = entry.resource if entry is not None else None
-        return told_mode(mode, resource, is_folder=node.is_folder, owed=bit)
+        return told_mode(mode, resource, is_folder=node.is_folder, wished=bit)
 
     def size_and_mtime(self, node: Node, entry: Entry | None) -> tuple[int, int]:
         content = node.content

@@ -147,7 +147,7 @@ class Filesystem:
             await nursery.start(self._probe.run)
             nursery.start_soon(self._tree.listings.run, self._tree.meta)
             left = self._uploads.recover()
-            self._tree.owed.recover()
+            self._tree.wishes.recover()
             self._locks.recover(item.node.path for item in self._uploads.pending())
             with trio.move_on_after(SETTLE_RENAMES_S):  # no program sees half of one
                 await self._namespace.settle_renames()

@@ -58,13 +58,13 @@ def is_executable(resource: Resource | None) -> bool | None:
     return {"T": True, "F": False}.get(resource.extra(OWN_EXECUTABLE) or "")
 
 
-def told_mode(mode: int, resource: Resource | None, *, is_folder: bool, owed: str | None) -> int:
+def told_mode(mode: int, resource: Resource | None, *, is_folder: bool, wished: str | None) -> int:
     """The permission bits, given those that are known here.
 
-    The server's executable bit counts, for another client may have set it, unless ours is on its way: `owed`.
+    The server's executable bit counts, for another client may have set it, unless ours is on its way: `wished`.
     """
     if not is_folder:
-        executable = is_executable(resource) if owed is None else owed == "T"
+        executable = is_executable(resource) if wished is None else wished == "T"
         if executable and not mode & 0o111:
             mode |= (mode & 0o444) >> 2
         elif executable is False:

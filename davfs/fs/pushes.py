@@ -1,6 +1,6 @@
-"""Properties to the server: at once for who waits, in the background for what is owed.
+"""Properties to the server: at once for who waits, in the background for what is wished.
 
-One PROPPATCH for all that is owed of one file, a moment after the last change: `cp -a` and `git checkout` set
+One PROPPATCH for all that is wished of one file, a moment after the last change: `cp -a` and `git checkout` set
 several things of many files. The executable bit costs requests only where it differs from what the server
 has; a server that does not keep it is found out once, by reading back, and not asked again.
 
@@ -37,10 +37,10 @@ from davfs.errors import (
 from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.locks import Locks
 from davfs.fs.metadata import Entry
-from davfs.fs.owed import Debt
 from davfs.fs.permissions import is_executable
 from davfs.fs.tree import Tree
 from davfs.fs.turns import Turns
+from davfs.fs.wishes import Wish
 
 log = logging.getLogger("davfs.properties")
 
@@ -75,11 +75,11 @@ class Pushes:
         wanted = "T" if mode & 0o100 else "F"
         entry = self._tree.known_entry(node)
         known = is_executable(entry.resource) if entry is not None else None
-        if (wanted == "T") != bool(known) or self._executable in self._tree.owed.changes_of(node):
-            self._tree.owed.owe(node, {self._executable: wanted})
+        if (wanted == "T") != bool(known) or self._executable in self._tree.wishes.changes_of(node):
+            self._tree.wishes.add(node, {self._executable: wanted})
 
     def uploaded(self, node: Node, mode: int | None, before: Resource | None) -> Resource | None:
-        """After an upload over `before`: what the server goes on to say of the bit is right, or is owed.
+        """After an upload over `before`: what the server goes on to say of the bit is right, or is wished.
 
         `mode` as programs set it, None if none did. Apache makes a new file of each PUT, without the bit.
         Returns what is known of the file's properties.
@@ -91,63 +91,63 @@ class Pushes:
         wanted = bool(known) if mode is None else bool(mode & 0o100)
         now = is_executable(kept)
         if wanted != bool(now) and self._keeps_executable is not False:
-            self._tree.owed.owe(node, {self._executable: "T" if wanted else "F"})
+            self._tree.wishes.add(node, {self._executable: "T" if wanted else "F"})
         return kept
 
-    # --- what is owed
+    # --- what is wished
 
     async def run(self) -> None:
-        """The task that sends what is owed, until cancelled."""
+        """The task that sends what is wished, until cancelled."""
         delay_s = RETRY_S
         while True:
-            owed = self._tree.owed
-            owed.wake = trio.Event()
+            wishes = self._tree.wishes
+            wishes.wake = trio.Event()
             is_done = await self._send_all()
             delay_s = RETRY_S if is_done else min(RETRY_MAX_S, delay_s * 2)
             self._rested.set()
             self._rested = trio.Event()
             with trio.move_on_after(float("inf") if is_done else delay_s):
-                await owed.wake.wait()
+                await wishes.wake.wait()
             await trio.sleep(GATHER_S)
 
     async def _send_all(self) -> bool:
         """Whether nothing is left that trying again can send."""
         if self._tree.refusal() is not None:
-            return not len(self._tree.owed)
-        due = [debt for debt in self._tree.owed.all() if self._is_due(debt)]
-        left: list[Debt] = []
+            return not len(self._tree.wishes)
+        due = [wish for wish in self._tree.wishes.all() if self._is_due(wish)]
+        left: list[Wish] = []
         slots = trio.CapacityLimiter(AT_ONCE)
         async with trio.open_nursery() as nursery:
-            for debt in due:
-                nursery.start_soon(self._send, debt, slots, left)
+            for wish in due:
+                nursery.start_soon(self._send, wish, slots, left)
         return not left
 
-    def _is_due(self, debt: Debt) -> bool:
-        node = debt.node
+    def _is_due(self, wish: Wish) -> bool:
+        node = wish.node
         if node.unlinked:
-            self._tree.owed.forget(node)
+            self._tree.wishes.forget(node)
             return False
-        return not (debt.refused or is_unsent(node) or node.busy or node.ino in self._running)
+        return not (wish.refused or is_unsent(node) or node.busy or node.ino in self._running)
 
-    async def _send(self, debt: Debt, slots: trio.CapacityLimiter, left: list[Debt]) -> None:
+    async def _send(self, wish: Wish, slots: trio.CapacityLimiter, left: list[Wish]) -> None:
         async with slots:
-            if not self._is_due(debt):
+            if not self._is_due(wish):
                 return
-            node, changes = debt.node, dict(debt.changes)
+            node, changes = wish.node, dict(wish.changes)
             path = node.path
             self._running[node.ino] = trio.Event()
             try:
                 await self._pay(node, changes)
             except NotFound:
                 if not node.unlinked and (node.busy or node.path != path):
-                    left.append(debt)
+                    left.append(wish)
                 else:  # somebody else removed it
-                    self._tree.owed.forget(node)
+                    self._tree.wishes.forget(node)
             except DavfsError as error:
                 if error.retry_helps or isinstance(error, Locked):
-                    left.append(debt)
+                    left.append(wish)
                 else:
-                    debt.refused = True
+                    wish.refused = True
                     log.warning("%s keeps its attributes here only: %s", node.name, error)
             finally:
                 self._running.pop(node.ino).set()
@@ -158,11 +158,11 @@ class Pushes:
         if bit and not (others and self._keeps_executable and self._executable in bit):  # else all in one
             if self._keeps_executable is not False:
                 await self._store_executable(node, next(iter(bit.values())) == "T")
-            self._tree.owed.paid(node, bit)
+            self._tree.wishes.fulfilled(node, bit)
             bit = {}
         if others:
             await self.store(node, {**others, **bit})
-            self._tree.owed.paid(node, changes)
+            self._tree.wishes.fulfilled(node, changes)
 
     async def _store_executable(self, node: Node, executable: bool) -> None:
         """Raises what may pass; a server that does not keep the bit is not asked again."""
@@ -191,28 +191,28 @@ class Pushes:
         self._keeps_executable = False
 
     async def settle(self, node: Node) -> None:
-        """Until nothing that was owed of this file is left, or it cannot be had, but not for ever."""
+        """Until nothing that was wished of this file is left, or it cannot be had, but not for ever."""
         with trio.move_on_after(WAIT_S):
-            while (debt := self._tree.owed.of(node)) is not None and not debt.refused and not node.unlinked:
-                self._tree.owed.wake.set()
+            while (wish := self._tree.wishes.of(node)) is not None and not wish.refused and not node.unlinked:
+                self._tree.wishes.wake.set()
                 await self._rested.wait()
 
     async def drain(self, limit_s: float) -> None:
         """Until nothing is left that can be sent now."""
         with trio.move_on_after(limit_s):
-            while any(self._is_due(debt) for debt in self._tree.owed.all()) or self._running:
+            while any(self._is_due(wish) for wish in self._tree.wishes.all()) or self._running:
                 if self._tree.refusal() is not None:
                     return
-                self._tree.owed.wake.set()
+                self._tree.wishes.wake.set()
                 await self._rested.wait()
 
     async def out_of_the_way(self, *names: tuple[Node, str]) -> None:
         """Until no PROPPATCH of these runs: their names are about to change, and mean other files then."""
         for folder, name in names if self._running else ():
             node = folder.children.get(name)
-            for debt in self._tree.owed.all() if node is not None else ():
-                running = self._running.get(debt.node.ino)
-                if running is not None and node is not None and debt.node.is_within(node):
+            for wish in self._tree.wishes.all() if node is not None else ():
+                running = self._running.get(wish.node.ino)
+                if running is not None and node is not None and wish.node.is_within(node):
                     await running.wait()
 
     # --- storing

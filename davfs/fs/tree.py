@@ -30,11 +30,11 @@ from davfs.fs.inodes import InodeTable, Node, is_unsent
 from davfs.fs.listings import Listings
 from davfs.fs.marker import Marker
 from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
-from davfs.fs.owed import Owed
 from davfs.fs.questions import Ask, Key, Questions
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
 from davfs.fs.unread import Unread
+from davfs.fs.wishes import Wishes
 
 HIDDEN_PREFIX: Final = ".davfs-"  # our own temporary names on the server
 
@@ -63,8 +63,8 @@ class Tree:
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
         self.kernel_knows: Callable[[Node], Awaitable[None]] = _nobody_to_tell  # told, and told it was heard
         self.unread = Unread()
-        self.owed = Owed(store.index, self.nodes)
-        self.appearance = Appearance(self.meta, self.owed, settings, lambda: self.refusal() is not None)
+        self.wishes = Wishes(store.index, self.nodes)
+        self.appearance = Appearance(self.meta, self.wishes, settings, lambda: self.refusal() is not None)
         # After an upload: (node, mode, what stood there) to what the server goes on to say beside the bytes.
         self.sent: Callable[[Node, int | None, Resource | None], Resource | None] = lambda *_: None
         self._root: Entry | None = None
@@ -498,7 +498,7 @@ class Tree:
         self.remember_last(node)
         self.unread.over(node.ino)
         self.store.index.delete_locals(node.ino)
-        self.owed.forget(node)
+        self.wishes.forget(node)
         if node.is_folder:
             self.meta.forget_folder(node.ino)
         if node.content is not None:
@@ -521,9 +521,9 @@ class Tree:
         self.nodes.pin(node)
         self.nodes.move(node, parent, name)
         self.nodes.unpin(node)
-        self.owed.moved(node)
+        self.wishes.moved(node)
         if over_link:  # a PUT in its place leaves the property, and so does MOVE on lighttpd
-            self.owed.owe(node, {LINK: None})
+            self.wishes.add(node, {LINK: None})
         self.meta.learn(old_parent.ino, old_name, Entry(None, now_s, None, ours=True))
         if entry is not None and entry.resource is not None:
             self.meta.learn(parent.ino, name, Entry(entry.resource, now_s, entry.kept, ours=True))

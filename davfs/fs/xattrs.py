@@ -5,7 +5,7 @@ their values are asked for when a program wants one, and hold until the file's i
 share where none was ever set, and for every file without any, no program costs a request by asking: `ls -l`,
 `cp -a` and file managers ask for each file.
 
-What is set on a file of which the server has not got all bytes yet is owed (`owed`), and goes after them.
+What is set on a file of which the server has not got all bytes yet is a wish (`wishes`), and goes after them.
 Namespaces other than `user` are not supported: `ls` and `cp` go on quietly when told so.
 """
 
@@ -53,15 +53,15 @@ class Xattrs:
     # --- reading
 
     async def names(self, node: Node) -> list[str]:
-        added, removed = xattrs_in(self._tree.owed.changes_of(node))
+        added, removed = xattrs_in(self._tree.wishes.changes_of(node))
         return sorted(((await self._inventory(node)).names | added) - removed)
 
     async def get(self, node: Node, name: str) -> bytes:
         """Raises PosixError(ENODATA) when it has none of this name."""
         tag = xattr_property(name)
-        owed = self._tree.owed.changes_of(node)
-        if tag in owed:
-            return _value(owed[tag])
+        wished = self._tree.wishes.changes_of(node)
+        if tag in wished:
+            return _value(wished[tag])
         inventory = await self._inventory(node)
         if name not in inventory.names:
             raise PosixError(errno.ENODATA)
@@ -135,10 +135,10 @@ class Xattrs:
             raise PosixError(errno.EOPNOTSUPP, "the file has no name any more")
 
     async def _change(self, node: Node, changes: dict[str, str | None]) -> None:
-        if not is_unsent(node) and self._tree.owed.of(node) is None:
+        if not is_unsent(node) and self._tree.wishes.of(node) is None:
             await self._pushes.store(node, changes)
         else:
-            self._tree.owed.owe(node, changes)
+            self._tree.wishes.add(node, changes)
 
     # --- bodies that take the place of others
 
