@@ -322,6 +322,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "auto: where the server keeps properties, a small file whose property holds the target; never: links"
         " are not made, and those that others made are small files",
     ),
+    Option(
+        "mtime",
+        "mtime",
+        _choice("auto", "properties", "local"),
+        "auto",
+        "HOW",
+        "times that programs set are kept here, and: auto: on servers that can set the time of a file;"
+        " properties: on all others that keep properties too, one request for each; local: with uploads only",
+    ),
     Option("uid", "uid", _account("user"), None, "USER", "the owner of all files", "who mounts"),
     Option("gid", "gid", _account("group"), None, "GROUP", "the group of all files", "of who mounts"),
     Option(

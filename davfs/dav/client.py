@@ -28,7 +28,7 @@ from typing import Final
 import httpx
 import trio
 
-from davfs.dav import locks, properties, proppatch
+from davfs.dav import locks, properties, proppatch, times
 from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
 from davfs.dav.foresight import UploadWish, check_upload
@@ -214,8 +214,8 @@ class Client:
             **_conditions(None if weak_tag else if_match, if_none_match=if_none_match),
             **if_header((self._tagged(path), lock_token, weak_tag)),
         }
-        if mtime_s is not None:
-            headers["X-OC-Mtime"] = str(mtime_s)  # Nextcloud, copyparty; ignored elsewhere
+        if mtime_s is not None:  # ignored where it is not known
+            headers |= times.put_headers(mtime_s, by_date=self.capabilities.is_nginx_dav)
         request = _Request(
             "PUT",
             path,
@@ -296,12 +296,18 @@ class Client:
         *,
         is_collection: bool = False,
         lock_token: locks.LockToken | None = None,
+        if_tag: ETag | None = None,
+        ahead: bool = False,
     ) -> Mapping[str, int]:
-        """Sets and removes properties: the status of each. Raises ServerRefused for the whole."""
+        """Sets and removes properties: the status of each. Raises ServerRefused for the whole.
+
+        `if_tag`: while it has this tag, where the server looks (sabre/dav, Apache). `ahead`: as for `list`.
+        """
         body = proppatch.body(changes)
-        claim = if_header((self._tagged(path, is_collection=is_collection), lock_token, None))
+        tag = if_tag if self.capabilities.move_condition_honoured else None
+        claim = if_header((self._tagged(path, is_collection=is_collection), lock_token, tag))
         headers = {**_XML, "Content-Length": str(len(body)), **claim}
-        request = _Request("PROPPATCH", path, headers, Octets(body), is_collection)
+        request = _Request("PROPPATCH", path, headers, Octets(body), is_collection, is_ahead=ahead)
         with self.reach.watched(), deadline(self._timeout_s, request.label):
             status, _, answer = await self._ask(ONCE, request, fine=(207,))
         return proppatch.outcome(changes, status, answer)
@@ -361,9 +367,11 @@ class Client:
 
         By the server's own clock (Date), as its answers to PROPFIND tell it; RFC 9110 8.8.2.2.
         """
-        if not self.capabilities.coarse_tags:
-            return False
-        return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < YOUNG_S
+        return self.capabilities.coarse_tags and self.age_s(version) < YOUNG_S
+
+    def age_s(self, version: Validator) -> float:
+        """By the server's own clock; 0 when it does not tell."""
+        return 0 if version.mtime_s is None else time.time() + self._clock_ahead_s - version.mtime_s
 
     def _tagged(self, path: DavPath, *, is_collection: bool = False) -> str | None:
         """What a list of If is about; None where the server understands it only without that."""

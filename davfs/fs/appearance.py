@@ -16,9 +16,10 @@ import trio
 from davfs.dav.attributes import target_of
 from davfs.dav.properties import EXECUTABLE, LINK, OWN_EXECUTABLE
 from davfs.dav.resource import Resource
-from davfs.fs.attributes import Attributes, file_mtime_ns, folder_mtime_ns
+from davfs.fs.attributes import Attributes, ctime_ns, file_mtime_ns, folder_mtime_ns
 from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.metadata import Entry, Folder, Metadata
+from davfs.fs.owed import Owed
 from davfs.fs.permissions import told_mode
 from davfs.fs.settings import Settings
 from davfs.fs.wishes import Wishes
@@ -31,9 +32,16 @@ class Appearance:
     """`is_away`: the server is known to be."""
 
     def __init__(
-        self, meta: Metadata, wishes: Wishes, settings: Settings, is_away: Callable[[], bool]
+        self,
+        meta: Metadata,
+        owed: Owed,
+        wishes: Wishes,
+        settings: Settings,
+        *,
+        is_away: Callable[[], bool],
     ) -> None:
         self._meta = meta
+        self._owed = owed
         self._wishes = wishes
         self._settings = settings
         self._is_away = is_away
@@ -50,7 +58,7 @@ class Appearance:
             mode=mode,
             size_bytes=size,
             mtime_ns=mtime_ns,
-            ctime_ns=max(mtime_ns, node.ctime_ns) if node.is_folder else (node.ctime_ns or mtime_ns),
+            ctime_ns=ctime_ns(mtime_ns, node.ctime_ns, entry, is_folder=node.is_folder),
             atime_ns=node.atime_ns or mtime_ns,
             nlink=0 if node.unlinked else 1,
             uid=self._settings.uid,
@@ -88,7 +96,8 @@ class Appearance:
         size = resource.size_bytes
         if size is None:
             size = content.size_bytes if content is not None else 0
-        return size, file_mtime_ns(resource, entry.kept if entry is not None else None)
+        kept = entry.kept if entry is not None else None
+        return size, file_mtime_ns(resource, kept, owed=bool(resource.extras) and node.ino in self._owed)
 
     def target(self, node: Node, entry: Entry | None) -> bytes | None:
         """Where this link points to; None for what is no link."""

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -70,6 +71,7 @@ class FileBody:
         self.file = fd
         self._size = size_bytes
         self._passed = 0
+        self.mtime_s: int | None = None  # the time that went along
         self.before = before  # what earlier PUTs carried that may still land
         self.whole: bytes | None = None  # of a small one, when it was read
         self.digest = None if size_bytes else new_digest().digest()
@@ -303,7 +305,7 @@ class Delivery:
         self, pending: Pending, body: FileBody, over: Known | None, *, trust_tags: bool
     ) -> ETag | None:
         path, content = pending.node.path, pending.content
-        mtime_s = content.mtime_ns // 1_000_000_000
+        mtime_s = body.mtime_s = self._time_along(content, over)
         content.life = content.life.put_begins()
         content.save()
         try:
@@ -330,7 +332,7 @@ class Delivery:
         self._leftovers.note(staged)
         life, moving = content.life.put_begins(), False
         try:
-            await self._fill_staged(content, body, staged)
+            await self._fill_staged(content, body, staged, over)
             if over is not None:
                 await self.carry(pending.node, staged)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
@@ -354,15 +356,25 @@ class Delivery:
             raise
         self._leftovers.forget(staged)
 
-    async def _fill_staged(self, content: Content, body: FileBody, staged: DavPath) -> None:
+    async def _fill_staged(
+        self, content: Content, body: FileBody, staged: DavPath, over: Known | None
+    ) -> None:
         """By a COPY of what the server has already, else by PUT."""
         if await self._copies.stage(content, body.file, staged):
             body.sent_up_to(body.size_bytes)
             if body.fd is None:  # may be forked: its digest is known before the MOVE, as after a PUT
                 await body.sum_up()
         else:
-            mtime_s = content.mtime_ns // 1_000_000_000
-            await self._tree.client.put(staged, body, mtime_s=mtime_s, is_new=True)
+            body.mtime_s = self._time_along(content, over)
+            await self._tree.client.put(staged, body, mtime_s=body.mtime_s, is_new=True)
+
+    def _time_along(self, content: Content, over: Known | None) -> int | None:
+        """The time that goes with the PUT. None where it would make this version look like the one before:
+        nginx and rclone tell versions by time and size.
+        """
+        mtime_s, coarse = content.mtime_ns // 1_000_000_000, self._tree.client.capabilities.coarse_tags
+        alike = over is not None and coarse and over.version.size_bytes == content.size_bytes
+        return None if alike and over is not None and over.version.mtime_s in {None, mtime_s} else mtime_s
 
     def _unanswered(self, content: Content, path: DavPath, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
@@ -412,12 +424,20 @@ class Delivery:
             nonlocal found
             size = resource.size_bytes if resource is not None and not resource.is_collection else None
             if resource is not None and size == body.size_bytes:
+                self._learn_time(body, resource)
                 self._acknowledge(pending, resource.validator, body)
             else:
                 found = LookedUp(resource)
 
         await self._verification.ask(pending.node, learn)
         return found
+
+    def _learn_time(self, body: FileBody, resource: Resource) -> None:
+        if body.mtime_s is not None:
+            client = self._tree.client
+            client.capabilities = client.capabilities.learned_time(
+                sent_s=body.mtime_s, found_s=resource.mtime_s, now_s=time.time()
+            )
 
     def _refused_in_place(self, node: Node, size: int, status: int) -> NoReturn:
         """404, 409, and the folder is there: more than IIS allows (peers.md 19), or a bad name."""

@@ -511,14 +511,18 @@ class Files:
         if node.unlinked:
             node.last_mtime_ns = mtime_ns
             return
-        if node.parent is None or (content is not None and content.dirty):
+        node.ctime_ns = now_ns = time.time_ns()
+        if node.parent is None:
+            return
+        if content is not None and content.dirty:
+            self._tree.owed.set(node, mtime_ns, now_ns=now_ns, is_unsent=True)
             return
         entry = await self._tree.entry(node.parent, node.name)
         if entry.resource is not None and not node.is_folder:
             self._tree.keep_mtime(node, mtime_ns, entry.resource.validator)
         elif node.is_folder:
             self._tree.keep_mtime(node, mtime_ns, None)
-        node.ctime_ns = time.time_ns()
+        self._tree.owed.set(node, mtime_ns, now_ns=now_ns, is_unsent=False)
 
     # --- durability
 

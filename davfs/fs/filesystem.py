@@ -43,6 +43,7 @@ from davfs.fs.quota import Allowance
 from davfs.fs.renames import Renames
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
+from davfs.fs.times import Times
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 from davfs.fs.xattrs import OWN_PREFIX, Xattrs
@@ -54,6 +55,7 @@ XATTR_LOCK: Final = "user.davfs.lock"
 SETTLE_LOCKS_S: Final = 5.0
 SETTLE_RENAMES_S: Final = 5.0
 SETTLE_PROPERTIES_S: Final = 5.0
+TIMES_WITHIN_S: Final = 10.0  # for what goes after the files, and is no part of them
 CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
 
 
@@ -127,6 +129,7 @@ class Filesystem:
         self._uploads.settle_name = self._namespace.settle_renames_of
         self._prefetch = Prefetch(self._tree, self._files)
         self._probe = Probe(client, self._tree, self._uploads, timeout_s=settings.timeout_s)
+        self._times = Times(self._tree, self._uploads, locks, settings.connections)
         self._started = now_s()
         self._send_changes, self.invalidations = trio.open_memory_channel[Invalidation](CHANGES_MAX)
         self._tree.changed = self._report_change
@@ -148,6 +151,7 @@ class Filesystem:
             nursery.start_soon(self._tree.listings.run, self._tree.meta)
             left = self._uploads.recover()
             self._tree.wishes.recover()
+            self._tree.owed.recover()
             self._locks.recover(item.node.path for item in self._uploads.pending())
             with trio.move_on_after(SETTLE_RENAMES_S):  # no program sees half of one
                 await self._namespace.settle_renames()
@@ -156,6 +160,7 @@ class Filesystem:
             nursery.start_soon(self._leftovers.clean, self._client)
             nursery.start_soon(self._allowance.run)
             nursery.start_soon(self._pushes.run)
+            nursery.start_soon(self._times.run)
             task_status.started(left)
 
     async def _send(self, nursery: trio.Nursery) -> None:
@@ -421,6 +426,7 @@ class Filesystem:
         self._probe.hurry()
         left = await self._uploads.drain(timeout_s, patient=patient)
         await self._pushes.drain(SETTLE_PROPERTIES_S if timeout_s is None else timeout_s)
+        await self._times.drain(TIMES_WITHIN_S)
         return left
 
     def pending_paths(self) -> list[str]:

@@ -61,7 +61,7 @@ def is_executable(resource: Resource | None) -> bool | None:
 def told_mode(mode: int, resource: Resource | None, *, is_folder: bool, wished: str | None) -> int:
     """The permission bits, given those that are known here.
 
-    The server's executable bit counts, for another client may have set it, unless ours is on its way: `wished`.
+    The server's executable bit counts, for another client may have set it, unless ours is to come: `wished`.
     """
     if not is_folder:
         executable = is_executable(resource) if wished is None else wished == "T"

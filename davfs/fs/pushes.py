@@ -1,6 +1,6 @@
 """Properties to the server: at once for who waits, in the background for what is wished.
 
-One PROPPATCH for all that is wished of one file, a moment after the last change: `cp -a` and `git checkout` set
+One PROPPATCH for all that is wished of a file, a moment after the last change: `cp -a` and `git checkout` set
 several things of many files. The executable bit costs requests only where it differs from what the server
 has; a server that does not keep it is found out once, by reading back, and not asked again.
 

@@ -29,3 +29,4 @@ class Settings:
     read_only: bool = False
     symlinks: bool = True  # where the server keeps what it takes
     lock: Literal["auto", "always", "never"] = "auto"
+    mtime: Literal["auto", "properties", "local"] = "auto"

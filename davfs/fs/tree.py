@@ -30,6 +30,7 @@ from davfs.fs.inodes import InodeTable, Node, is_unsent
 from davfs.fs.listings import Listings
 from davfs.fs.marker import Marker
 from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
+from davfs.fs.owed import Owed
 from davfs.fs.questions import Ask, Key, Questions
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
@@ -63,13 +64,16 @@ class Tree:
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
         self.kernel_knows: Callable[[Node], Awaitable[None]] = _nobody_to_tell  # told, and told it was heard
         self.unread = Unread()
-        self.wishes = Wishes(store.index, self.nodes)
-        self.appearance = Appearance(self.meta, self.wishes, settings, lambda: self.refusal() is not None)
-        # After an upload: (node, mode, what stood there) to what the server goes on to say beside the bytes.
-        self.sent: Callable[[Node, int | None, Resource | None], Resource | None] = lambda *_: None
         self._root: Entry | None = None
         self.marker = Marker(client)
         self.marker.widened = self.meta.expire_all
+        self.owed = Owed(client, store.index, self.nodes, settings)
+        self.wishes = Wishes(store.index, self.nodes)
+        self.appearance = Appearance(
+            self.meta, self.owed, self.wishes, settings, is_away=lambda: self.refusal() is not None
+        )
+        # After an upload: (node, mode, what stood there) to what the server goes on to say beside the bytes.
+        self.sent: Callable[[Node, int | None, Resource | None], Resource | None] = lambda *_: None
         self.questions = Questions()
         self.patience_s = min(PATIENCE_S, PATIENCE_SHARE * settings.timeout_s)
 
@@ -479,6 +483,8 @@ class Tree:
             etag=etag,
         )
         self.meta.learn(node.parent.ino, node.name, Entry(resource, trio.current_time(), kept, ours=True))
+        if not content.life.dirty:
+            self.owed.stored(node, content.mtime_ns, resource)
         self._pushed(node.parent)
 
     def made_folder(self, parent: Node, name: str) -> Node:
@@ -504,6 +510,7 @@ class Tree:
         if node.content is not None:
             self.store.discard(node.content)
         self.nodes.detach(node)
+        self.owed.forget(node)
         self.meta.learn(parent.ino, name, Entry(None, trio.current_time(), None, ours=True))
         self.touched(parent)
 
@@ -533,6 +540,7 @@ class Tree:
             self.store.index.save_locals(node.ino, parent.ino, entry.kept)
         elif node.mode is not None:
             self.store.index.save_locals(node.ino, parent.ino, LocalAttributes(node.mode))
+        self.owed.moved(node)
         node.ctime_ns = time.time_ns()
         self.touched(old_parent)
         self.touched(parent)

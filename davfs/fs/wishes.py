@@ -120,7 +120,7 @@ class Wishes:
             self._index.run("DELETE FROM wishes WHERE ino=?", (node.ino,))
             self._drop(wish)
 
-    def _drop(self, wish: Debt) -> None:
+    def _drop(self, wish: Wish) -> None:
         self._wishes.pop(wish.node.ino, None)
         self._nodes.unpin(wish.node)
 
