@@ -320,7 +320,7 @@ def _statvfs(quota: Quota) -> StatvfsData:
     used = quota.used_bytes or 0
     free = quota.available_bytes if quota.available_bytes is not None else UNKNOWN_SPACE_BYTES
     told.f_bsize = told.f_frsize = BLOCK_BYTES
-    told.f_blocks = (used + free) // BLOCK_BYTES
+    told.f_blocks = max(1, (used + free) // BLOCK_BYTES)  # df leaves out what has none
     told.f_bfree = told.f_bavail = free // BLOCK_BYTES
     told.f_files = told.f_ffree = told.f_favail = 0
     told.f_namemax = 255

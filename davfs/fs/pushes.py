@@ -49,6 +49,7 @@ AT_ONCE: Final = 4
 RETRY_S: Final = 5.0
 RETRY_MAX_S: Final = 120.0
 JUST_SENT_S: Final = 5.0  # nobody else has seen it yet: it has the properties that we know
+SHORT: Final = 200  # characters: any column of a database has room for so many
 WAIT_S: Final = 20.0  # how long `fsync` waits for it
 
 Texts = Mapping[str, str | None]
@@ -274,7 +275,7 @@ class Pushes:
             return
         found = await self._client.properties_of(node.path, texts, is_collection=node.is_folder)
         if all(found.get(name) == text for name, text in texts.items()):
-            self._read_back[node.is_folder] = longest
+            self._read_back[node.is_folder] = max(SHORT, longest)
             return
         spoilt = {name: None for name, text in texts.items() if name != XATTRS and found.get(name) != text}
         await self._patch(node, spoilt)
