@@ -42,7 +42,7 @@ class Entry:
 
     def inherit(self, before: Entry) -> None:
         """What only we know of a folder outlives a new answer; so do properties that we set since."""
-        if self.resource is not None and before.resource is not None and before.patched_s >= self.learned_s:
+        if self.resource is not None and before.resource is not None and before.patched_s > self.learned_s:
             ours = before.resource
             self.resource = replace(self.resource, executable=ours.executable, extras=ours.extras)
             self.patched_s = before.patched_s
