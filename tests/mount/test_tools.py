@@ -48,7 +48,7 @@ def make_tree(top: Path, *, files: int = 300) -> None:
 
 
 def sums(top: Path) -> dict[str, str]:
-    """Every file below, by relative name, with its checksum; folders as "". Not where Apache has properties."""
+    """Every file below, by relative name, with its checksum; folders as "". Not Apache's own."""
     found = {}
     for path in (path for path in top.rglob("*") if ".DAV" not in path.parts):
         name = str(path.relative_to(top))
