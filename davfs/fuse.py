@@ -385,7 +385,9 @@ def widen_read_ahead(mountpoint: str) -> None:
             .replace("\t", "\\011")
             .replace("\n", "\\012")
         )
-        device = next((line.split()[2] for line in mounts if line.split()[4] == escaped), None)
+        device = next(
+            (line.split()[2] for line in reversed(list(mounts)) if line.split()[4] == escaped), None
+        )
         if device is not None:
             with open(f"/sys/class/bdi/{device}/read_ahead_kb", "w", encoding="ascii") as setting:
                 setting.write(str(READ_AHEAD_KIB))

@@ -46,7 +46,7 @@ from davfs.dav.multistatus import (
 )
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
-from davfs.dav.redirects import NotWebDav, is_in_share
+from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav
 from davfs.dav.refusals import check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
@@ -72,6 +72,7 @@ __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "T
 _SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
 _SLICE_BYTES: Final = 64 * 1024
 YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
+IN_USE_S: Final = 60.0  # since its last change: a file that somebody may be writing again and again
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
 _SERVER_WORK_BYTES_PER_S: Final = 2 * 1024 * 1024
@@ -373,6 +374,12 @@ class Client:
         """By the server's own clock; 0 when it does not tell."""
         return 0 if version.mtime_s is None else time.time() + self._clock_ahead_s - version.mtime_s
 
+    def may_be_mixed(self, version: Validator) -> bool:
+        """Whether a GET of `version` is to be looked at again: a server that mixes, a file in use."""
+        if not self.capabilities.mixes_versions:
+            return False
+        return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < IN_USE_S
+
     def _tagged(self, path: DavPath, *, is_collection: bool = False) -> str | None:
         """What a list of If is about; None where the server understands it only without that."""
         return None if self.capabilities.claims_untagged else self.url(path, is_collection=is_collection)
@@ -405,7 +412,7 @@ class Client:
             raise NotFound(text, status=error.status) from None
         except ServerRefused as error:
             if error.status in (400, 405, 501):
-                raise NotWebDav(_not_webdav_text(self.url(ROOT), error.status)) from None
+                raise not_webdav(self.url(ROOT), error.status) from None
             raise
 
     async def _options(self) -> Capabilities:
@@ -477,7 +484,7 @@ class Client:
         if answer.status == 207:
             return
         if 200 <= answer.status < 300:  # an HTML page: the server took PROPFIND for GET
-            raise NotWebDav(_not_webdav_text(self.url(ROOT), answer.status))
+            raise not_webdav(self.url(ROOT), answer.status)
         raise self._refusal(request, answer)
 
     # --- GET ----------------------------------------------------------------------------------------
@@ -590,10 +597,3 @@ class Client:
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
         return refused(request.method, answer.status, shown(request.path), retry_after_s=wait_s)
-
-
-def _not_webdav_text(url: str, status: int) -> str:
-    text = f"{url} does not speak WebDAV: it answered {status} to PROPFIND"
-    if status == 405:  # servers.md E and 21
-        text += " (Nextcloud: add /remote.php/dav/files/USER/; Apache: set DirectoryIndex disabled)"
-    return text

@@ -66,10 +66,12 @@ def parsed(text: str) -> tuple[int, Validator] | None:
     words = text.strip().split(" ", 3)
     found = _TIME.fullmatch(words[0]) if len(words) >= 3 else None
     size, server = (_number(word) for word in words[1:3]) if found is not None else (None, None)
-    if found is None or (size is None and server is None):
+    if found is None:
         return None
     ns = int(found[2]) * NS + int((found[3] or "").ljust(9, "0"))
     tag = ETag(words[3]) if len(words) == 4 and words[3].isprintable() else None
+    if tag is None and server is None:
+        return None
     return (-ns if found[1] else ns), Validator(tag, server, size)
 
 

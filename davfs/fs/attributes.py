@@ -94,6 +94,7 @@ def ctime_ns(mtime_ns: int, changed_ns: int, entry: Entry | None, *, is_folder: 
     """
     if is_folder:
         return max(mtime_ns, changed_ns)
-    resource = None if entry is None else entry.resource
-    server_s = (resource.mtime_s if resource is not None else None) or 0
-    return changed_ns or max(mtime_ns, server_s * _NS)
+    if changed_ns or entry is None:
+        return changed_ns or mtime_ns
+    server_s = entry.resource.mtime_s if entry.resource is not None else None
+    return max(mtime_ns, int(entry.pushed_s if server_s is None else server_s) * _NS)

@@ -23,7 +23,7 @@ from davfs.dav.resource import ETag, Validator
 from davfs.errors import PosixError
 from davfs.fs.database import CacheUnusable, Database, open_database
 
-__all__ = ["CacheUnusable", "ContentRow", "Index", "LocalAttributes", "Numbers"]
+__all__ = ["CacheUnusable", "ContentRow", "Index", "LocalAttributes", "Numbers", "boot_id"]
 
 CLOSED: Final = "closed"
 REBUILDING: Final = "rebuilding"
@@ -132,7 +132,7 @@ class Index:
         try:
             mark = _mark(folder)
             self.unclean = mark != CLOSED  # the last daemon was killed, or the machine went down
-            self.lost_power = mark not in {"", CLOSED, _boot_id()}
+            self.lost_power = mark not in {"", CLOSED, boot_id()}
             self._db, self.damage = open_database(folder, expected=_has_data(folder), thorough=self.unclean)
             if self.damage is not None:
                 _set_mark(folder, REBUILDING)
@@ -153,7 +153,7 @@ class Index:
     def note_open(self) -> None:
         """From here on a kill or a power loss shows: what the last daemon left is sorted out."""
         try:
-            _set_mark(self.folder, _boot_id())
+            _set_mark(self.folder, boot_id())
         except OSError as error:
             raise CacheUnusable(f"cannot use the cache folder {self.folder}: {error}") from error
 
@@ -394,7 +394,7 @@ def _set_mark(folder: str, mark: str) -> None:
         os.close(fd)
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
     """Another one after every start of the machine; empty where there is none to tell."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

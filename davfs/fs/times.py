@@ -156,16 +156,22 @@ class Times:
             return True
         if before.mtime_s == wanted_s:
             return True
+        was_old = self._client.age_s(before.validator) >= YOUNG_S
         accepted = await self._proppatch(node, way, debt.mtime_ns, before)
         after = await self._client.stat(node.path, is_collection=node.is_folder)
         worked = accepted and after.mtime_s == wanted_s
-        self._learn(way, worked=worked)
-        if after.size_bytes == before.size_bytes and (worked or after.mtime_s == before.mtime_s):
-            self._retimed(node, before.validator, after)
+        is_same = before.validator.same_version(after.validator)
+        if worked or is_same or (was_old and after.mtime_s == before.mtime_s):
+            self._learn(way, worked=worked)
+            if after.size_bytes == before.size_bytes:
+                self._retimed(node, before.validator, after)
+        elif not node.is_folder:
+            return True  # somebody else's: that tells nothing of this way
         if worked:
             return True
+        debt.tries += 1
         self._owed.settle_by(debt, trio.current_time())  # the next way
-        return False
+        return debt.tries >= TRIES
 
     async def _proppatch(self, node: Node, way: Way, mtime_ns: int, version: Resource) -> bool:
         change = PropertyChange(NAMES[way], value(way, mtime_ns, version.validator))
@@ -178,6 +184,7 @@ class Times:
                 if_tag=version.etag if way != "property" else None,
                 ahead=True,
             )
+            self._pushed(node)
         except (NotFound, *_LATER):
             raise
         except ServerRefused as error:
@@ -205,6 +212,12 @@ class Times:
             kept = replace(kept, version=after.validator)
             store.index.save_locals(node.ino, node.parent.ino, kept)
         self._tree.meta.learn(node.parent.ino, node.name, Entry(after, trio.current_time(), kept, ours=True))
+
+    def _pushed(self, node: Node) -> None:
+        """Apache keeps properties in a folder `.DAV` beside the file, or in the folder: its time may move."""
+        folder = node if node.is_folder else node.parent
+        if folder is not None:
+            self._tree.pushed(folder)
 
     # --- the dead property
 
