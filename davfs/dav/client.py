@@ -213,8 +213,9 @@ class Client:
                 body.size_bytes
             ),  # always: chunked uploads end as empty files (peers.md 14)
             **_conditions(None if weak_tag else if_match, if_none_match=if_none_match),
-            **if_header((self._tagged(path), lock_token, weak_tag)),
         }
+        if lock_token is not None or weak_tag is not None:
+            headers |= if_header((self._tagged(path), lock_token, weak_tag))
         if mtime_s is not None:  # ignored where it is not known
             headers |= times.put_headers(mtime_s, by_date=self.capabilities.is_nginx_dav)
         request = _Request(
@@ -245,8 +246,9 @@ class Client:
         if_match: ETag | None = None,
         lock_token: locks.LockToken | None = None,
     ) -> None:
-        claim = if_header((self._tagged(path, is_collection=is_collection), lock_token, None))
-        headers = {**_PLAIN, **_conditions(if_match), **claim}
+        headers = {**_PLAIN, **_conditions(if_match)}
+        if lock_token is not None:
+            headers |= if_header((self._tagged(path, is_collection=is_collection), lock_token, None))
         request = _Request("DELETE", path, headers, is_collection=is_collection)
         await self._change(request)  # of a folder only when it is empty, so it takes no longer than any other
 

@@ -128,6 +128,7 @@ class Index:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
+        self._next_id: int | None = None  # of `contents`; None: the database knows
         self._lock_fd = _lock(folder)
         try:
             mark = _mark(folder)
@@ -215,16 +216,20 @@ class Index:
             (ino, path, size, base_size, present, int(base is not None), *_validator_columns(base)),
         )
         assert cursor.lastrowid is not None
+        self._next_id = None
         return cursor.lastrowid
 
     def next_id(self) -> int:
         """What the next row of `contents` will be called; it is not taken until `add`."""
-        rows = self.rows("SELECT seq FROM sqlite_sequence WHERE name='contents'")
-        return int(rows[0][0]) + 1 if rows else 1
+        if self._next_id is None:
+            rows = self.rows("SELECT seq FROM sqlite_sequence WHERE name='contents'")
+            self._next_id = int(rows[0][0]) + 1 if rows else 1
+        return self._next_id
 
     def add(self, row: ContentRow, *, now_s: float) -> None:
         """A row that is complete from the start, in one commit. Its id is `next_id`."""
         self.run(_INSERT_ROW, (*_columns(row), row.ino, now_s, row.id))
+        self._next_id = row.id + 1
 
     def save(self, row: ContentRow, *, used_s: float | None) -> None:
         """`used_s` None: when it was used, and its `ino`, stand as they are. They are indexed, and to move
@@ -237,6 +242,7 @@ class Index:
 
     def adopt(self, row: ContentRow, mode: int | None, *, now_s: float) -> None:
         """A row made again from what its file says, in place of the one that there may be."""
+        self._next_id = None
         self.run(
             "INSERT OR IGNORE INTO contents (id, ino, path, size) VALUES (?,?,?,0)",
             (row.id, row.ino, row.path),

@@ -11,6 +11,7 @@ alone, and for what a PUT takes along. Synchronous; who sends them is `times`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +20,7 @@ import trio
 from davfs.dav.client import Client
 from davfs.dav.resource import Resource
 from davfs.dav.times import NS
-from davfs.errors import BadName
+from davfs.errors import BadName, PosixError
 from davfs.fs.content import path_bytes, path_from_bytes
 from davfs.fs.index import Index
 from davfs.fs.inodes import InodeTable, Node
@@ -42,7 +43,8 @@ class Debt:
     mtime_ns: int
     due_s: float
     since_s: float
-    tries: int = 0
+    tries: int = 0  # that failed
+    steps: int = 0  # that led nowhere: another way, or once more
 
 
 class Owed:
@@ -114,7 +116,8 @@ class Owed:
         """It is there, or never will be."""
         debt = self._debts.pop(node.ino, None)
         if debt is not None:
-            self._index.run("DELETE FROM times WHERE ino=?", (node.ino,))
+            with suppress(PosixError):  # a full disk: the next mount finds that there is nothing to do
+                self._index.run("DELETE FROM times WHERE ino=?", (node.ino,))
             self._nodes.unpin(debt.node)
 
     def moved(self, node: Node) -> None:
@@ -126,10 +129,11 @@ class Owed:
     def _save(self, debt: Debt) -> None:
         if debt.node.unlinked:
             return
-        self._index.run(
-            "INSERT OR REPLACE INTO times (ino, path, folder, mtime_ns) VALUES (?,?,?,?)",
-            (debt.node.ino, path_bytes(debt.node.path), debt.node.is_folder, debt.mtime_ns),
-        )
+        with suppress(PosixError):  # a full disk: it is lost by a kill only
+            self._index.run(
+                "INSERT OR REPLACE INTO times (ino, path, folder, mtime_ns) VALUES (?,?,?,?)",
+                (debt.node.ino, path_bytes(debt.node.path), debt.node.is_folder, debt.mtime_ns),
+            )
 
     # --- start
 

@@ -42,8 +42,10 @@ from davfs.fs.upload import Uploads
 
 log = logging.getLogger("davfs.times")
 
-BEHIND_UPLOADS_S: Final = 20.0  # how long they may keep it from going on, one at a time
+BEHIND_UPLOADS_S: Final = 20.0  # how long they may keep it from going on with a few
 LOOK_S: Final = 0.1
+TOGETHER_S: Final = 0.3
+FOLDER_AGAIN_S: Final = 2.0
 YOUNG_S: Final = 2.2  # a folder's time has whole seconds: another change within this one would not show
 AGAIN_S: Final = 15.0
 TRIES: Final = 5
@@ -60,17 +62,25 @@ class Times:
         self._at_once = max(1, connections // 2)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. In rounds, so that thousands of times are not looked through for each of them."""
         while True:
             self._owed.wake = trio.Event()
             due = self._owed.due(trio.current_time())
             if not due:
                 with trio.move_on_after(self._until_next_s()):
                     await self._owed.wake.wait()
+            elif self._tree.refusal() is not None:
+                await trio.sleep(AGAIN_S)
                 continue
+            else:
+                await self._round(sorted(due, key=_files_first))
+            await trio.sleep(TOGETHER_S)
+
+    async def _round(self, due: list[Debt]) -> None:
+        for start in range(0, len(due), self._at_once):
             await self._let_uploads_go_first()
             async with trio.open_nursery() as nursery:
-                for debt in sorted(due, key=_files_first)[: self._at_once]:
+                for debt in due[start : start + self._at_once]:
                     nursery.start_soon(self._settle, debt)
 
     def _until_next_s(self) -> float:
@@ -95,6 +105,7 @@ class Times:
 
     async def _settle(self, debt: Debt) -> None:
         node = debt.node
+        path = None if node.unlinked else node.path
         try:
             done = await self._told(debt)
         except NoLane:
@@ -102,7 +113,10 @@ class Times:
         except _LATER as error:
             self._later(debt, error)
         except NotFound:
-            self._owed.forget(node)
+            if node.unlinked or node.path == path:
+                self._owed.forget(node)
+            else:  # renamed meanwhile
+                self._owed.settle_by(debt, trio.current_time())
         except ServerRefused as error:
             log.info("the time of %s stays here: %s", node.name, error)
             self._owed.forget(node)
@@ -129,7 +143,7 @@ class Times:
             debt.due_s = NEVER  # `Owed.stored` comes back to it
             return False
         if node.is_folder and self._is_moving(node):
-            self._owed.settle_by(debt, trio.current_time() + 5 * LOOK_S)
+            self._owed.settle_by(debt, trio.current_time() + FOLDER_AGAIN_S)
             return False
         kept = self._tree.store.index.locals_of(node.ino)
         if kept is None or kept.mtime_ns != debt.mtime_ns:
@@ -169,9 +183,9 @@ class Times:
             return True  # somebody else's: that tells nothing of this way
         if worked:
             return True
-        debt.tries += 1
+        debt.steps += 1
         self._owed.settle_by(debt, trio.current_time())  # the next way
-        return debt.tries >= TRIES
+        return debt.steps >= TRIES
 
     async def _proppatch(self, node: Node, way: Way, mtime_ns: int, version: Resource) -> bool:
         change = PropertyChange(NAMES[way], value(way, mtime_ns, version.validator))
@@ -261,9 +275,9 @@ class Times:
         after = await self._client.stat(node.path, is_collection=True)
         if kept_mtime_ns(after) == debt.mtime_ns:
             return True
-        debt.tries += 1
+        debt.steps += 1
         self._owed.settle_by(debt, trio.current_time() + YOUNG_S)
-        return debt.tries >= TRIES
+        return debt.steps >= TRIES
 
     async def _known(self, node: Node) -> Resource | None:
         """What stands there by what was last known: if that is old, the property is void, no harm done."""

@@ -9,8 +9,10 @@ setpriv(1).
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,6 +22,10 @@ from tests import leaks
 _REPO: Final = Path(__file__).parents[2]
 ALICE: Final = 12001
 BOB: Final = 12002
+# In a namespace of one's own, first of all: a copy of another test's mount would keep it alive.
+LET_GO: Final = (
+    "for each in $(awk '/ - fuse/ && !/fusectl/ {print $5}' /proc/self/mountinfo); do umount -l $each; done;"
+)
 _PEOPLE: Final = {"alice": ALICE, "bob": BOB}
 
 
@@ -39,18 +45,17 @@ def opened_ways(over: Path, *needed: Path) -> str:
 class Machine:
     """A mount namespace, kept by one process; the kernel takes it away with the last one in it."""
 
-    def __init__(self, folder: Path, fuse_conf: str = "") -> None:
+    def __init__(self, fuse_conf: str = "") -> None:
+        # Not below pytest's tmp_path: it is 0700, and every other session of pytest makes it so again.
+        self.folder = folder = Path(tempfile.mkdtemp(prefix="davfs-people-"))
+        folder.chmod(0o755)
         over = folder / "over"
         over.mkdir()
-        self.folder = folder
-        for parent in (folder, *folder.parents[:3]):
-            if str(parent).startswith("/tmp/"):
-                parent.chmod(0o755)  # so that other users get to their mount points
         (folder / "fuse.conf").write_text(fuse_conf)
         entries = [f"{name}:x:{uid}:{uid}::{folder}/home{uid}:/bin/sh\n" for name, uid in _PEOPLE.items()]
         (folder / "passwd").write_text(Path("/etc/passwd").read_text() + "".join(entries))
         prepared = (
-            f"set -e; mount -t tmpfs -o mode=755 tmpfs {over}; mknod -m 666 {over}/fuse c 10 229;"
+            f"set -e; {LET_GO} mount -t tmpfs -o mode=755 tmpfs {over}; mknod -m 666 {over}/fuse c 10 229;"
             f" mount --bind {over}/fuse /dev/fuse; mount --bind {folder}/fuse.conf /etc/fuse.conf;"
             f" mount --bind {folder}/passwd /etc/passwd;"
             f"{opened_ways(over, Path(sys.base_prefix), _REPO, folder)} echo ready; exec cat"
@@ -69,17 +74,19 @@ class Machine:
             with suppress(subprocess.TimeoutExpired):
                 self.enter(["umount", "-l", place])
         self._keeper.communicate(timeout=10)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def mounted(self) -> list[str]:
         lines = Path(f"/proc/{self._keeper.pid}/mountinfo").read_text().splitlines()
-        return [line.split()[4] for line in lines if " - fuse.davfs " in line]
+        places = [line.split()[4] for line in lines if " - fuse.davfs " in line]
+        return [place for place in places if place.startswith(f"{self.folder}/")]
 
     def enter(
-        self, command: list[str], *, env: dict[str, str] | None = None, timeout_s: float = 60
+        self, command: list[str], *, env: dict[str, str] | None = None, typed: str = "", timeout_s: float = 60
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["nsenter", f"--mount=/proc/{self._keeper.pid}/ns/mnt", *command],
-            stdin=subprocess.DEVNULL,
+            input=typed,
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -107,13 +114,14 @@ class Person:
         os.chown(made, self.uid, self.uid)
         return made
 
-    def runs(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """A command of this user, in a shell when it is one word."""
+    def runs(self, *command: str, typed: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        """A command of this user, in a shell when it is one word; `more` goes into its environment."""
         start = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups"]
         argv = ["sh", "-c", command[0]] if len(command) == 1 else list(command)
         mark = {leaks.SESSION_VARIABLE: os.environ.get(leaks.SESSION_VARIABLE, "")}
         environ = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home / "run"), "LC_ALL": "C.UTF-8"}
-        return self.machine.enter([*start, *argv], env={**environ, **mark, "PYTHONPATH": str(_REPO)})
+        around = {**environ, **mark, "PYTHONPATH": str(_REPO), **more}
+        return self.machine.enter([*start, *argv], env=around, typed=typed)
 
     def davfs(self, *words: object) -> subprocess.CompletedProcess[str]:
         return self.runs(sys.executable, "-m", "davfs", *map(str, words))

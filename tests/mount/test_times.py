@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from tests.mount.drivers import KernelDriver, mounted
-from tests.servers import Share
+from tests.servers import Server, Share
 
-MountOf = Callable[..., KernelDriver]
+SOAK: Final = os.environ.get("DAVFS_SOAK") == "1"
+# The others take 60 s more; tests/protocol/test_times.py asks them all, without a kernel.
+SERVERS: Final = ("apache", "nginx", *(("lighttpd", "rclone", "sabredav", "wsgidav") if SOAK else ()))
 OLD_NS: Final = 1_000_000_000_123_456_789
 LATER_NS: Final = 1_200_000_000_987_654_321
 SECOND: Final = 1_000_000_000
@@ -51,24 +53,8 @@ def archive(source: Path, tmp_path: Path) -> Path:
     return made
 
 
-@pytest.fixture
-def mounts(locking_share: Share, tmp_path: Path) -> Iterator[Callable[..., KernelDriver]]:
-    with ExitStack() as stack:
-
-        def mount(name: str, cache: str, **options: object) -> KernelDriver:
-            folder = tmp_path / name
-            return stack.enter_context(
-                mounted(
-                    locking_share.url,
-                    folder,
-                    locking_share.root,
-                    cache_dir=tmp_path / cache,
-                    mtime="properties",
-                    **options,
-                )
-            )
-
-        yield mount
+def mount_on(share: Share, tmp_path: Path, name: str, **options: Any) -> AbstractContextManager[KernelDriver]:
+    return mounted(share.url, tmp_path / name, share.root, **{"cache_dir": tmp_path / "cache", **options})
 
 
 def same_time(found_ns: int, wanted_ns: int, server: str, *, here: bool) -> bool:
@@ -95,15 +81,16 @@ def check(drive: KernelDriver, source: Path, archive: Path, server: str, *, here
 MAKEFILE: Final = "out: in\n\tcp in out\n\techo made >> log\n"
 
 
-def test_tools_find_their_times_again(
-    locking_share: Share, mounts: MountOf, source: Path, archive: Path
-) -> None:
-    """cp -p, rsync -a, tar, touch -d, make: at once, from another mount without a cache, after a remount."""
-    server = locking_share.name
-    drive = mounts("first", "cache")
-    drive.mkdir("copied")
-    drive.mkdir("unpacked")
-    drive.mkdir("project")
+@pytest.fixture(params=SERVERS)
+def tool_share(request: pytest.FixtureRequest) -> Iterator[Share]:
+    server: Server = request.getfixturevalue(request.param)
+    with server.share() as share:
+        yield share
+
+
+def used_tools(drive: KernelDriver, source: Path, archive: Path) -> None:
+    for folder in ("copied", "unpacked", "project"):
+        drive.mkdir(folder)
     drive.write_file("touched", b"x")
     drive.write_file("project/in", b"in")
     drive.write_file("project/Makefile", MAKEFILE.encode())
@@ -113,9 +100,17 @@ def test_tools_find_their_times_again(
     drive.run(["tar", "-xf", str(archive), "-C", "unpacked"])
     drive.run(["touch", "-d", f"@{LATER_NS // SECOND}.{LATER_NS % SECOND}", "touched"])
     drive.run(["make", "-C", "project"])
-    check(drive, source, archive, server, here=True)
-    assert drive.sync() == 0
-    check(drive, source, archive, server, here=True)
-    check(mounts("second", "other-cache"), source, archive, server, here=False)
-    drive.mount.close()
-    check(mounts("third", "cache"), source, archive, server, here=True)
+
+
+def test_tools_find_their_times_again(tool_share: Share, tmp_path: Path, source: Path, archive: Path) -> None:
+    """cp -p, rsync -a, tar, touch -d, make: at once, from another mount without a cache, after a remount."""
+    server = tool_share.name
+    with mount_on(tool_share, tmp_path, "first", mtime="properties") as drive:
+        used_tools(drive, source, archive)
+        check(drive, source, archive, server, here=True)
+        assert drive.sync() == 0
+        check(drive, source, archive, server, here=True)
+        with mount_on(tool_share, tmp_path, "second", cache_dir=tmp_path / "other") as another:
+            check(another, source, archive, server, here=False)
+    with mount_on(tool_share, tmp_path, "third") as again:
+        check(again, source, archive, server, here=True)

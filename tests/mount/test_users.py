@@ -30,8 +30,8 @@ def share(tmp_path: Path) -> Iterator[tuple[DemoServer, Path]]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, share: object) -> Iterator[Machine]:
-    made = Machine(tmp_path)
+def machine(share: object) -> Iterator[Machine]:
+    made = Machine()
     yield made
     made.close()
 

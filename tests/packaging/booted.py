@@ -1,8 +1,9 @@
-"""A machine that has nothing: this one's files under an overlay, booted by its own systemd, without davfs.
+"""A machine that has nothing: a root below an overlay, booted by its own systemd, without davfs.
 
+The root is this machine's, without what may hold a davfs or a Python of a developer (/root, /home, /work ...)
+and with no service enabled; or that of DAVFS_CLEAN_ROOT, which clean-root beside this makes by debootstrap.
 What the machine gets is in memory and goes with it. Its network is the host's, so that servers of the tests
-are reached on loopback. /root, /home, /work and what else may hold a davfs or a Python of a developer is
-hidden, and no service of the host's is enabled.
+are reached on loopback.
 
     with Booted(folder) as machine:
         machine.runs("systemctl is-system-running")
@@ -22,15 +23,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from tests.mount.people import LET_GO
+from tests.servers import MissingPart
+
 SYSTEMD: Final = Path("/lib/systemd/systemd")
 _BOOTS_WITHIN_S: Final = 60.0
 _HIDDEN: Final = ("root", "home", "work", "srv", "opt", "tmp", "var/tmp", "var/cache", "usr/local/lib", "mnt")
 
-# In its own cgroup, mount and PID namespace; $1 is an empty folder, $2 a folder shared with the machine.
-_BOOT: Final = """
-set -e
+# In its own cgroup, mount and PID namespace; $1: an empty folder, $2: one to share, $3: the root.
+_BOOT: Final = (
+    """
+set -e; LET_GO
 mount -t tmpfs tmpfs "$1"; cd "$1"; mkdir upper work root
-mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root; cd root
+mount -t overlay -o lowerdir="$3",upperdir=upper,workdir=work overlay root; cd root
 mount -t proc proc proc; mount --bind proc/sys proc/sys; mount -o remount,bind,ro proc/sys
 mount -t sysfs -o ro sysfs sys; mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs dev; mkdir dev/pts dev/shm
@@ -50,7 +55,10 @@ mkdir -m 700 home/alice; chown 12001:12001 home/alice; : >etc/fstab; : >etc/mach
 mount --make-rshared . # as container managers do; systemd hands credentials over by propagation
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=other chroot . SYSTEMD --unit=basic.target \\
     --show-status=0 --log-target=kmsg </dev/null >/dev/null 2>&1
-""".replace("HIDDEN", " ".join(_HIDDEN)).replace("SYSTEMD", str(SYSTEMD))
+""".replace("LET_GO", LET_GO)
+    .replace("HIDDEN", " ".join(_HIDDEN))
+    .replace("SYSTEMD", str(SYSTEMD))
+)
 
 
 def cgroup2() -> Path | None:
@@ -73,7 +81,7 @@ def why_not() -> str | None:
 
 
 class Booted:
-    """The machine, running."""
+    """The machine, running. Raises MissingPart where it cannot be: in a container that may not mount."""
 
     def __init__(self, folder: Path) -> None:
         self.shared = folder / "shared"
@@ -84,25 +92,16 @@ class Booted:
         assert hierarchy is not None
         self._group = hierarchy / f"davfs-test-{uuid.uuid4().hex[:8]}"
         self._group.mkdir()
+        base = os.environ.get("DAVFS_CLEAN_ROOT") or "/"
         enter = 'echo $$ >"$0/cgroup.procs"; exec "$@"'
         unshare = ["unshare", "--cgroup", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
         unshare += ["--propagation", "private"]
-        self._outside = subprocess.Popen(
-            [
-                "sh",
-                "-c",
-                enter,
-                str(self._group),
-                *unshare,
-                "sh",
-                "-c",
-                _BOOT,
-                "sh",
-                str(over),
-                str(self.shared),
-            ],
-            stdin=subprocess.DEVNULL,
-        )
+        boot = ["sh", "-c", _BOOT, "sh", str(over), str(self.shared), base]
+        self._said = folder / "boot.log"
+        with self._said.open("wb") as sink:
+            self._outside = subprocess.Popen(
+                ["sh", "-c", enter, str(self._group), *unshare, *boot], stdin=subprocess.DEVNULL, stderr=sink
+            )
         self._pid = 0
 
     def __enter__(self) -> Self:
@@ -110,7 +109,8 @@ class Booted:
         while not self._is_up():
             if time.monotonic() > deadline or self._outside.poll() is not None:
                 self.close()
-                raise AssertionError("systemd did not start")
+                said = self._said.read_text().strip().splitlines()[-1:] or ["systemd did not start"]
+                raise MissingPart(f"a machine of its own cannot be booted here ({said[0]})")
             time.sleep(0.1)
         return self
 

@@ -118,6 +118,21 @@ async def test_the_time_is_set_on_the_server_after_the_upload(
     assert [line.status for line in server.requests("PUT")] == [204]
 
 
+async def test_the_price_of_properties(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """With mtime=properties one PROPPATCH for each file and one for the marker, with a look before and after
+    the first of them; the marker is not set again by the next mount.
+    """
+    server = FakeDav()
+    for number, cache in enumerate(("one", "two")):
+        async with drive(server, tmp_path, "properties", cache) as vfs:
+            server.log.clear()
+            for name in "abc":
+                await written(vfs, f"{name}{number}", b"x", OLD_NS)
+            await vfs.fs.sync(60)
+            found = Counter(line.method for line in server.log)
+            assert (found["PUT"], found["PROPPATCH"]) == (3, 3 if number else 4)
+
+
 @pytest.mark.expects_warning("conflict:")
 async def test_a_change_between_is_never_taken_for_ours(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Another client's PUT of the same size right after our PROPPATCH: our next save keeps both versions."""
@@ -280,9 +295,7 @@ async def test_dead_properties_only_where_asked_for(tmp_path: Path, autojump_clo
         assert (await vfs.stat("d")).mtime_ns == OLD_NS
 
 
-async def test_a_property_is_void_after_another_clients_put(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_a_property_is_void_after_a_put_by_others(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Apache keeps it over the PUT: it names a version that is gone, and says nothing of the new one."""
     server = FakeDav()
     async with drive(server, tmp_path, "properties") as vfs:
