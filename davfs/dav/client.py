@@ -138,9 +138,7 @@ class Client:
         """The texts of those that it has. Raises ProtocolError when all of them are more than 1 MiB."""
         request = self._propfind(path, "0", properties.propfind_of(names), is_collection=is_collection)
         _, _, body = await self._ask(PATIENT, request, fine=(207,))
-        if len(body) >= _SMALL_BODY_BYTES:
-            raise ProtocolError(f"{request.label}: more than {_SMALL_BODY_BYTES} bytes of properties")
-        return properties.texts_of(body)
+        return properties.texts_of(body, shorter_than=_SMALL_BODY_BYTES)
 
     async def look(self, path: DavPath, size_bytes: int, lock_token: locks.LockToken | None) -> Resource:
         """`stat` before a large upload over it: also raises what that would end with, Locked or NoSpace."""

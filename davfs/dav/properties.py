@@ -14,6 +14,7 @@ from typing import Final
 from lxml import etree
 
 from davfs.dav.documents import root_of
+from davfs.errors import ProtocolError
 
 OWN: Final = "urn:davfs:"  # the namespace of dead properties that davfs itself sets
 EXTRA_TEXT_MAX: Final = 4096  # characters of one that are kept: PATH_MAX, the longest that any of them needs
@@ -96,8 +97,13 @@ def kept_extras(words: frozenset[str]) -> frozenset[str]:
     return frozenset(name for name in found if name is not None)
 
 
-def texts_of(body: bytes) -> dict[str, str]:
-    """The properties that a 207 to Depth 0 gives, with their texts; nothing from an answer that is none."""
+def texts_of(body: bytes, *, shorter_than: int) -> dict[str, str]:
+    """The properties that a 207 to Depth 0 gives, with their texts; nothing from an answer that is none.
+
+    Raises ProtocolError for one that may have been cut, because it was read up to this length only.
+    """
+    if len(body) >= shorter_than:
+        raise ProtocolError(f"more than {shorter_than} bytes of properties")
     root = root_of(body)
     found: dict[str, str] = {}
     for propstat in root.iterfind("{DAV:}response/{DAV:}propstat") if root is not None else ():
