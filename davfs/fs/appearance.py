@@ -78,9 +78,11 @@ class Appearance:
         mode = mode_set(node, entry)
         if mode is None:
             mode = self._settings.dir_mode if node.is_folder else self._settings.file_mode
-        wished = self._wishes.changes_of(node)
-        bit = wished.get(EXECUTABLE, wished.get(OWN_EXECUTABLE)) if wished else None
         resource = entry.resource if entry is not None else None
+        wished = self._wishes.changes_of(node) if len(self._wishes) else None
+        if not wished and (resource is None or not (resource.executable or resource.extras or mode & 0o111)):
+            return mode  # nearly all files of nearly all listings
+        bit = wished.get(EXECUTABLE, wished.get(OWN_EXECUTABLE)) if wished else None
         return told_mode(mode, resource, is_folder=node.is_folder, wished=bit)
 
     def size_and_mtime(self, node: Node, entry: Entry | None) -> tuple[int, int]:
@@ -101,22 +103,21 @@ class Appearance:
 
     def target(self, node: Node, entry: Entry | None) -> bytes | None:
         """Where this link points to; None for what is no link."""
-        if entry is None or entry.resource is None or node.is_folder or is_unsent(node):
+        resource = entry.resource if entry is not None else None
+        if resource is None or not resource.extras or node.is_folder or is_unsent(node):
             return None
-        return link_target(entry.resource) if self._settings.symlinks else None
+        return link_target(resource) if self._settings.symlinks else None
 
 
 def mode_set(node: Node, entry: Entry | None) -> int | None:
     """As programs set it; None if none did."""
-    if node.mode is not None or entry is None or entry.kept is None:
+    if node.seldom is not None and node.mode is not None:
         return node.mode
-    return entry.kept.mode
+    return entry.kept.mode if entry is not None and entry.kept is not None else None
 
 
 def link_target(resource: Resource) -> bytes | None:
     """The bytes of the file are the target too: of another size they are of one who did not see a link."""
-    if not resource.extras or resource.is_collection:
-        return None
     target = target_of(resource.extra(LINK))
     raw = os.fsencode(target) if target is not None else None
     return raw if raw is not None and resource.size_bytes == len(raw) else None
