@@ -55,6 +55,7 @@ class Config:
     write_back_s: float
     close_sync: bool
     lock: LockPolicy
+    symlinks: bool
     mtime: TimePolicy
     uid: int
     gid: int
@@ -91,6 +92,7 @@ class Config:
             write_back_s=self.write_back_s,
             close_sync=self.close_sync,
             lock=self.lock,
+            symlinks=self.symlinks,
             mtime=self.mtime,
             uid=self.uid,
             gid=self.gid,

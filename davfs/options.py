@@ -130,6 +130,10 @@ def _close(text: str, around: Surroundings) -> bool:
     return _choice("async", "sync")(text, around) == "sync"
 
 
+def _symlinks(text: str, around: Surroundings) -> bool:
+    return _choice("auto", "never")(text, around) == "auto"
+
+
 def _offline(text: str, around: Surroundings) -> bool:
     return _choice("ok", "no")(text, around) == "ok"
 
@@ -312,6 +316,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "WHEN",
         "auto: lock on the server what stays open for writing; always: at open, which fails while"
         " somebody else holds the lock; never",
+    ),
+    Option(
+        "symlinks",
+        "symlinks",
+        _symlinks,
+        "auto",
+        "WHEN",
+        "auto: where the server keeps properties, a small file whose property holds the target; never: links"
+        " are not made, and those that others made are small files",
     ),
     Option(
         "mtime",

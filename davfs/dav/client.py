@@ -29,6 +29,7 @@ import httpx
 import trio
 
 from davfs.dav import locks, properties, proppatch, times
+from davfs.dav.cloud import Cloud
 from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
 from davfs.dav.foresight import UploadWish, check_upload
@@ -46,7 +47,7 @@ from davfs.dav.multistatus import (
 )
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
-from davfs.dav.redirects import NotWebDav, is_in_share
+from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav
 from davfs.dav.refusals import check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
@@ -55,8 +56,9 @@ from davfs.dav.request import Request as _Request
 from davfs.dav.request import conditions as _conditions
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
 from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
-from davfs.dav.wire import Body, Incoming, Octets, deadline
+from davfs.dav.wire import Body, Incoming, Octets, Summed, deadline
 from davfs.errors import (
+    Busy,
     DavfsError,
     NotFound,
     ParentMissing,
@@ -98,6 +100,7 @@ class Client:
         self.extras: frozenset[str] = frozenset()  # of `properties.EXTRAS`: what listings ask for beside
         self._exchange = Exchange(wire, self._share, timeout_s, clock)
         self.reach = self._exchange.reach
+        self.cloud = Cloud(self._exchange, self._share, timeout_s)
 
     # --- what callers ask of the wire ---------------------------------------------------------------
 
@@ -112,6 +115,7 @@ class Client:
             raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         with suppress(ServerRefused):  # proxies filter OPTIONS; PROPFIND has answered, which is enough
             self.capabilities = await self._exchange.repeat(ONCE, "OPTIONS", self._options)
+        self.extras |= self.capabilities.told_permissions
         self.reach.proven()
         return root
 
@@ -130,6 +134,14 @@ class Client:
         else:
             request = self._propfind(path, "0", self._asked(), is_collection=is_collection)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).resource
+
+    async def properties_of(
+        self, path: DavPath, names: Iterable[str], *, is_collection: bool = False
+    ) -> Mapping[str, str]:
+        """The texts of those that it has. Raises ProtocolError when all of them are more than 1 MiB."""
+        request = self._propfind(path, "0", properties.propfind_of(names), is_collection=is_collection)
+        _, _, body = await self._ask(PATIENT, request, fine=(207,))
+        return properties.texts_of(body, shorter_than=_SMALL_BODY_BYTES)
 
     async def look(self, path: DavPath, size_bytes: int, lock_token: locks.LockToken | None) -> Resource:
         """`stat` before a large upload over it: also raises what that would end with, Locked or NoSpace."""
@@ -153,9 +165,9 @@ class Client:
             policy, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
         )
 
-    async def quota(self) -> Quota:
-        """RFC 4331, of the share's root."""
-        request = self._propfind(ROOT, "0", PROPFIND_QUOTA, is_collection=True)
+    async def quota(self, folder: DavPath = ROOT) -> Quota:
+        """RFC 4331."""
+        request = self._propfind(folder, "0", PROPFIND_QUOTA, is_collection=True)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).quota
 
     def get(
@@ -207,6 +219,8 @@ class Client:
             headers |= if_header((self._tagged(path), lock_token, weak_tag))
         if mtime_s is not None:  # ignored where it is not known
             headers |= times.put_headers(mtime_s, by_date=self.capabilities.is_nginx_dav)
+        if isinstance(body, Summed) and body.checksum is not None:
+            headers["OC-Checksum"] = body.checksum
         request = _Request(
             "PUT",
             path,
@@ -403,7 +417,7 @@ class Client:
             raise NotFound(text, status=error.status) from None
         except ServerRefused as error:
             if error.status in (400, 405, 501):
-                raise NotWebDav(_not_webdav_text(self.url(ROOT), error.status)) from None
+                raise not_webdav(self.url(ROOT), error.status) from None
             raise
 
     async def _options(self) -> Capabilities:
@@ -475,7 +489,7 @@ class Client:
         if answer.status == 207:
             return
         if 200 <= answer.status < 300:  # an HTML page: the server took PROPFIND for GET
-            raise NotWebDav(_not_webdav_text(self.url(ROOT), answer.status))
+            raise not_webdav(self.url(ROOT), answer.status)
         raise self._refusal(request, answer)
 
     # --- GET ----------------------------------------------------------------------------------------
@@ -557,10 +571,13 @@ class Client:
         if answer.status == 207:
             raise_failures(request, await answer.receive_small(_SMALL_BODY_BYTES))
         elif not 200 <= answer.status < 300:
+            if self.capabilities.is_owncloud:
+                await self.cloud.judge(request, answer)
             raise self._refusal(request, answer)
 
     async def _check_put(self, request: _Request, answer: Incoming) -> None:
-        if answer.status == 413 and request.content is not None:
+        parts_may_be_smaller = self.capabilities.is_owncloud
+        if answer.status == 413 and request.content is not None and not parts_may_be_smaller:
             self.upload_limit = self.upload_limit.refused(request.content.size_bytes, self._clock())
         if answer.status in (404, 409):
             raise ParentMissing(
@@ -587,11 +604,6 @@ class Client:
 
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
+        if request.method == "GET" and answer.status == 423 and self.capabilities.is_owncloud:
+            return Busy(f"{request.label}: somebody writes to it", status=423)  # for as long as a PUT runs
         return refused(request.method, answer.status, shown(request.path), retry_after_s=wait_s)
-
-
-def _not_webdav_text(url: str, status: int) -> str:
-    text = f"{url} does not speak WebDAV: it answered {status} to PROPFIND"
-    if status == 405:  # servers.md E and 21
-        text += " (Nextcloud: add /remote.php/dav/files/USER/; Apache: set DirectoryIndex disabled)"
-    return text

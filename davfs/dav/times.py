@@ -86,7 +86,7 @@ def kept_mtime_ns(resource: Resource) -> int | None:
     """What a program set, by the dead property, if it was on the version that is there."""
     if not resource.extras:
         return None
-    text = resource.extra(MTIME)  # noqa: S610 - no Django here
+    text = resource.extra(MTIME)
     found = parsed(text) if text else None
     if found is None:
         return None

@@ -23,6 +23,7 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.dav.hrefs import shown
+from davfs.dav.properties import XATTRS
 from davfs.dav.quirks import TIME_TELLS_S
 from davfs.dav.resource import DavPath, Resource, Validator
 from davfs.dav.times import NS
@@ -82,6 +83,9 @@ class Copies:
         if not same or source.dirty or source.orphan or source.base != version:
             return None
         node = self._tree.nodes.find(source.ino)
+        resource = None if node is None else self._tree.known_resource(node)
+        if resource is not None and resource.extra(XATTRS) is not None:
+            return None  # the copy would have them too
         if node is not None and node.content is source and not node.unlinked:
             return node.path, version
         try:

@@ -88,4 +88,4 @@ class Marker:
 
 
 def _words(root: Resource) -> frozenset[str]:
-    return kept_words(root.extra(KEPT))  # noqa: S610 - no Django here
+    return kept_words(root.extra(KEPT))

@@ -34,11 +34,11 @@ from davfs.errors import (
     as_davfs_error,
 )
 from davfs.fs.index import LocalAttributes
-from davfs.fs.inodes import Node
+from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.locks import Locks
 from davfs.fs.metadata import Entry
 from davfs.fs.owed import NEVER, Debt
-from davfs.fs.tree import Tree, is_unsent
+from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
 
 log = logging.getLogger("davfs.times")
