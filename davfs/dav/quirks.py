@@ -283,6 +283,13 @@ class Capabilities:
             return self.put_sets_mtime
         return bool(self.takes_mtime) or self.is_nginx_dav or self._named("rclone")
 
+    @property
+    def versions_by_time(self) -> bool:
+        """The time of a file is all, or nearly all, that tells its versions: the server's own clock does it
+        better than that of whoever wrote the file.
+        """
+        return self.is_nginx_dav or self._named("rclone")
+
     def next_time_way(self, *, properties: bool) -> Way | None:
         """How to set a time by PROPPATCH: what worked, else what is worth a try; None where nothing is.
 
