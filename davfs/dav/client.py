@@ -554,7 +554,8 @@ class Client:
         accepted = answer.headers.get("x-oc-mtime", "").lower() == "accepted" if mtime_sent else None
         self.capabilities = self.capabilities.learned_put(etag=etag is not None, mtime_accepted=accepted)
         check_stored(request, self.capabilities.stored_bytes(etag) if etag is not None else None)
-        return PutResult(answer.status == 201, etag)
+        is_final = not mtime_sent or self.capabilities.put_tag_is_final
+        return PutResult(answer.status == 201, etag if is_final else None)
 
     def _preflight(self, wish: UploadWish, *, is_known: bool, is_new: bool) -> Preflight:
         """What is checked before the body, when the wire finds that a look is worth it."""

@@ -219,6 +219,15 @@ class Capabilities:
         return not any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
 
     @property
+    def put_tag_is_final(self) -> bool:
+        """Whether the ETag of an answer to a PUT with X-OC-Mtime is that of the stored file.
+
+        rclone 1.75 makes it before it applies the time, and does not say that it does: the file has another
+        one when the answer arrives. Who is not known counts so; a look then tells.
+        """
+        return self._is_sabre or self._is_apache_dav or self._is_lighttpd_dav or self._is_wsgidav
+
+    @property
     def coarse_tags(self) -> bool:
         """Whether a second write of the same size within one second may keep the tag (servers.md 9)."""
         return not (self._is_apache_dav or self._is_lighttpd_dav)

@@ -1,0 +1,141 @@
+"""The fixtures of the suite: `drive`, an empty folder on each server in turn; `stage`, all there is of it.
+
+A test is one feature (`@pytest.mark.feature("what a person can do")`); with parameters, one for each of
+them. Where `limits` names the feature for the server, the call must fail with that errno.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.contract import matrix
+from tests.contract.candidates import Candidate, Place, chosen
+from tests.contract.stage import Drive, Stage
+from tests.servers import MissingPart
+
+
+def feature_of(item: pytest.Item) -> str | None:
+    """The row of the table: the mark's words, with the parameter's id where there is one."""
+    mark = item.get_closest_marker("feature")
+    if mark is None:
+        return None
+    words: str = mark.args[0]
+    case = getattr(item, "callspec", None)
+    params = [str(value) for name, value in case.params.items() if name != "stage"] if case else []
+    return words.format(*params)
+
+
+@dataclass
+class _Session:
+    """All servers of this session. They are started in a row, their mounts at the same time."""
+
+    stack: ExitStack = field(default_factory=ExitStack)
+    stages: dict[str, Stage] = field(default_factory=dict)
+    missing: dict[str, MissingPart] = field(default_factory=dict)
+    threads: dict[str, threading.Thread] = field(default_factory=dict)
+
+    def begin(self, candidate: Candidate, factory: pytest.TempPathFactory) -> None:
+        try:
+            place: Place = self.stack.enter_context(candidate.place())
+        except MissingPart as part:
+            self.missing[candidate.name] = part
+            return
+
+        def folder() -> Path:
+            return factory.mktemp(f"contract-{candidate.name}")
+
+        stage = self.stages[candidate.name] = Stage(candidate, place, folder)
+        self.stack.callback(self._end, candidate.name)
+        self.threads[candidate.name] = threading.Thread(target=stage.start)
+
+    def _end(self, name: str) -> None:
+        self.threads[name].join()
+        self.stages[name].close()
+
+
+@pytest.fixture(scope="session")
+def _session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Session]:
+    wanted = {
+        item.callspec.params["stage"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "stage" in getattr(item, "callspec", _NOTHING).params
+    }
+    session = _Session()
+    with session.stack:
+        for candidate in chosen():
+            if candidate.name in wanted:
+                session.begin(candidate, tmp_path_factory)
+        for thread in session.threads.values():
+            thread.start()
+        yield session
+
+
+class _NOTHING:
+    params: dict[str, object] = {}
+
+
+@pytest.fixture(scope="session")
+def stage(request: pytest.FixtureRequest, _session: _Session) -> Stage:
+    """One server in turn."""
+    if request.param in _session.missing:
+        pytest.skip(str(_session.missing[request.param]))
+    _session.threads[request.param].join()
+    return _session.stages[request.param]
+
+
+@pytest.fixture
+def drive(stage: Stage) -> Iterator[Drive]:
+    """A new, empty folder of the mount."""
+    seen = len(stage.complaints())
+    one = stage.drive()
+    yield one
+    one.close_driver()
+    check_log(stage, seen)
+
+
+def check_log(stage: Stage, seen: int) -> None:
+    surprises = [
+        line for line in stage.complaints()[seen:] if not any(text in line for text in stage.candidate.logs)
+    ]
+    if surprises:
+        pytest.fail("the daemon warned:\n" + "\n".join(surprises[:20]))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "stage" in metafunc.fixturenames:
+        names = [candidate.name for candidate in chosen()]
+        metafunc.parametrize("stage", names, indirect=True, scope="session")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The table is looked at when all the others were run."""
+    items.sort(key=lambda item: item.path.name == "test_matrix.py" and item.path.parent.name == "contract")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Holds the table of limits true: the errno, and that the limit is still one."""
+    feature = feature_of(pyfuncitem)
+    if feature is None:
+        return (yield)
+    candidate = pyfuncitem.funcargs["stage"].candidate
+    limit = candidate.limits.get(feature)
+    try:
+        result = yield
+    except OSError as error:
+        if limit is None or error.errno != limit.number:
+            raise
+        matrix.note(candidate.name, feature, errno.errorcode[limit.number])
+        return True
+    if limit is not None:
+        pytest.fail(f"{candidate.title} can do it after all: take {feature!r} out of limits.py")
+    matrix.note(candidate.name, feature, matrix.WORKS)
+    return result
