@@ -7,7 +7,6 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from tests.contract.limits import LIMITS, Limit
@@ -31,7 +30,6 @@ class Place:
 
     url: str
     account: tuple[str, str] | None = None
-    disk: Path | None = None  # the same folder on this machine's disk, where it is on it
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def started(make: Callable[[], Server]) -> Callable[[], contextlib.AbstractConte
     def place() -> Iterator[Place]:
         with make() as server, server.share() as share:
             account = None if server.username is None else (server.username, server.password or "")
-            yield Place(share.url, account, share.root)
+            yield Place(share.url, account)
 
     return place
 
@@ -85,7 +83,7 @@ CANDIDATES: Final = (
     _known("lighttpd", "lighttpd", Lighttpd),
     _known("sabredav", "sabre/dav (PHP)", SabreDav),
     _known("wsgidav", "WsgiDAV", WsgiDav),
-    _known("rclone", "rclone", Rclone),
+    _known("rclone", "rclone", lambda: Rclone(dir_cache_time="5m")),
     _known("copyparty", "copyparty", Copyparty),
     _known("asgiwebdav", "ASGIWebDAV", AsgiWebDav),
 )
