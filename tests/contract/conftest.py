@@ -91,19 +91,19 @@ def stage(request: pytest.FixtureRequest, _session: _Session) -> Stage:
 
 
 @pytest.fixture
-def drive(stage: Stage) -> Iterator[Drive]:
+def drive(request: pytest.FixtureRequest, stage: Stage) -> Iterator[Drive]:
     """A new, empty folder of the mount."""
     seen = len(stage.complaints())
     one = stage.drive()
     yield one
     one.close_driver()
-    check_log(stage, seen)
+    announced = [mark.args[0] for mark in request.node.iter_markers("expects_warning")]
+    _check_log(stage, seen, announced)
 
 
-def check_log(stage: Stage, seen: int) -> None:
-    surprises = [
-        line for line in stage.complaints()[seen:] if not any(text in line for text in stage.candidate.logs)
-    ]
+def _check_log(stage: Stage, seen: int, announced: list[str]) -> None:
+    expected = (*stage.candidate.logs, *announced)
+    surprises = [line for line in stage.complaints()[seen:] if not any(text in line for text in expected)]
     if surprises:
         pytest.fail("the daemon warned:\n" + "\n".join(surprises[:20]))
 
