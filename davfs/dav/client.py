@@ -32,7 +32,7 @@ from davfs.dav import locks, properties, proppatch
 from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
 from davfs.dav.foresight import UploadWish, check_upload
-from davfs.dav.hrefs import Share, shown
+from davfs.dav.hrefs import Share, decoded_again, shown
 from davfs.dav.lanes import PARENT_FROM_BYTES, Preflight, PreflightAnswer
 from davfs.dav.limits import UploadLimit
 from davfs.dav.multistatus import (
@@ -46,7 +46,7 @@ from davfs.dav.multistatus import (
 )
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
-from davfs.dav.redirects import NotWebDav, is_in_share
+from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav
 from davfs.dav.refusals import check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
@@ -57,10 +57,12 @@ from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
 from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
 from davfs.dav.wire import Body, Incoming, Octets, deadline
 from davfs.errors import (
+    AlreadyExists,
     DavfsError,
     NotFound,
     ParentMissing,
     PosixError,
+    PreconditionFailed,
     ProtocolError,
     ServerRefused,
     StaleVersion,
@@ -69,9 +71,11 @@ from davfs.errors import (
 
 __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "Traffic"]
 
+_MAY_MEAN_TAKEN: Final = frozenset({400, 403, 405, 409})
 _SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
 _SLICE_BYTES: Final = 64 * 1024
 YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
+IN_USE_S: Final = 60.0  # since its last change: a file that somebody may be writing again and again
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
 _SERVER_WORK_BYTES_PER_S: Final = 2 * 1024 * 1024
@@ -220,6 +224,8 @@ class Client:
 
     async def mkcol(self, path: DavPath) -> None:
         """Raises AlreadyExists on 405; some servers say 403, 409 or 423, and rclone 201 (peers.md rule 5)."""
+        if self.capabilities.makes_folders_again and await self._is_there(path):
+            raise AlreadyExists(f"MKCOL {shown(path)}: it is there", status=405)
         await self._change(_Request("MKCOL", path, _PLAIN, is_collection=True))
 
     async def delete(
@@ -351,6 +357,12 @@ class Client:
             return False
         return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < YOUNG_S
 
+    def may_be_mixed(self, version: Validator) -> bool:
+        """Whether a GET of `version` is to be looked at again: a server that mixes, a file in use."""
+        if not self.capabilities.mixes_versions:
+            return False
+        return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < IN_USE_S
+
     def _tagged(self, path: DavPath, *, is_collection: bool = False) -> str | None:
         """What a list of If is about; None where the server understands it only without that."""
         return None if self.capabilities.claims_untagged else self.url(path, is_collection=is_collection)
@@ -381,7 +393,7 @@ class Client:
             raise NotFound(text, status=error.status) from None
         except ServerRefused as error:
             if error.status in (400, 405, 501):
-                raise NotWebDav(_not_webdav_text(self.url(ROOT), error.status)) from None
+                raise not_webdav(self.url(ROOT), error.status) from None
             raise
 
     async def _options(self) -> Capabilities:
@@ -435,6 +447,9 @@ class Client:
         entry = sole_entry(entries, self._share, request.path)
         if entry is None:
             hrefs = [href for entry in entries for href in entry.hrefs]
+            if hrefs and self._share.path_of(hrefs[0]) == decoded_again(request.path) != request.path:
+                self.capabilities = self.capabilities.learned_decoding(twice=True)
+                raise NotFound(f"{request.label}: the server took it for another name", status=404)
             about = f"; it speaks of {hrefs[0][:200]!r}" if hrefs else ""
             raise ProtocolError(f"{request.label}: the answer says nothing about it{about}")
         if not entry.is_ok:
@@ -453,7 +468,7 @@ class Client:
         if answer.status == 207:
             return
         if 200 <= answer.status < 300:  # an HTML page: the server took PROPFIND for GET
-            raise NotWebDav(_not_webdav_text(self.url(ROOT), answer.status))
+            raise not_webdav(self.url(ROOT), answer.status)
         raise self._refusal(request, answer)
 
     # --- GET ----------------------------------------------------------------------------------------
@@ -509,7 +524,19 @@ class Client:
             **claims,
         }
         request = _Request(method, src, headers, is_collection=is_collection)
-        await self._change(request, is_long=is_collection or method == "COPY")
+        try:
+            await self._change(request, is_long=is_collection or method == "COPY")
+        except ServerRefused as error:  # copyparty says 400 for 412 to Overwrite: F (servers.md 4)
+            if overwrite or error.status not in _MAY_MEAN_TAKEN or not await self._is_there(dst):
+                raise
+            raise PreconditionFailed(f"{error}: {shown(dst)} is there", status=412) from error
+
+    async def _is_there(self, path: DavPath) -> bool:
+        try:
+            await self.stat(path)
+        except NotFound:
+            return False
+        return True
 
     async def _change(self, request: _Request, *, is_long: bool = False) -> None:
         """Sends it once. `is_long`: the server may have to work on a whole tree before it answers."""
@@ -567,10 +594,3 @@ class Client:
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
         return refused(request.method, answer.status, shown(request.path), retry_after_s=wait_s)
-
-
-def _not_webdav_text(url: str, status: int) -> str:
-    text = f"{url} does not speak WebDAV: it answered {status} to PROPFIND"
-    if status == 405:  # servers.md E and 21
-        text += " (Nextcloud: add /remote.php/dav/files/USER/; Apache: set DirectoryIndex disabled)"
-    return text

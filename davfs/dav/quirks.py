@@ -13,6 +13,7 @@ tests/protocol/test_conditions.py ask every server that can be started.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _CODED_URL_OR_TOKEN: Final = re.compile(r"<[^>]*>|[^,\s][^,]*")
 # servers.md 2: WsgiDAV cuts Destination at %3F and %3B and drops control characters; MOVE to "a?b" then
 # silently overwrites "a".
+_ODD_UNICODE: Final = re.compile("[\ufeff\ufdd0-\ufdef\ufffe\uffff]")
+LIGHTTPD_PUT_NAME_MAX: Final = 245
 _TAG_END: Final = re.compile(r".*-([0-9]{1,19})")
 _CUT_CHARACTERS: Final = frozenset("?;") | frozenset(map(chr, range(0x20))) | {"\x7f"}
 SPOOLED_WHOLE_BYTES: Final = 64 * 1024
@@ -39,6 +42,10 @@ _WSGIDAV_METHODS: Final = frozenset(
 def _size_in(etag: ETag) -> int | None:
     found = _TAG_END.fullmatch(etag.opaque)
     return int(found[1]) if found is not None else None
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _dav_classes(header: str) -> frozenset[str]:
@@ -63,6 +70,7 @@ class Capabilities:
     other_tags: int = 0  # one after the other that did not
     conditions_seen: Conditions = "unknown"  # by its answers to conditional PUTs
     locks_refused: bool = False  # announced, but LOCK is answered with 405 or 501
+    decodes_twice: bool | None = None  # "%2541" in a URL is "A" there, not "%41"
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
 
     @classmethod
@@ -156,6 +164,33 @@ class Capabilities:
         """Known to take every encoded character in Destination (servers.md, table 13)."""
         return self._is_apache_dav or self._is_sabre or self.is_nginx_dav or self._named("lighttpd")
 
+    # --- names
+
+    @property
+    def makes_folders_again(self) -> bool:
+        """MKCOL of a folder that is there says 201 (servers.md 27): who made it is not told."""
+        return self._named("rclone")
+
+    @property
+    def decodes_once(self) -> bool:
+        """Known to: others are asked (`decodes_twice`) before a name with "%41" in it is stored."""
+        return self.reads_destination_whole or self._is_wsgidav or self._named("rclone")
+
+    def stores_name(self, name: str) -> bool:
+        """Whether a file of this name is listed under it again (servers.md, table 13).
+
+        Bytes that are no UTF-8 are stored as other characters by sabre/dav and ASGIWebDAV, refused by lighttpd,
+        and break the connection to WsgiDAV. sabre/dav 1.8 on PHP 8 takes a name with a byte order mark or
+        a non-character for ISO-8859-1.
+        """
+        if not _is_utf8(name):
+            return self._is_apache_dav or self.is_nginx_dav or self._named("rclone")
+        return not (self._is_sabre and _ODD_UNICODE.search(name))
+
+    def puts_name(self, name: str) -> bool:
+        """Whether PUT takes it: lighttpd 1.4.69 appends to the name while it writes. MOVE takes it."""
+        return not self._is_lighttpd_dav or len(os.fsencode(name)) <= LIGHTTPD_PUT_NAME_MAX
+
     # --- what an upload has to know
 
     @property
@@ -228,6 +263,15 @@ class Capabilities:
         return self._is_sabre or self._is_apache_dav or self._is_lighttpd_dav or self._is_wsgidav
 
     @property
+    def mixes_versions(self) -> bool:
+        """GET may say the tag and length of one version and send bytes of the next, cut to that length.
+
+        rclone 1.75 stats a file and opens it later: 30 of 76,125 answers, while another client replaced the
+        file by MOVE 55 times a second. Apache, nginx, lighttpd and sabre/dav send what they opened.
+        """
+        return self._named("rclone")
+
+    @property
     def coarse_tags(self) -> bool:
         """Whether a second write of the same size within one second may keep the tag (servers.md 9)."""
         return not (self._is_apache_dav or self._is_lighttpd_dav)
@@ -293,6 +337,9 @@ class Capabilities:
         else:
             return self
         return self if self.conditions_seen in {"ignored", seen} else replace(self, conditions_seen=seen)
+
+    def learned_decoding(self, *, twice: bool) -> Capabilities:
+        return self if twice == self.decodes_twice else replace(self, decodes_twice=twice)
 
     def learned_lock(self, *, refused: bool) -> Capabilities:
         """After LOCK was answered with 405 or 501, whatever OPTIONS says."""

@@ -24,6 +24,7 @@ from davfs.fs.failures import Failures
 from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
 from davfs.fs.locks import Locks
+from davfs.fs.naming import check_name
 from davfs.fs.metadata import Entry
 from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
@@ -169,6 +170,7 @@ class Files:
         if parent.unlinked:
             raise PosixError(errno.ENOENT)
         path = parent.path.child(name)
+        await check_name(self._tree.client, path)
         made = await self._locks.opened_for_writing(None, path)
         rival = parent.children.get(name)
         if rival is not None and rival.content is not None and rival.content.dirty:  # made meanwhile, here

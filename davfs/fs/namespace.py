@@ -40,6 +40,7 @@ from davfs.fs.guard import EMPTY_FOLDER, Guard, Known, patiently
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
+from davfs.fs.naming import check_name
 from davfs.fs.renames import Rename, Renames
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
@@ -47,6 +48,7 @@ from davfs.fs.tree import HIDDEN_PREFIX, Tree, is_unsent
 from davfs.fs.upload import Uploads
 
 SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
+_MAY_MEAN_NO_FOLDERS: Final = frozenset({400, 403, 405, 409, 500})  # MOVE over a folder
 _MAY_MEAN_TAKEN: Final = frozenset({405, 406, 409, 423})  # MKCOL of a name that is there (peers.md, rule 5)
 
 
@@ -84,6 +86,7 @@ class Namespace:
         if await self._tree.find(parent, name) is not None:
             raise PosixError(errno.EEXIST)
         path = parent.path.child(name)
+        await check_name(self._tree.client, path)
         try:
             await self._tree.client.mkcol(path)
         except DavfsError as error:
@@ -242,6 +245,7 @@ class Namespace:
             raise PosixError(errno.EEXIST)
         if target is not None:
             await self._may_replace(node, target)
+        await check_name(self._tree.client, new_parent.path.child(new_name))
         rename = self._rename_folder if node.is_folder else self._rename_file
         with self._tree.nodes.held(target), self._uploads.paused(node, target):
             try:
@@ -268,8 +272,14 @@ class Namespace:
     async def _rename_folder(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         for pending in self._uploads.below(node):
             await self._uploads.settle_running(pending.content, SETTLE_S)
-        over = EMPTY_FOLDER if target is not None else None
-        await self._move(node, new_parent.path.child(new_name), over)
+        move = functools.partial(self._move, node, new_parent.path.child(new_name))
+        try:
+            await move(EMPTY_FOLDER if target is not None else None)
+        except ServerRefused as error:
+            if target is None or error.status not in _MAY_MEAN_NO_FOLDERS:
+                raise
+            await self._must_be_empty(target)
+            await self.emptying.making_way(target, move)
         self._moved(node, new_parent, new_name)
 
     async def _rename_file(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:

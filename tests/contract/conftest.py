@@ -17,6 +17,7 @@ import pytest
 
 from tests.contract import matrix
 from tests.contract.candidates import Candidate, Place, chosen
+from tests.contract.limits import Otherwise
 from tests.contract.stage import Drive, Stage
 from tests.servers import MissingPart
 
@@ -65,7 +66,7 @@ def _session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     wanted = {
         item.callspec.params["stage"]
         for item in request.session.items
-        if isinstance(item, pytest.Function) and "stage" in getattr(item, "callspec", _NOTHING).params
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "stage" in item.callspec.params
     }
     session = _Session()
     with session.stack:
@@ -75,10 +76,6 @@ def _session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         for thread in session.threads.values():
             thread.start()
         yield session
-
-
-class _NOTHING:
-    params: dict[str, object] = {}
 
 
 @pytest.fixture(scope="session")
@@ -120,20 +117,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name == "test_matrix.py" and item.path.parent.name == "contract")
 
 
+def _word(error: OSError | Otherwise) -> str:
+    return errno.errorcode[error.errno or 0] if isinstance(error, OSError) else str(error)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Holds the table of limits true: the errno, and that the limit is still one."""
     feature = feature_of(pyfuncitem)
     if feature is None:
         return (yield)
-    candidate = pyfuncitem.funcargs["stage"].candidate
+    stage = pyfuncitem.funcargs["stage"]
+    assert isinstance(stage, Stage)
+    candidate = stage.candidate
     limit = candidate.limits.get(feature)
     try:
         result = yield
-    except OSError as error:
-        if limit is None or error.errno != limit.number:
+    except (OSError, Otherwise) as error:
+        if limit is None or _word(error) != limit.word:
             raise
-        matrix.note(candidate.name, feature, errno.errorcode[limit.number])
+        matrix.note(candidate.name, feature, limit.word)
         return True
     if limit is not None:
         pytest.fail(f"{candidate.title} can do it after all: take {feature!r} out of limits.py")

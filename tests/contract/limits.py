@@ -1,23 +1,26 @@
-"""What a server cannot do, and the errno that a program gets for it. Data: tests/contract/conftest.py asserts it."""
+"""What a server cannot do, and what a program gets for it: data, which tests/contract/conftest.py asserts."""
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 
+class Otherwise(Exception):
+    """Raised by a test that found no error, but not what was wanted: in the words of the table."""
+
+
+NOT_LISTED: Final = "not listed"
+KEPT_BOTH: Final = "kept beside"
+
+
 @dataclass(frozen=True)
 class Limit:
-    """`number` is the errno of the call that fails; before it, nothing is stored."""
+    """`word` is the errno of the call that fails, before anything is stored; or the text of `Otherwise`."""
 
-    number: int
+    word: str
     reason: str
-
-    @property
-    def errno_name(self) -> str:
-        return errno.errorcode[self.number]
 
 
 LIMITS: Final[Mapping[str, Mapping[str, Limit]]] = {}

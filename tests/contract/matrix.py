@@ -42,7 +42,7 @@ def reasons() -> list[str]:
     by_reason: dict[tuple[str, str, str], list[str]] = {}
     for candidate in CANDIDATES:
         for feature, limit in candidate.limits.items():
-            by_reason.setdefault((candidate.title, limit.errno_name, limit.reason), []).append(feature)
+            by_reason.setdefault((candidate.title, limit.word, limit.reason), []).append(feature)
     return [
         f"- {title}, {number}: {'; '.join(features)}: {reason}"
         for (title, number, reason), features in by_reason.items()

@@ -1,7 +1,7 @@
 """A server with a mount of it, for all tests of one session; and what a test may do there.
 
-pytest itself never touches the mount (see tests/mount/drivers.py): a mount that hangs is aborted, and the next
-test gets a new one.
+pytest itself never touches the mount (see tests/mount/drivers.py): a mount that hangs is aborted, and the
+next test gets a new one.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -275,7 +276,7 @@ def test_errors(drive: Drive, number: str) -> None:
     """What cannot be done says why, with the number that programs know."""
     drive.store("file", b"x")
     drive.mkdir("folder")
-    wrong = {
+    wrong: dict[str, list[Callable[[], object]]] = {
         "ENOENT": [lambda: drive.open("none"), lambda: drive.stat("none/x"), lambda: drive.listdir("none")],
         "EISDIR": [lambda: drive.open("folder", os.O_WRONLY), lambda: drive.unlink("folder")],
         "ENOTDIR": [

@@ -1,8 +1,8 @@
 """copyparty as it is shipped: a file server with WebDAV of its own making.
 
-No ETags, no conditions, locks that are granted to everybody. It overwrites on PUT only for a client that sends
-X-OC-Mtime (or with --daw); else it stores under a name of its own invention and answers 201. It bans who
-asks for what is forbidden nine times, which the tests do: that is off.
+No ETags, no conditions, locks that are granted to everybody. It overwrites on PUT only for a client that
+sends X-OC-Mtime (or with --daw); else it stores under a name of its own invention and answers 201. It bans
+who asks for what is forbidden nine times, which the tests do: that is off.
 Its log has neither status nor bytes; put a `Relay` in front where requests are counted.
 """
 
