@@ -90,7 +90,7 @@ class NameTooLong(BadName):
 
 
 class UnstorableName(BadName):
-    """This server would keep it under another name."""
+    """This server does not take it, or would keep it under another name."""
 
     errno = errno.EILSEQ
 

@@ -31,7 +31,8 @@ _CODED_URL_OR_TOKEN: Final = re.compile(r"<[^>]*>|[^,\s][^,]*")
 _ODD_UNICODE: Final = re.compile("[\ufeff\ufdd0-\ufdef\ufffe\uffff]")
 LIGHTTPD_PUT_NAME_MAX: Final = 245
 _TAG_END: Final = re.compile(r".*-([0-9]{1,19})")
-_CUT_CHARACTERS: Final = frozenset("?;") | frozenset(map(chr, range(0x20))) | {"\x7f"}
+_CONTROLS: Final = frozenset(map(chr, range(0x20))) | {"\x7f"}
+_CUT_CHARACTERS: Final = frozenset("?;") | _CONTROLS
 SPOOLED_WHOLE_BYTES: Final = 64 * 1024
 OTHER_TAGS_MAX: Final = 3
 _WSGIDAV_METHODS: Final = frozenset(
@@ -177,14 +178,16 @@ class Capabilities:
         return self.reads_destination_whole or self._is_wsgidav or self._named("rclone")
 
     def stores_name(self, name: str) -> bool:
-        """Whether a file of this name is listed under it again (servers.md, table 13).
+        """Whether a file of this name is taken, and listed under it again (servers.md, table 13).
 
-        Bytes that are no UTF-8 are stored as other characters by sabre/dav and ASGIWebDAV, refused by lighttpd,
-        and break the connection to WsgiDAV. sabre/dav 1.8 on PHP 8 takes a name with a byte order mark or
-        a non-character for ISO-8859-1.
+        Bytes that are no UTF-8 are stored as other characters by sabre/dav and ASGIWebDAV, refused by
+        lighttpd, and break the connection to WsgiDAV. sabre/dav 1.8 on PHP 8 takes a name with a byte order
+        mark or a non-character for ISO-8859-1. lighttpd says 400 to control characters.
         """
         if not _is_utf8(name):
             return self._is_apache_dav or self.is_nginx_dav or self._named("rclone")
+        if self._is_lighttpd_dav and not _CONTROLS.isdisjoint(name):
+            return False
         return not (self._is_sabre and _ODD_UNICODE.search(name))
 
     def puts_name(self, name: str) -> bool:

@@ -24,8 +24,8 @@ from davfs.fs.failures import Failures
 from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
 from davfs.fs.locks import Locks
-from davfs.fs.naming import check_name
 from davfs.fs.metadata import Entry
+from davfs.fs.naming import check_name
 from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore

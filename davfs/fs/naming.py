@@ -1,4 +1,4 @@
-"""Names that this server would keep under another name are refused before anything is stored.
+"""Names that this server refuses, or keeps under another name, are refused before anything is stored.
 
 Asked of every name that is about to be made: by create, mkdir and rename. What a server does to names is
 known of those that were measured (`quirks`); whether another one decodes URLs twice is asked once, with one
@@ -19,7 +19,7 @@ from davfs.errors import NotFound, ProtocolError, UnstorableName
 async def check_name(client: Client, path: DavPath) -> None:
     """Raises UnstorableName (EILSEQ), or what stands in the way of asking."""
     if not client.capabilities.stores_name(path.name):
-        raise UnstorableName(f"{shown(path)}: this server would keep it under another name")
+        raise UnstorableName(f"{shown(path)}: this server does not keep such a name")
     if decoded_again(path).name != path.name and await _decodes_twice(client, path.parent):
         raise UnstorableName(f"{shown(path)}: this server would keep it as {shown(decoded_again(path))}")
 

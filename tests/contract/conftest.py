@@ -22,17 +22,6 @@ from tests.contract.stage import Drive, Stage
 from tests.servers import MissingPart
 
 
-def feature_of(item: pytest.Item) -> str | None:
-    """The row of the table: the mark's words, with the parameter's id where there is one."""
-    mark = item.get_closest_marker("feature")
-    if mark is None:
-        return None
-    words: str = mark.args[0]
-    case = getattr(item, "callspec", None)
-    params = [str(value) for name, value in case.params.items() if name != "stage"] if case else []
-    return words.format(*params)
-
-
 @dataclass
 class _Session:
     """All servers of this session. They are started in a row, their mounts at the same time."""
@@ -124,7 +113,7 @@ def _word(error: OSError | Otherwise) -> str:
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Holds the table of limits true: the errno, and that the limit is still one."""
-    feature = feature_of(pyfuncitem)
+    feature = matrix.feature_of(pyfuncitem)
     if feature is None:
         return (yield)
     stage = pyfuncitem.funcargs["stage"]

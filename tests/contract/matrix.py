@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from tests.contract.candidates import CANDIDATES
 
@@ -25,6 +27,29 @@ def found() -> Mapping[tuple[str, str], str]:
 def features() -> list[str]:
     """In the order in which they were run."""
     return list(dict.fromkeys(feature for feature, _ in _found))
+
+
+def feature_of(item: pytest.Item) -> str | None:
+    """The row of the table: the mark's words, with the parameters where it has any."""
+    mark = item.get_closest_marker("feature")
+    if mark is None:
+        return None
+    words: str = mark.args[0]
+    case = getattr(item, "callspec", None)
+    parameters = case.params if case is not None else {}
+    named = {name: str(value) for name, value in parameters.items() if name != "stage"}
+    return words.format(*named.values(), **named)
+
+
+def asked(items: Iterable[pytest.Item]) -> Iterator[str]:
+    """The features that these tests are about."""
+    yield from filter(None, map(feature_of, items))
+
+
+def is_whole(config: pytest.Config) -> bool:
+    """Whether nothing was left out by -k, -m, or a file named on the command line."""
+    chosen_by = (config.option.keyword, config.option.markexpr, config.option.deselect)
+    return not any(chosen_by) and all(Path(arg).name in {"contract", "tests"} for arg in config.args)
 
 
 def rows() -> list[str]:
@@ -57,6 +82,14 @@ def published(name: str) -> list[str]:
     start, end = _marks(name)
     _, _, rest = DOCUMENT.read_text().partition(start)
     return rest.partition(end)[0].splitlines()
+
+
+def published_cells() -> Mapping[tuple[str, str], str]:
+    cells = {}
+    for line in published("contract")[2:]:
+        feature, *words = (cell.strip() for cell in line.strip("|").split("|"))
+        cells |= {(feature, candidate.name): word for candidate, word in zip(CANDIDATES, words, strict=True)}
+    return cells
 
 
 def write(name: str, lines: list[str]) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 import httpx
 from lxml import etree
 
-_MISSING: Final = frozenset({404, 410})
+_MISSING: Final = frozenset({400, 404, 410})  # 400: lighttpd, of names that it does not take
 
 
 class Rival:
@@ -41,13 +41,14 @@ class Rival:
 
         lighttpd knows a file's size from up to a second ago, and breaks the connection when there is less.
         """
-        for _ in range(20):
+        for _ in range(12):
             try:
                 answer = self._ask("GET", path, fine=_MISSING)
-                break
             except httpx.RemoteProtocolError:
                 time.sleep(0.1)
-        return None if answer.status_code in _MISSING else answer.content
+            else:
+                return None if answer.status_code in _MISSING else answer.content
+        return None
 
     def put(self, path: str, data: bytes, mtime_s: int | None = None) -> None:
         """Stores a file, over another if there is one.

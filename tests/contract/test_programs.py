@@ -114,14 +114,11 @@ def test_sqlite(drive: Drive, tmp_path: Path) -> None:
 @pytest.mark.feature("sed -i, mv, cp, grep -r")
 def test_shell_tools(drive: Drive) -> None:
     """An afternoon's work in a shell ends with the files that it should."""
-    drive.run(
-        [
-            "sh",
-            "-ec",
-            "mkdir -p d/e; echo one > d/a; cp d/a d/e/b; sed -i s/one/two/ d/e/b; mv d/e/b 'd/e/c d'\n"
-            + "cat d/a >> 'd/e/c d'; touch d/new; test -e d/new",
-        ]
-    )
+    script = """
+        mkdir -p d/e; echo one > d/a; cp d/a d/e/b; sed -i s/one/two/ d/e/b; mv d/e/b 'd/e/c d'
+        cat d/a >> 'd/e/c d'; touch d/new; test -e d/new
+    """
+    drive.run(["sh", "-ec", script])
     found = drive.run(["grep", "-rc", "two", "d"]).splitlines()
     assert sorted(found) == ["d/a:0", "d/e/c d:1", "d/new:0"]
     drive.send("d/e/c d")
