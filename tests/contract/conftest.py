@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,12 +43,15 @@ class _Session:
             return factory.mktemp(f"contract-{candidate.name}")
 
         stage = self.stages[candidate.name] = Stage(candidate, place, folder)
-        self.stack.callback(self._end, candidate.name)
         self.threads[candidate.name] = threading.Thread(target=stage.start)
 
-    def _end(self, name: str) -> None:
-        self.threads[name].join()
-        self.stages[name].close()
+    def end(self) -> None:
+        """All mounts end at the same time: each has a listing or two to save."""
+        with self.stack, ThreadPoolExecutor() as pool:
+            for thread in self.threads.values():
+                thread.join()
+            for done in [pool.submit(stage.close) for stage in self.stages.values()]:
+                done.result()
 
 
 @pytest.fixture(scope="session")
@@ -58,13 +62,15 @@ def _session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "stage" in item.callspec.params
     }
     session = _Session()
-    with session.stack:
+    try:
         for candidate in chosen():
             if candidate.name in wanted:
                 session.begin(candidate, tmp_path_factory)
         for thread in session.threads.values():
             thread.start()
         yield session
+    finally:
+        session.end()
 
 
 @pytest.fixture(scope="session")

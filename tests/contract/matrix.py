@@ -85,7 +85,7 @@ def published(name: str) -> list[str]:
 
 
 def published_cells() -> Mapping[tuple[str, str], str]:
-    cells = {}
+    cells: dict[tuple[str, str], str] = {}
     for line in published("contract")[2:]:
         feature, *words = (cell.strip() for cell in line.strip("|").split("|"))
         cells |= {(feature, candidate.name): word for candidate, word in zip(CANDIDATES, words, strict=True)}
