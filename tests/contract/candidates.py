@@ -78,7 +78,7 @@ def _known(name: str, title: str, make: Callable[[], Server], *logs: str) -> Can
 
 
 CANDIDATES: Final = (
-    _known("apache", "Apache", Apache),
+    _known("apache", "Apache", lambda: Apache(limit_request_body=0)),  # as shipped: 1 GiB, then EFBIG
     _known("nginx", "nginx + dav-ext", Nginx),
     _known("lighttpd", "lighttpd", Lighttpd),
     _known("sabredav", "sabre/dav (PHP)", SabreDav),

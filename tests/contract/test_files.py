@@ -153,8 +153,8 @@ def test_o_trunc(drive: Drive) -> None:
 @pytest.mark.feature("O_EXCL")
 def test_o_excl(drive: Drive) -> None:
     """It makes a file once: EEXIST then, also of what another client made."""
-    drive.close(drive.open("a", NEW))
     drive.put_there("b", b"theirs")
+    drive.close(drive.open("a", NEW))
     for name in ("a", "b"):
         with refused(errno.EEXIST):
             drive.open(name, NEW)

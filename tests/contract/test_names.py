@@ -118,7 +118,7 @@ def test_a_name(stage: Stage, stored: Stored, kind: str) -> None:
     name, drive = NAMES[kind], stored.drive
     if name in stored.failed:
         assert name not in drive.listdir("files")
-        assert drive.on_server(f"files/{name}") != _bytes_for(name)
+        assert name not in drive.rival.names(drive.server_path("files"))
         raise stored.failed[name]
     other = stage.elsewhere(drive)
     assert drive.on_server(f"files/{name}") == _bytes_for(name)
