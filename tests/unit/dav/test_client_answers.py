@@ -75,7 +75,7 @@ async def test_a_tag_of_before_the_time_was_set(dav: str, etag: ETag | None) -> 
 
 @pytest.mark.parametrize("status", [400, 403, 409])
 async def test_a_move_that_is_refused_because_the_name_is_taken(status: int) -> None:
-    """copyparty says 400 to Overwrite: F of a name that is taken; if it is free, the refusal is what it is."""
+    """copyparty says 400 to Overwrite: F of a taken name; if it is free, the refusal is what it is."""
     there = multistatus(response("/dav/b"))
     client = Script(httpx.Response(status), there).client()
     with pytest.raises(errors.PreconditionFailed):

@@ -89,7 +89,7 @@ async def test_bytes_that_are_no_utf_8(tmp_path: Path, autojump_clock: MockClock
 async def test_a_folder_over_an_empty_one_where_move_cannot(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    """copyparty says 500 to MOVE over a folder: the empty one is removed first, and made again if that fails."""
+    """copyparty says 500 to MOVE over a folder: the empty one goes first, and comes again if that fails."""
     server = FakeDav()
     for folder in ("/a", "/b", "/c"):
         server.mkdir(folder)
