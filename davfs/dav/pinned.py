@@ -160,6 +160,7 @@ class Download:
         self.validator = answer.validator
         self.ranged = answer.ranged
         self.proved = answer.proved
+        self.checksum = None if answer.ranged else incoming.headers.get("oc-checksum")  # of the whole file
         self._incoming = incoming
         self._expected_end = expected.size_bytes
         self._where = where

@@ -72,6 +72,7 @@ class Capabilities:
     conditions_seen: Conditions = "unknown"  # by its answers to conditional PUTs
     locks_refused: bool = False  # announced, but LOCK is answered with 405 or 501
     decodes_twice: bool | None = None  # "%2541" in a URL is "A" there, not "%41"
+    tree_tags_refuted: bool = False  # a folder changed and kept its tag
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
 
     @classmethod
@@ -138,7 +139,7 @@ class Capabilities:
         """Which of the servers that were measured it is treated as, for people."""
         known = {
             "Apache mod_dav": self._is_apache_dav,
-            "Nextcloud or ownCloud": self._is_sabre and not self.may_stage,
+            "Nextcloud or ownCloud": self._is_sabre and self.is_owncloud,
             "sabre/dav": self._is_sabre,
             "lighttpd mod_webdav": self._is_lighttpd_dav,
             "WsgiDAV": self._is_wsgidav,
@@ -249,12 +250,23 @@ class Capabilities:
         return not (self._is_lighttpd_dav or (self.is_nginx_dav and not plain))
 
     @property
+    def is_owncloud(self) -> bool:
+        """Nextcloud or ownCloud: they announce classes of their own."""
+        return any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
+
+    @property
     def may_stage(self) -> bool:
         """Whether an upload may go to a temporary name and be moved over the old file.
 
-        Not on Nextcloud and ownCloud: there its shares, versions and comments would go with the old one.
+        Not on Nextcloud and ownCloud: there its shares, versions and comments would go with the old one. They
+        have a way of their own to replace a file whole, see `chunked`.
         """
-        return not any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
+        return not self.is_owncloud
+
+    @property
+    def tags_cover_trees(self) -> bool:
+        """A folder's tag changes with anything below it (servers.md 11), unless it was seen not to."""
+        return self.is_owncloud and not self.tree_tags_refuted
 
     @property
     def put_tag_is_final(self) -> bool:
@@ -343,6 +355,10 @@ class Capabilities:
 
     def learned_decoding(self, *, twice: bool) -> Capabilities:
         return self if twice == self.decodes_twice else replace(self, decodes_twice=twice)
+
+    def learned_tree_tags(self, *, refuted: bool) -> Capabilities:
+        """After a folder was listed with the tag that it had, and with other members."""
+        return self if refuted == self.tree_tags_refuted else replace(self, tree_tags_refuted=refuted)
 
     def learned_lock(self, *, refused: bool) -> Capabilities:
         """After LOCK was answered with 405 or 501, whatever OPTIONS says."""

@@ -31,12 +31,12 @@ from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
 from davfs.fs.questions import Ask, Key, Questions
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
+from davfs.fs.subtrees import Subtrees
 from davfs.fs.unread import Unread
 
 _NS: Final = 1_000_000_000
 OWN_CHANGE_S: Final = 2  # servers tell whole seconds, and a change shows when it is done
 HIDDEN_PREFIX: Final = ".davfs-"  # our own temporary names on the server
-
 PATIENCE_S: Final = 3.0  # how long a program waits for names and attributes while old ones are known,
 PATIENCE_SHARE: Final = 0.5  # but no longer than this part of the time-out
 OUTAGE_VALID_S: Final = 1.0  # how long the kernel may believe old ones while the server is away
@@ -59,6 +59,7 @@ class Tree:
             wall_s=wall_s,
             hidden=self.may_be_hidden,
             recall=self._recall,
+            proofs=Subtrees(client, self.nodes, lambda: self._root),
             believable=self.listings.believable,
         )
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
@@ -299,8 +300,7 @@ class Tree:
 
     async def _fetch_entry(self, parent: Node, name: str) -> None:
         asked_s = trio.current_time()
-        path = parent.path.child(name)
-        known = parent.children.get(name)
+        path, known = parent.path.child(name), parent.children.get(name)
         try:
             resource = await self.client.stat(path, is_collection=known is not None and known.is_folder)
         except NotFound:
