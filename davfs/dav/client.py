@@ -51,14 +51,13 @@ from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav
 from davfs.dav.refusals import check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
-from davfs.dav.request import PutResult, Traffic, if_header
+from davfs.dav.request import PutResult, Traffic, destination, if_header
 from davfs.dav.request import Request as _Request
 from davfs.dav.request import conditions as _conditions
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
 from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
 from davfs.dav.wire import Body, Incoming, Octets, Summed, deadline
 from davfs.errors import (
-    AlreadyExists,
     Busy,
     DavfsError,
     NotFound,
@@ -133,6 +132,12 @@ class Client:
         """PROPFIND Depth 0. `is_collection` is a hint that saves Apache's redirect from 'a' to 'a/'."""
         request = self._propfind(path, "0", self._asked(), is_collection=is_collection)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).resource
+
+    async def has(self, path: DavPath) -> bool:
+        with suppress(NotFound):
+            await self.stat(path)
+            return True
+        return False
 
     async def look(self, path: DavPath, size_bytes: int, lock_token: locks.LockToken | None) -> Resource:
         """`stat` before a large upload over it: also raises what that would end with, Locked or NoSpace."""
@@ -230,8 +235,6 @@ class Client:
 
     async def mkcol(self, path: DavPath) -> None:
         """Raises AlreadyExists on 405; some servers say 403, 409 or 423, and rclone 201 (peers.md rule 5)."""
-        if self.capabilities.makes_folders_again and await self._is_there(path):
-            raise AlreadyExists(f"MKCOL {shown(path)}: it is there", status=405)
         await self._change(_Request("MKCOL", path, _PLAIN, is_collection=True))
 
     async def delete(
@@ -524,26 +527,14 @@ class Client:
             return
         if is_collection and dst.is_within(src):  # destroys the tree on nginx
             raise PosixError(errno.EINVAL, f"cannot {method.lower()} {shown(src)} into itself")
-        headers = {
-            **_PLAIN,
-            "Destination": self.url(dst, is_collection=is_collection),
-            "Overwrite": "T" if overwrite else "F",
-            **claims,
-        }
-        request = _Request(method, src, headers, is_collection=is_collection)
+        to_there = destination(self.url(dst, is_collection=is_collection), overwrite=overwrite)
+        request = _Request(method, src, {**_PLAIN, **to_there, **claims}, is_collection=is_collection)
         try:
             await self._change(request, is_long=is_collection or method == "COPY")
         except ServerRefused as error:  # copyparty says 400 for 412 to Overwrite: F (servers.md 4)
-            if overwrite or error.status not in _MAY_MEAN_TAKEN or not await self._is_there(dst):
+            if overwrite or error.status not in _MAY_MEAN_TAKEN or not await self.has(dst):
                 raise
             raise PreconditionFailed(f"{error}: {shown(dst)} is there", status=412) from error
-
-    async def _is_there(self, path: DavPath) -> bool:
-        try:
-            await self.stat(path)
-        except NotFound:
-            return False
-        return True
 
     async def _change(self, request: _Request, *, is_long: bool = False) -> None:
         """Sends it once. `is_long`: the server may have to work on a whole tree before it answers."""

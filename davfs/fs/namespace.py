@@ -40,7 +40,7 @@ from davfs.fs.guard import EMPTY_FOLDER, Guard, Known, patiently
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
-from davfs.fs.naming import check_name
+from davfs.fs.naming import check_folder, check_name
 from davfs.fs.renames import Rename, Renames
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
@@ -86,7 +86,7 @@ class Namespace:
         if await self._tree.find(parent, name) is not None:
             raise PosixError(errno.EEXIST)
         path = parent.path.child(name)
-        await check_name(self._tree.client, path)
+        await check_folder(self._tree.client, path)
         try:
             await self._tree.client.mkcol(path)
         except DavfsError as error:

@@ -8,12 +8,13 @@ PROPFIND, when the first name with "%41" in it comes along. Such a server (ASGIW
 
 from __future__ import annotations
 
+import errno
 import os
 
 from davfs.dav.client import Client
 from davfs.dav.hrefs import decoded_again, shown
 from davfs.dav.resource import DavPath
-from davfs.errors import NotFound, ProtocolError, UnstorableName
+from davfs.errors import NotFound, PosixError, ProtocolError, UnstorableName
 
 
 async def check_name(client: Client, path: DavPath) -> None:
@@ -22,6 +23,13 @@ async def check_name(client: Client, path: DavPath) -> None:
         raise UnstorableName(f"{shown(path)}: this server does not keep such a name")
     if decoded_again(path).name != path.name and await _decodes_twice(client, path.parent):
         raise UnstorableName(f"{shown(path)}: this server would keep it as {shown(decoded_again(path))}")
+
+
+async def check_folder(client: Client, path: DavPath) -> None:
+    """Before MKCOL. rclone says 201 to it although the folder is there: programs take mkdir for a lock."""
+    await check_name(client, path)
+    if client.capabilities.makes_folders_again and await client.has(path):
+        raise PosixError(errno.EEXIST, f"{shown(path)} is there")
 
 
 async def _decodes_twice(client: Client, folder: DavPath) -> bool:

@@ -83,6 +83,17 @@ class Drive(KernelDriver):
         """Another client stores a file; its mtime is not that of anything written here."""
         self.rival.put(self.server_path(path), data, int(time.time()) + 5)
 
+    def find_there(self, path: str, data: bytes) -> None:
+        """Another client stored a file, and it is seen here: its folder may have been listed ahead, as empty."""
+        self.put_there(path, data)
+        self.eventually(lambda: self._size_of(path) == len(data), f"{path} is not seen")
+
+    def _size_of(self, path: str) -> int | None:
+        try:
+            return self.stat(path).size
+        except FileNotFoundError:
+            return None
+
     def server_path(self, path: str) -> str:
         return "/".join(part for part in (self.there, path) if part)
 

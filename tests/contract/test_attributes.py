@@ -47,7 +47,7 @@ def test_time_of_writing(drive: Drive) -> None:
 @pytest.mark.feature("another client's file has the server's time")
 def test_their_time(drive: Drive) -> None:
     """Not now, not 1970: what the server says, whole seconds."""
-    drive.put_there("a", b"x")
+    drive.find_there("a", b"x")
     found = drive.stat("a").mtime_ns
     assert found % 10**9 == 0
     assert abs(found / 1e9 - time.time()) < 60

@@ -64,7 +64,7 @@ def test_five_mebibytes(stage: Stage, drive: Drive) -> None:
 def test_read_in_the_middle(drive: Drive) -> None:
     """A piece of 10,000 bytes at an odd offset of another client's file, and its end."""
     data = some(3 * KIB * KIB + 17)
-    drive.put_there("a", data)
+    drive.find_there("a", data)
     fd = drive.open("a")
     assert drive.pread(fd, 10_000, 1_234_567) == data[1_234_567:1_244_567]
     assert drive.pread(fd, 100, len(data) - 5) == data[-5:]
@@ -107,7 +107,7 @@ def test_append(drive: Drive) -> None:
 def test_append_to_what_was_never_read(drive: Drive) -> None:
     """What was not read yet is not lost."""
     data = some(700_000)
-    drive.put_there("a", data)
+    drive.find_there("a", data)
     fd = drive.open("a", os.O_WRONLY | os.O_APPEND)
     drive.write_all(fd, b"end")
     drive.fsync(fd)
@@ -141,7 +141,7 @@ def test_truncate(drive: Drive, by: str, to: str) -> None:
 @pytest.mark.feature("O_TRUNC of what another client wrote")
 def test_o_trunc(drive: Drive) -> None:
     """The old bytes are gone at the open, and the new ones replace them."""
-    drive.put_there("a", some(5000))
+    drive.find_there("a", some(5000))
     fd = drive.open("a", os.O_WRONLY | os.O_TRUNC)
     assert drive.stat("a").size == 0
     drive.write_all(fd, b"new")
@@ -153,7 +153,7 @@ def test_o_trunc(drive: Drive) -> None:
 @pytest.mark.feature("O_EXCL")
 def test_o_excl(drive: Drive) -> None:
     """It makes a file once: EEXIST then, also of what another client made."""
-    drive.put_there("b", b"theirs")
+    drive.find_there("b", b"theirs")
     drive.close(drive.open("a", NEW))
     for name in ("a", "b"):
         with refused(errno.EEXIST):
@@ -177,7 +177,7 @@ def test_holes(drive: Drive) -> None:
 def test_odd_offsets(drive: Drive) -> None:
     """A hundred pieces at random: the file is what a byte array would be."""
     model = bytearray(some(200_001))
-    drive.put_there("a", bytes(model))
+    drive.find_there("a", bytes(model))
     chance = random.Random(7)
     fd = drive.open("a", os.O_RDWR)
     for number in range(100):
@@ -198,7 +198,7 @@ def test_odd_offsets(drive: Drive) -> None:
 def test_mmap_read(drive: Drive) -> None:
     """A mapping shows what another client wrote."""
     data = some(300_000)
-    drive.put_there("a", data)
+    drive.find_there("a", data)
     fd = drive.open("a")
     assert drive.call("mmap_read", fd, 123_456, 70_000) == data[123_456:193_456]
     drive.close(fd)
@@ -208,7 +208,7 @@ def test_mmap_read(drive: Drive) -> None:
 def test_mmap_write(drive: Drive) -> None:
     """What is written through a mapping arrives, and the rest of the file with it."""
     data = some(100_000)
-    drive.put_there("a", data)
+    drive.find_there("a", data)
     fd = drive.open("a", os.O_RDWR)
     drive.call("mmap_write", fd, 5000, b"MAPPED")
     drive.fsync(fd)
@@ -248,7 +248,7 @@ def test_unlink(drive: Drive) -> None:
 def test_unlinked_while_open(drive: Drive) -> None:
     """It can be read and written; nothing of it is left when it is closed."""
     data = some(300_000)
-    drive.put_there("a", data)
+    drive.find_there("a", data)
     fd = drive.open("a", os.O_RDWR)
     drive.unlink("a")
     assert drive.fstat(fd).nlink == 0

@@ -78,7 +78,7 @@ def test_both_made(drive: Drive) -> None:
 @pytest.mark.feature("an open file stays one version")
 def test_one_version(drive: Drive) -> None:
     """A handle reads the version it was opened on, or ESTALE; never a mixture."""
-    drive.put_there("a", b"A" * 3_000_000)
+    drive.find_there("a", b"A" * 3_000_000)
     fd = drive.open("a")
     assert drive.pread(fd, 10, 0) == b"A" * 10
     drive.put_there("a", b"B" * 3_000_001)

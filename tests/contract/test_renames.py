@@ -47,7 +47,7 @@ def test_rename_over_a_file(drive: Drive) -> None:
 @pytest.mark.feature("rename over another client's file")
 def test_rename_over_their_file(drive: Drive) -> None:
     """A file that was never read here is replaced as well."""
-    drive.put_there("b", b"theirs")
+    drive.find_there("b", b"theirs")
     drive.store("a", b"ours")
     drive.rename("a", "b")
     assert drive.on_server("b") == b"ours"

@@ -86,18 +86,6 @@ async def test_a_move_that_is_refused_because_the_name_is_taken(status: int) -> 
     assert caught.value.status == status
 
 
-async def test_mkcol_where_it_says_yes_to_what_is_there() -> None:
-    """rclone says 201 to MKCOL of a folder that is there: it is looked for first, and on rclone only."""
-    rclone = httpx.Response(200, headers={"DAV": "1, 2", "Server": "rclone/v1.75.2"})
-    root, taken = multistatus(response("/dav/", FOLDER)), multistatus(response("/dav/d/", FOLDER))
-    script = Script(root, rclone, taken)
-    client = script.client()
-    await client.connect()
-    with pytest.raises(errors.AlreadyExists):
-        await client.mkcol(ROOT.child("d"))
-    assert "MKCOL" not in script.methods
-
-
 @pytest.mark.parametrize(("overwrite", "header"), [(True, "T"), (False, "F")])
 async def test_move_of_a_folder(overwrite: bool, header: str) -> None:
     """Both URLs end with '/', Destination is the user's URL, Overwrite is explicit."""

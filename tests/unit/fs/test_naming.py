@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -11,12 +13,20 @@ import httpx
 import pytest
 from trio.testing import MockClock
 
+from davfs.dav.quirks import Capabilities
 from davfs.errors import DavfsError
 from davfs.fs.settings import Settings
 from tests.fakes.davserver import FakeDav, Fault
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
 from tests.unit.fs.rig import URL
+
+
+@contextmanager
+def eilseq() -> Iterator[None]:
+    with pytest.raises(DavfsError) as caught:
+        yield
+    assert caught.value.errno == errno.EILSEQ
 
 
 async def write(vfs: Vfs, path: str, data: bytes) -> None:
@@ -45,14 +55,12 @@ async def test_a_server_that_decodes_twice(tmp_path: Path, autojump_clock: MockC
     before = server.tree()
     async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
         vfs = Vfs(fs)
-        for call in (
-            lambda: write(vfs, "d/a%20b", b"ours"),
-            lambda: vfs.mkdir("d/c%41"),
-            lambda: vfs.rename("d/x", "d/a%20b"),
-        ):
-            with pytest.raises(DavfsError) as caught:
-                await call()
-            assert caught.value.errno == errno.EILSEQ
+        with eilseq():
+            await write(vfs, "d/a%20b", b"ours")
+        with eilseq():
+            await vfs.mkdir("d/c%41")
+        with eilseq():
+            await vfs.rename("d/x", "d/a%20b")
         await write(vfs, "d/50%", b"fine")
         assert await fs.sync(30) == 0
     assert server.tree() == before | {"d/50%": b"fine"}
@@ -84,6 +92,20 @@ async def test_bytes_that_are_no_utf_8(tmp_path: Path, autojump_clock: MockClock
             await write(Vfs(fs), "a\udcff", b"x")
         assert caught.value.errno == errno.EILSEQ
     assert server.tree() == {}
+
+
+async def test_mkdir_of_what_another_client_just_made(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """rclone says yes to MKCOL of a folder that is there: it is looked for first, and mkdir is EEXIST."""
+    server = FakeDav()
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        assert await vfs.listdir("") == []
+        fs._client.capabilities = Capabilities(server="rclone/v1.75.2")
+        server.mkdir("/d")
+        with pytest.raises(DavfsError) as caught:
+            await vfs.mkdir("d")
+        assert caught.value.errno == errno.EEXIST
+        assert server.requests("MKCOL") == []
 
 
 async def test_a_folder_over_an_empty_one_where_move_cannot(
