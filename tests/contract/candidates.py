@@ -89,8 +89,12 @@ CANDIDATES: Final = (
 )
 
 
+def is_address_given() -> bool:
+    return "DAVFS_CONTRACT_URL" in os.environ
+
+
 def chosen() -> tuple[Candidate, ...]:
     """All that the tests start, or the one address that the person gave."""
-    if "DAVFS_CONTRACT_URL" in os.environ:
+    if is_address_given():
         return (Candidate("address", "the given address", given_address),)
     return CANDIDATES

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract import matrix
-from tests.contract.candidates import Candidate, Place, chosen
+from tests.contract.candidates import Candidate, Place, chosen, is_address_given
 from tests.contract.limits import Otherwise
 from tests.contract.stage import Drive, Stage
 from tests.servers import MissingPart
@@ -108,8 +108,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The table is looked at when all the others were run."""
-    items.sort(key=lambda item: item.path.name == "test_matrix.py" and item.path.parent.name == "contract")
+    """The table is looked at when all the others were run, and not at all for a server that is not in it."""
+    here = Path(__file__).parent
+    if is_address_given():
+        items[:] = [
+            item for item in items if item.path not in (here / "test_matrix.py", here / "test_address.py")
+        ]
+    items.sort(key=lambda item: item.path == here / "test_matrix.py")
 
 
 def _word(error: OSError | Otherwise) -> str:

@@ -84,7 +84,7 @@ class Drive(KernelDriver):
         self.rival.put(self.server_path(path), data, int(time.time()) + 5)
 
     def find_there(self, path: str, data: bytes) -> None:
-        """Another client stored a file, and it is seen here: its folder may have been listed ahead, as empty."""
+        """Another client stores a file, and it is seen: its folder may have been listed ahead, as empty."""
         self.put_there(path, data)
         self.eventually(lambda: self._size_of(path) == len(data), f"{path} is not seen")
 
