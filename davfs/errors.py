@@ -4,13 +4,15 @@
     ├── PosixError            the file system itself says no (ENOTEMPTY, EISDIR ...)
     │   └── CacheFull         the cache disk has no room: sending what is unsent makes some
     ├── ConfigError           bad option, bad profile: told at start, never to the kernel
-    ├── BadName               a name this share cannot hold (EINVAL, ENAMETOOLONG)
+    ├── BadName               a name this share cannot hold (EINVAL, ENAMETOOLONG, EILSEQ)
     ├── LinkError             the server was not reached, or did not answer in time
     │   ├── Unreachable       DNS, refused, TLS: nothing was sent
     │   │   └── LinkDown      known to be so: not even tried
     │   ├── Disconnected      broke midway: the outcome is unknown
     │   └── TimedOut          no answer within the deadline
     ├── ProtocolError         an answer that is not what the RFCs allow, or not WebDAV
+    │   └── Garbled           bytes that are not HTTP: may pass
+    │       └── Damaged       bytes of another checksum than was told
     ├── StaleVersion          the server's version is not the one this handle has open
     └── ServerRefused         a final status; one sub-class per meaning
         ├── Unauthorized      401, 407
@@ -89,6 +91,12 @@ class NameTooLong(BadName):
     errno = errno.ENAMETOOLONG
 
 
+class UnstorableName(BadName):
+    """This server does not take it, or would keep it under another name."""
+
+    errno = errno.EILSEQ
+
+
 class LinkError(DavfsError):
     """The server did not give an answer. What was asked may or may not have happened."""
 
@@ -145,6 +153,15 @@ class Garbled(ProtocolError):
     """Bytes that are not HTTP in place of an answer: a broken line or a proxy's hiccup passes."""
 
     retry_helps = True
+
+
+class Damaged(Garbled):
+    """Bytes that arrived do not have the checksum that was told beside them."""
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """The server that says so has not stored them."""
+        return False
 
 
 class StaleVersion(DavfsError):

@@ -38,6 +38,7 @@ class Request:
     preflight: Preflight | None = None
     is_probe: bool = False  # sent although the link is down
     is_ahead: bool = False  # nobody has asked for it yet: only if there is a lane to spare, and only once
+    address: str | None = None  # in place of the path's: another place of the same server
 
     @property
     def label(self) -> str:
@@ -68,6 +69,11 @@ def conditions(if_match: ETag | None, *, if_none_match: bool = False) -> dict[st
     if if_none_match:
         headers["If-None-Match"] = "*"
     return headers
+
+
+def destination(url: str, *, overwrite: bool) -> dict[str, str]:
+    """Where MOVE and COPY go. Overwrite is explicit: the default is F on rclone and npm (servers.md 4)."""
+    return {"Destination": url, "Overwrite": "T" if overwrite else "F"}
 
 
 def if_header(*claims: tuple[str | None, LockToken | None, ETag | None]) -> dict[str, str]:
