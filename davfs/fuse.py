@@ -13,6 +13,7 @@ import errno
 import functools
 import logging
 import os
+import stat
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile
@@ -251,35 +252,42 @@ class KernelOperations(pyfuse3.Operations):
 
     @_answering
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
-        raise FUSEError(errno.EOPNOTSUPP)
+        await self._fs.setxattr(inode, os.fsdecode(name), value)  # pyfuse3 sees to XATTR_CREATE and _REPLACE
 
     @_answering
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
-        raise FUSEError(errno.EOPNOTSUPP)
+        await self._fs.removexattr(inode, os.fsdecode(name))
 
-    # --- what a share cannot have: EPERM as in link(2), mknod(2), symlink(2); cp, tar and install know it
+    @_answering
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        """A plain file: `tar --xattrs` makes it so. EPERM as in mknod(2) for what a share cannot have."""
+        if not stat.S_ISREG(mode):
+            raise FUSEError(errno.EPERM)
+        wanted = stat.S_IMODE(mode) & ~ctx.umask
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        opened, attributes = await self._fs.create(parent_inode, os.fsdecode(name), wanted, flags)
+        await self._fs.release(opened.handle)
+        return _entry(attributes)
+
+    @_answering
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        return _entry(await self._fs.symlink(parent_inode, os.fsdecode(name), os.fsdecode(target)))
+
+    @_answering
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        return FileNameT(os.fsencode(await self._fs.readlink(inode)))
+
+    # --- what a share cannot have: EPERM as in link(2); cp, tar and install know it
 
     @_answering
     async def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         raise FUSEError(errno.EPERM)
-
-    @_answering
-    async def symlink(
-        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
-    ) -> EntryAttributes:
-        raise FUSEError(errno.EPERM)
-
-    @_answering
-    async def mknod(
-        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
-    ) -> EntryAttributes:
-        raise FUSEError(errno.EPERM)
-
-    @_answering
-    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        raise FUSEError(errno.EINVAL)
 
 
 def _entry(attributes: Attributes) -> EntryAttributes:
@@ -311,15 +319,15 @@ def _info(opened: Opened) -> FileInfo:
 
 
 def _statvfs(quota: Quota) -> StatvfsData:
-    stat = StatvfsData()
+    told = StatvfsData()
     used = quota.used_bytes or 0
     free = quota.available_bytes if quota.available_bytes is not None else UNKNOWN_SPACE_BYTES
-    stat.f_bsize = stat.f_frsize = BLOCK_BYTES
-    stat.f_blocks = (used + free) // BLOCK_BYTES
-    stat.f_bfree = stat.f_bavail = free // BLOCK_BYTES
-    stat.f_files = stat.f_ffree = stat.f_favail = 0
-    stat.f_namemax = 255
-    return stat
+    told.f_bsize = told.f_frsize = BLOCK_BYTES
+    told.f_blocks = max(1, (used + free) // BLOCK_BYTES)  # df leaves out what has none
+    told.f_bfree = told.f_bavail = free // BLOCK_BYTES
+    told.f_files = told.f_ffree = told.f_favail = 0
+    told.f_namemax = 255
+    return told
 
 
 # --- the session

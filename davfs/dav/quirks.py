@@ -13,12 +13,15 @@ tests/protocol/test_conditions.py ask every server that can be started.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from davfs.dav.properties import PERMISSIONS, PRIVILEGES
 from davfs.dav.resource import ETag, Resource
+from davfs.dav.times import WAYS, Way
 
 Conditions = Literal["unknown", "honoured", "ignored"]
 Condition = Literal["same", "absent"]  # If-Match; If-None-Match: *
@@ -27,10 +30,14 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _CODED_URL_OR_TOKEN: Final = re.compile(r"<[^>]*>|[^,\s][^,]*")
 # servers.md 2: WsgiDAV cuts Destination at %3F and %3B and drops control characters; MOVE to "a?b" then
 # silently overwrites "a".
+_ODD_UNICODE: Final = re.compile("[\ufeff\ufdd0-\ufdef\ufffe\uffff]")
+LIGHTTPD_PUT_NAME_MAX: Final = 245
 _TAG_END: Final = re.compile(r".*-([0-9]{1,19})")
-_CUT_CHARACTERS: Final = frozenset("?;") | frozenset(map(chr, range(0x20))) | {"\x7f"}
+_CONTROLS: Final = frozenset(map(chr, range(0x20))) | {"\x7f"}
+_CUT_CHARACTERS: Final = frozenset("?;") | _CONTROLS
 SPOOLED_WHOLE_BYTES: Final = 64 * 1024
 OTHER_TAGS_MAX: Final = 3
+TIME_TELLS_S: Final = 60  # clocks differ
 _WSGIDAV_METHODS: Final = frozenset(
     ["OPTIONS", "HEAD", "GET", "PROPFIND", "DELETE", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"]
 )
@@ -39,6 +46,10 @@ _WSGIDAV_METHODS: Final = frozenset(
 def _size_in(etag: ETag) -> int | None:
     found = _TAG_END.fullmatch(etag.opaque)
     return int(found[1]) if found is not None else None
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _dav_classes(header: str) -> frozenset[str]:
@@ -59,10 +70,14 @@ class Capabilities:
     put_etag: bool | None = None
     etags_in_propfind: bool | None = None
     takes_mtime: bool | None = None  # answered 'X-OC-MTime: accepted' to a PUT (servers.md 39)
+    put_sets_mtime: bool | None = None  # by what PROPFIND said after a PUT with another time than now
+    time_way: Way | None = None  # of PROPPATCH: it set a time, and that was read back
+    refused_ways: frozenset[Way] = frozenset()
     tags_end_in_size: bool | None = None
     other_tags: int = 0  # one after the other that did not
     conditions_seen: Conditions = "unknown"  # by its answers to conditional PUTs
     locks_refused: bool = False  # announced, but LOCK is answered with 405 or 501
+    decodes_twice: bool | None = None  # "%2541" in a URL is "A" there, not "%41"
     tree_tags_refuted: bool = False  # a folder changed and kept its tag
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
 
@@ -157,6 +172,35 @@ class Capabilities:
         """Known to take every encoded character in Destination (servers.md, table 13)."""
         return self._is_apache_dav or self._is_sabre or self.is_nginx_dav or self._named("lighttpd")
 
+    # --- names
+
+    @property
+    def makes_folders_again(self) -> bool:
+        """MKCOL of a folder that is there says 201 (servers.md 27): who made it is not told."""
+        return self._named("rclone")
+
+    @property
+    def decodes_once(self) -> bool:
+        """Known to: others are asked (`decodes_twice`) before a name with "%41" in it is stored."""
+        return self.reads_destination_whole or self._is_wsgidav or self._named("rclone")
+
+    def stores_name(self, name: str) -> bool:
+        """Whether a file of this name is taken, and listed under it again (servers.md, table 13).
+
+        Bytes that are no UTF-8 are stored as other characters by sabre/dav and ASGIWebDAV, refused by
+        lighttpd, and break the connection to WsgiDAV. sabre/dav 1.8 on PHP 8 takes a name with a byte order
+        mark or a non-character for ISO-8859-1. lighttpd says 400 to control characters.
+        """
+        if not _is_utf8(name):
+            return self._is_apache_dav or self.is_nginx_dav or self._named("rclone")
+        if self._is_lighttpd_dav and not _CONTROLS.isdisjoint(name):
+            return False
+        return not (self._is_sabre and _ODD_UNICODE.search(name))
+
+    def puts_name(self, name: str) -> bool:
+        """Whether PUT takes it: lighttpd 1.4.69 appends to the name while it writes. MOVE takes it."""
+        return not self._is_lighttpd_dav or len(os.fsencode(name)) <= LIGHTTPD_PUT_NAME_MAX
+
     # --- what an upload has to know
 
     @property
@@ -231,6 +275,15 @@ class Capabilities:
         return self.is_owncloud and not self.tree_tags_refuted
 
     @property
+    def put_tag_is_final(self) -> bool:
+        """Whether the ETag of an answer to a PUT with X-OC-Mtime is that of the stored file.
+
+        rclone 1.75 makes it before it applies the time, and does not say that it does: the file has another
+        one when the answer arrives. Who is not known counts so; a look then tells.
+        """
+        return self._is_sabre or self._is_apache_dav or self._is_lighttpd_dav or self._is_wsgidav
+
+    @property
     def mixes_versions(self) -> bool:
         """GET may say the tag and length of one version and send bytes of the next, cut to that length.
 
@@ -252,6 +305,65 @@ class Capabilities:
     def weak_tag_in_if(self) -> bool:
         """`If: ([W/"..."])` compares weakly there (mod_dav; servers.md 10): it works for fresh files too."""
         return self._is_apache_dav
+
+    @property
+    def put_clears_executable(self) -> bool:
+        """mod_dav_fs puts a new file in the place of the old one, without its mode bits."""
+        return self._is_apache_dav
+
+    @property
+    def told_permissions(self) -> frozenset[str]:
+        """The properties that say what this account may do, where there is reason to ask.
+
+        Nextcloud and ownCloud announce access-control too; their letters say more in fewer bytes.
+        """
+        if any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes):
+            return frozenset({PERMISSIONS})
+        return frozenset({PRIVILEGES}) if "access-control" in self.dav_classes else frozenset()
+
+    # --- times that programs set
+
+    @property
+    def time_in_put(self) -> bool:
+        """A PUT takes the time along. Without evidence: nginx by Date, rclone 1.75 by X-OC-Mtime."""
+        if self.put_sets_mtime is not None:
+            return self.put_sets_mtime
+        return bool(self.takes_mtime) or self.is_nginx_dav or self._named("rclone")
+
+    @property
+    def versions_by_time(self) -> bool:
+        """The time of a file is all, or nearly all, that tells its versions: the server's own clock does it
+        better than that of whoever wrote the file.
+        """
+        return self.is_nginx_dav or self._named("rclone")
+
+    def next_time_way(self, *, properties: bool) -> Way | None:
+        """How to set a time by PROPPATCH: what worked, else what is worth a try; None where nothing is.
+
+        `properties`: the dead property may be used. Where nothing but that works (servers.md 39, measured) no
+        other way is tried.
+        """
+        if self.methods and "PROPPATCH" not in self.methods and not self._is_sabre:
+            return None
+        if self.time_way is not None:
+            return self.time_way if properties or self.time_way != "property" else None
+        real_ones = not (
+            self._is_apache_dav or self._is_lighttpd_dav or self._is_wsgidav or self._named("rclone")
+        ) and not (self._is_sabre and self.may_stage)
+        worth = (way for way in WAYS if (properties if way == "property" else real_ones))
+        return next((way for way in worth if way not in self.refused_ways), None)
+
+    def learned_time(self, *, sent_s: int, found_s: int | None, now_s: float) -> Capabilities:
+        """From what is said of a file right after a PUT that carried a time; one of now tells nothing."""
+        if found_s is None or abs(sent_s - now_s) < TIME_TELLS_S:
+            return self
+        sets = found_s == sent_s
+        return self if sets == self.put_sets_mtime else replace(self, put_sets_mtime=sets)
+
+    def learned_time_way(self, way: Way, *, worked: bool) -> Capabilities:
+        if worked:
+            return replace(self, time_way=way)
+        return replace(self, time_way=None, refused_ways=self.refused_ways | {way})
 
     def move_unsafe(self, name: str) -> bool:
         """True if MOVE to a place below or named `name` may end at another name on this server.
@@ -305,6 +417,9 @@ class Capabilities:
         else:
             return self
         return self if self.conditions_seen in {"ignored", seen} else replace(self, conditions_seen=seen)
+
+    def learned_decoding(self, *, twice: bool) -> Capabilities:
+        return self if twice == self.decodes_twice else replace(self, decodes_twice=twice)
 
     def learned_tree_tags(self, *, refuted: bool) -> Capabilities:
         """After a folder was listed with the tag that it had, and with other members."""

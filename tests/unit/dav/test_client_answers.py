@@ -47,10 +47,10 @@ async def test_put_announces_its_length() -> None:
     """Never chunked, an empty file included; conditions, time and identity are in the headers."""
     script = Script(httpx.Response(201, headers={"ETag": '"e1"', "X-OC-MTime": "accepted"}))
     client = script.client()
-    result = await client.put(FILE, Octets(b""), if_none_match=True, mtime_s=7)
+    result = await client.put(FILE, Octets(b""), if_none_match=True, mtime_s=700_000)
     again = await client.put(FILE, Octets(b"x" * 300_000), if_match=ETag("e0"))
     first, second = (request.headers for request in script.requests)
-    assert (first["content-length"], first["if-none-match"], first["x-oc-mtime"]) == ("0", "*", "7")
+    assert (first["content-length"], first["if-none-match"], first["x-oc-mtime"]) == ("0", "*", "700000")
     assert (second["content-length"], second["if-match"]) == ("300000", '"e0"')
     assert "transfer-encoding" not in second
     assert second["accept-encoding"] == "identity"
@@ -59,6 +59,31 @@ async def test_put_announces_its_length() -> None:
     assert again.etag == ETag("e1")
     assert (client.capabilities.put_etag, client.capabilities.takes_mtime) == (True, True)
     assert client.traffic.up_bytes == 300_000
+
+
+@pytest.mark.parametrize(("dav", "etag"), [("1, 2", None), ("1, 3, extended-mkcol", ETag("e1"))])
+async def test_a_tag_of_before_the_time_was_set(dav: str, etag: ETag | None) -> None:
+    """rclone makes the tag of its answer before it applies X-OC-Mtime; sabre/dav's is the stored file's."""
+    options = httpx.Response(200, headers={"DAV": dav})
+    stored = httpx.Response(201, headers={"ETag": '"e1"'})
+    client = Script(multistatus(response("/dav/", FOLDER)), options, stored).client()
+    await client.connect()
+    with_time = await client.put(FILE, Octets(b"x"), mtime_s=7)
+    without = await client.put(FILE, Octets(b"x"))
+    assert (with_time.etag, without.etag) == (etag, ETag("e1"))
+
+
+@pytest.mark.parametrize("status", [400, 403, 409])
+async def test_a_move_that_is_refused_because_the_name_is_taken(status: int) -> None:
+    """copyparty says 400 to Overwrite: F of a taken name; if it is free, the refusal is what it is."""
+    there = multistatus(response("/dav/b"))
+    client = Script(httpx.Response(status), there).client()
+    with pytest.raises(errors.PreconditionFailed):
+        await client.move(FILE, ROOT.child("b"), is_collection=False, overwrite=False)
+    client = Script(httpx.Response(status), httpx.Response(404)).client()
+    with pytest.raises(errors.ServerRefused) as caught:
+        await client.move(FILE, ROOT.child("b"), is_collection=False, overwrite=False)
+    assert caught.value.status == status
 
 
 @pytest.mark.parametrize(("overwrite", "header"), [(True, "T"), (False, "F")])
