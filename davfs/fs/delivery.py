@@ -246,7 +246,8 @@ class Delivery:
 
     def _must_stage(self, node: Node, size: int, *, new: bool) -> bool:
         server = self._tree.client.capabilities
-        return needs_staging(server, size=size, new=new) and not server.move_unsafe(node.name)
+        wanted = needs_staging(server, size=size, new=new) or not server.puts_name(node.name)
+        return wanted and not server.move_unsafe(node.name)
 
     async def _put_directly(
         self, pending: Pending, body: FileBody, over: Known | None, life: Life, *, trust_tags: bool
