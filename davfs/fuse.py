@@ -14,8 +14,9 @@ import functools
 import logging
 import os
 import stat
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from tempfile import TemporaryFile
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import pyfuse3
@@ -334,10 +335,34 @@ def _statvfs(quota: Quota) -> StatvfsData:
 
 def mount(filesystem: Filesystem, mountpoint: str, options: frozenset[str]) -> None:
     """Attach to the kernel. Raises DavfsError when the kernel or fusermount3 says no."""
+    with _standard_error() as said:
+        try:
+            pyfuse3.init(KernelOperations(filesystem), mountpoint, set(options))
+        except RuntimeError as error:
+            reason = said().removeprefix("fusermount3: ") or str(error)
+            raise DavfsError(f"cannot mount on {mountpoint}: {reason}") from None
+
+
+@contextmanager
+def _standard_error() -> Iterator[Callable[[], str]]:
+    """What is written to it meanwhile: fusermount3 says there why it refuses; a daemon has no terminal."""
     try:
-        pyfuse3.init(KernelOperations(filesystem), mountpoint, set(options))
-    except RuntimeError as error:
-        raise DavfsError(f"cannot mount on {mountpoint}: {error}") from None
+        before = os.dup(2)
+    except OSError:  # closed by who started us
+        yield str
+        return
+    with TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+
+        def last_line() -> str:
+            lines = os.pread(sink.fileno(), 4096, 0).decode(errors="replace").strip().splitlines()
+            return lines[-1].strip() if lines else ""
+
+        try:
+            yield last_line
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 async def handle_requests(filesystem: Filesystem) -> None:

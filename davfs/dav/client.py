@@ -29,6 +29,7 @@ import httpx
 import trio
 
 from davfs.dav import locks, properties, proppatch, times
+from davfs.dav.cloud import Cloud
 from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
 from davfs.dav.foresight import UploadWish, check_upload
@@ -55,8 +56,9 @@ from davfs.dav.request import Request as _Request
 from davfs.dav.request import conditions as _conditions
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
 from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
-from davfs.dav.wire import Body, Incoming, Octets, deadline
+from davfs.dav.wire import Body, Incoming, Octets, Summed, deadline
 from davfs.errors import (
+    Busy,
     DavfsError,
     NotFound,
     ParentMissing,
@@ -98,6 +100,7 @@ class Client:
         self.extras: frozenset[str] = frozenset()  # of `properties.EXTRAS`: what listings ask for beside
         self._exchange = Exchange(wire, self._share, timeout_s, clock)
         self.reach = self._exchange.reach
+        self.cloud = Cloud(self._exchange, self._share, timeout_s)
 
     # --- what callers ask of the wire ---------------------------------------------------------------
 
@@ -162,9 +165,9 @@ class Client:
             policy, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
         )
 
-    async def quota(self) -> Quota:
-        """RFC 4331, of the share's root."""
-        request = self._propfind(ROOT, "0", PROPFIND_QUOTA, is_collection=True)
+    async def quota(self, folder: DavPath = ROOT) -> Quota:
+        """RFC 4331."""
+        request = self._propfind(folder, "0", PROPFIND_QUOTA, is_collection=True)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).quota
 
     def get(
@@ -216,6 +219,8 @@ class Client:
             headers |= if_header((self._tagged(path), lock_token, weak_tag))
         if mtime_s is not None:  # ignored where it is not known
             headers |= times.put_headers(mtime_s, by_date=self.capabilities.is_nginx_dav)
+        if isinstance(body, Summed) and body.checksum is not None:
+            headers["OC-Checksum"] = body.checksum
         request = _Request(
             "PUT",
             path,
@@ -566,10 +571,13 @@ class Client:
         if answer.status == 207:
             raise_failures(request, await answer.receive_small(_SMALL_BODY_BYTES))
         elif not 200 <= answer.status < 300:
+            if self.capabilities.is_owncloud:
+                await self.cloud.judge(request, answer)
             raise self._refusal(request, answer)
 
     async def _check_put(self, request: _Request, answer: Incoming) -> None:
-        if answer.status == 413 and request.content is not None:
+        parts_may_be_smaller = self.capabilities.is_owncloud
+        if answer.status == 413 and request.content is not None and not parts_may_be_smaller:
             self.upload_limit = self.upload_limit.refused(request.content.size_bytes, self._clock())
         if answer.status in (404, 409):
             raise ParentMissing(
@@ -596,4 +604,6 @@ class Client:
 
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
+        if request.method == "GET" and answer.status == 423 and self.capabilities.is_owncloud:
+            return Busy(f"{request.label}: somebody writes to it", status=423)  # for as long as a PUT runs
         return refused(request.method, answer.status, shown(request.path), retry_after_s=wait_s)

@@ -69,6 +69,7 @@ class Capabilities:
     other_tags: int = 0  # one after the other that did not
     conditions_seen: Conditions = "unknown"  # by its answers to conditional PUTs
     locks_refused: bool = False  # announced, but LOCK is answered with 405 or 501
+    tree_tags_refuted: bool = False  # a folder changed and kept its tag
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
 
     @classmethod
@@ -135,7 +136,7 @@ class Capabilities:
         """Which of the servers that were measured it is treated as, for people."""
         known = {
             "Apache mod_dav": self._is_apache_dav,
-            "Nextcloud or ownCloud": self._is_sabre and not self.may_stage,
+            "Nextcloud or ownCloud": self._is_sabre and self.is_owncloud,
             "sabre/dav": self._is_sabre,
             "lighttpd mod_webdav": self._is_lighttpd_dav,
             "WsgiDAV": self._is_wsgidav,
@@ -217,12 +218,23 @@ class Capabilities:
         return not (self._is_lighttpd_dav or (self.is_nginx_dav and not plain))
 
     @property
+    def is_owncloud(self) -> bool:
+        """Nextcloud or ownCloud: they announce classes of their own."""
+        return any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
+
+    @property
     def may_stage(self) -> bool:
         """Whether an upload may go to a temporary name and be moved over the old file.
 
-        Not on Nextcloud and ownCloud: there its shares, versions and comments would go with the old one.
+        Not on Nextcloud and ownCloud: there its shares, versions and comments would go with the old one. They
+        have a way of their own to replace a file whole, see `chunked`.
         """
-        return not any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
+        return not self.is_owncloud
+
+    @property
+    def tags_cover_trees(self) -> bool:
+        """A folder's tag changes with anything below it (servers.md 11), unless it was seen not to."""
+        return self.is_owncloud and not self.tree_tags_refuted
 
     @property
     def mixes_versions(self) -> bool:
@@ -351,6 +363,10 @@ class Capabilities:
         else:
             return self
         return self if self.conditions_seen in {"ignored", seen} else replace(self, conditions_seen=seen)
+
+    def learned_tree_tags(self, *, refuted: bool) -> Capabilities:
+        """After a folder was listed with the tag that it had, and with other members."""
+        return self if refuted == self.tree_tags_refuted else replace(self, tree_tags_refuted=refuted)
 
     def learned_lock(self, *, refused: bool) -> Capabilities:
         """After LOCK was answered with 405 or 501, whatever OPTIONS says."""

@@ -7,22 +7,22 @@ server may hold. DELETE goes to our own temporary names only.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NoReturn
 
 import trio
 
+from davfs.dav.chunked import ChunkedUploads
 from davfs.dav.hrefs import shown
 from davfs.dav.resource import DavPath, ETag, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
+    Damaged,
     DavfsError,
     Disconnected,
     Forbidden,
@@ -34,8 +34,10 @@ from davfs.errors import (
     StaleVersion,
     TooLarge,
 )
+from davfs.fs.body import FileBody
+from davfs.fs.chunks import Chunks, NoChannel, checksum_of
 from davfs.fs.conflict import Conflicts
-from davfs.fs.content import DIGEST_MAX, FORK_MAX, Content, new_digest
+from davfs.fs.content import DIGEST_MAX, Content, new_digest
 from davfs.fs.copies import Copies
 from davfs.fs.download import Downloads
 from davfs.fs.guard import HTTP_LOCKED, SMALL_NEW, Guard, Known, Superseded, needs_staging
@@ -49,85 +51,11 @@ from davfs.fs.verification import Verification
 
 log = logging.getLogger("davfs.upload")
 
-BODY_PIECE: Final = 128 * 1024  # what the wire sends at once
-SUM_PIECE: Final = 4 << 20
-SUM_S: Final = 10.0  # what is longer than that stays unsummed: then only the same bytes are known again
 STEPS_MAX: Final = 12  # a file that needs more steps than this has a server that contradicts itself
 PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server that will not have them
 HTTP_METHOD_NOT_ALLOWED: Final = 405
 CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
 CONTENDED_DIGEST_MAX: Final = 64 << 20  # and compared up to this size where a tag does not prove the version
-NOTHING_BEFORE: Final = Unanswered()
-
-
-class FileBody:
-    """A request body: the file as it was when the PUT began. Iterable again from the start.
-
-    `digest` is known of a small file, which a fork may change meanwhile, when all of it was read. Of a large
-    one, which nobody changes while it is sent, it costs more than sending: `sum_up` makes it, if need be.
-    """
-
-    def __init__(self, fd: int, size_bytes: int, *, before: Unanswered = NOTHING_BEFORE) -> None:
-        self.file = fd
-        self._size = size_bytes
-        self._passed = 0
-        self.mtime_s: int | None = None  # the time that went along
-        self.before = before  # what earlier PUTs carried that may still land
-        self.whole: bytes | None = None  # of a small one, when it was read
-        self.digest = None if size_bytes else new_digest().digest()
-        self.is_out = not size_bytes  # all of it was handed to the connection
-
-    @property
-    def size_bytes(self) -> int:
-        return self._size
-
-    @property
-    def fd(self) -> int | None:
-        """Where the kernel may send it from."""
-        return self.file if self._size > FORK_MAX else None
-
-    @property
-    def sent_bytes(self) -> int:
-        """How much of it the connection has taken."""
-        return self._size if self.is_out else self._passed
-
-    def sent_up_to(self, size_bytes: int) -> None:
-        self._passed = size_bytes
-        self.is_out = self.is_out or size_bytes == self._size
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        at, summed = 0, new_digest() if self.fd is None else None
-        self._passed = 0
-        while at < self._size:
-            piece = os.pread(self.file, min(BODY_PIECE, self._size - at), at)
-            if not piece:
-                raise DavfsError("the cached file is shorter than it was")
-            at += len(piece)
-            if summed is not None:
-                summed.update(piece)
-            if at == self._size:
-                self.is_out = True
-                self.digest = summed.digest() if summed is not None else None
-                self.whole = piece if len(piece) == at <= SMALL_NEW else None
-            yield piece
-            self._passed = at
-
-    async def sum_up(self) -> None:
-        """The digest of a body that is out, also while being cancelled: after that the bytes may change."""
-        if not self.is_out or self.digest is not None:
-            return
-        summed, at = new_digest(), 0
-        with trio.move_on_after(SUM_S, shield=True), suppress(OSError, DavfsError):
-            while at < self._size:
-                at += await trio.to_thread.run_sync(self._add_to, summed, at)
-            self.digest = summed.digest()
-
-    def _add_to(self, summed: hashlib.blake2b, at: int) -> int:
-        piece = os.pread(self.file, min(SUM_PIECE, self._size - at), at)
-        if not piece:
-            raise DavfsError("the cached file is shorter than it was")
-        summed.update(piece)
-        return len(piece)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +78,10 @@ class Delivery:
         verification: Verification,
         guard: Guard,
         leftovers: Leftovers,
+        chunks: Chunks,
         free_slot: Callable[[Pending], None],
     ) -> None:
+        self._chunks = chunks
         self._tree = tree
         self._downloads = downloads
         self._conflicts = conflicts
@@ -173,6 +103,7 @@ class Delivery:
         """Step by step until the server has the file. Raises what stands in the way."""
         path = None if pending.node.unlinked else pending.node.path
         await self._settle(pending)
+        self._chunks.forsake(pending.content.id)
         if path is not None:
             await self._guard.done(path)
 
@@ -230,7 +161,7 @@ class Delivery:
     ) -> tuple[LookedUp | None, bool]:
         """One PUT: (what the server holds, as far as it was asked; whether a precondition was refused)."""
         try:
-            return await self._put(pending, todo, trust_tags=trust_tags), False
+            return await self._put_undamaged(pending, todo, trust_tags=trust_tags), False
         except Superseded:
             pending.node.foreign_s = trio.current_time()
             pending.content.base = None  # whatever its tag says: it is not the version ours is based on
@@ -241,6 +172,10 @@ class Delivery:
             return await self._look_up(pending.node), True
         except Locked as error:
             if error.status != HTTP_LOCKED or not await self._guard.locked(pending.node.path):
+                raise
+            return await self._look_up(pending.node), False
+        except (NoChannel, TooLarge) as error:
+            if not self._chunks.has_another_way(error, pending.content.size_bytes):
                 raise
             return await self._look_up(pending.node), False
         except (ParentMissing, NotFound) as error:
@@ -263,25 +198,36 @@ class Delivery:
         except NotFound:
             return LookedUp(None)
 
+    async def _put_undamaged(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
+        """What arrived with another checksum than was sent along is not stored: it is sent once more."""
+        with suppress(Damaged):
+            return await self._put(pending, todo, trust_tags=trust_tags)
+        return await self._put(pending, todo, trust_tags=trust_tags)
+
     async def _put(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
         """One PUT. Returns what verification found when that is not what we sent."""
         node, content = pending.node, pending.content
         await self._downloads.ensure_whole(content, lambda: node.path)
         over = self._replaced(node, content, todo)
+        channel = await self._chunks.channel(content.size_bytes, new=over is None)
         with content.steady() as fd:
-            size = content.size_bytes
+            size, life = content.size_bytes, content.life.put_begins()
             body = FileBody(fd, size, before=content.unanswered)
             pending.is_out = lambda: body.is_out
-            etag = None
+            etag: ETag | LookedUp | None = None
             self._on_their_way[content.id] = OnItsWay(content, body, trio.current_time())
             try:
-                if self._must_stage(node, size, new=over is None):
+                if channel is not None and size:
+                    etag = await self._put_chunked(pending, body, over, life, channel)
+                elif self._must_stage(node, size, new=over is None):
                     async with self._guard.staging(node.path, over):
-                        await self._put_staged(pending, body, over)
+                        await self._put_staged(pending, body, over, life)
                 else:
-                    etag = await self._put_directly(pending, body, over, trust_tags=trust_tags)
+                    etag = await self._put_directly(pending, body, over, life, trust_tags=trust_tags)
             finally:
                 del self._on_their_way[content.id]
+        if isinstance(etag, LookedUp):
+            return etag
         if etag is not None:
             self._acknowledge(pending, Validator(etag, None, size), body)
             return None
@@ -302,11 +248,14 @@ class Delivery:
         return needs_staging(server, size=size, new=new) and not server.move_unsafe(node.name)
 
     async def _put_directly(
-        self, pending: Pending, body: FileBody, over: Known | None, *, trust_tags: bool
+        self, pending: Pending, body: FileBody, over: Known | None, life: Life, *, trust_tags: bool
     ) -> ETag | None:
         path, content = pending.node.path, pending.content
         mtime_s = body.mtime_s = self._time_along(content, over)
-        content.life = content.life.put_begins()
+        if self._tree.client.capabilities.is_owncloud and body.size_bytes:
+            kind = self._tree.client.cloud.checksum_kind
+            body.checksum = await checksum_of(body.file, body.size_bytes, kind)
+        content.life = replace(content.life, sent=life.sent, unknown=True)
         content.save()
         try:
             if over is None:
@@ -322,15 +271,16 @@ class Delivery:
             raise
         return result.etag
 
-    async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None) -> None:
+    async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None, life: Life) -> None:
         """To a temporary name beside it, then MOVE. Until the MOVE nothing of the file can be on the server.
 
-        Returns nothing: a server may give the file another tag at its new name (Tomcat).
+        `life` is that of the moment that `body` shows. Returns nothing: a server may give it another tag
+        at its new name (Tomcat).
         """
         path, content = pending.node.path, pending.content
         staged = path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         self._leftovers.note(staged)
-        life, moving = content.life.put_begins(), False
+        moving = False
         try:
             await self._fill_staged(content, body, staged, over)
             if over is not None:
@@ -355,6 +305,36 @@ class Delivery:
                 raise Disconnected(f"{shown(staged)} is gone: it is sent again") from error
             raise
         self._leftovers.forget(staged)
+
+    async def _put_chunked(
+        self,
+        pending: Pending,
+        body: FileBody,
+        over: Known | None,
+        life: Life,
+        channel: ChunkedUploads,
+    ) -> ETag | LookedUp | None:
+        """In parts beside, then one MOVE. Until that nothing of the file can be at its name."""
+        path, content = pending.node.path, pending.content
+        underway = await self._chunks.send(channel, content.id, body, path, over)
+        if body.fd is None:  # may be forked: its digest is known before the MOVE, as after a PUT
+            await body.sum_up()
+        # Written to meanwhile: the counters go on, what is sent stays as it was when the upload began.
+        content.life = replace(content.life, sent=life.sent, unknown=True)
+        self._note_body(content, body)
+        content.save()
+        body.mtime_s = mtime_s = content.mtime_ns // 1_000_000_000
+        try:
+            return await self._chunks.assemble(channel, underway, over, mtime_s=mtime_s)
+        except BaseException as error:
+            await body.sum_up()
+            self._unanswered(content, path, body, error)
+            if not isinstance(error, DavfsError) or not error.outcome_unknown:
+                raise
+            self._free_slot(pending)
+            if not await self._chunks.settled(channel, underway, over, error):
+                raise
+            return await self._look_up(pending.node)
 
     async def _fill_staged(
         self, content: Content, body: FileBody, staged: DavPath, over: Known | None
@@ -472,6 +452,7 @@ class Delivery:
 
     def gave_up(self, path: DavPath, content: Content) -> None:
         """It was replaced, removed or renamed; a PUT that nobody answered may still land under this name."""
+        self._chunks.forsake(content.id)
         for size, digest in content.unanswered.bodies:
             self._strays.note(path, size, digest, trio.current_time())
 
@@ -533,8 +514,9 @@ class Delivery:
         self, node: Node, content: Content, resource: Resource
     ) -> Literal["newest", "older"] | None:
         life, version = content.life, resource.validator
-        which: Literal["newest", "older"] = "newest"
         at, summed, same_as_now, beginning = 0, new_digest(), content.complete, b""
+        if await self._chunks.holds(node.path, content, resource):
+            return self._found(node, content, version, None, content.size_bytes)
         async with self._tree.client.get(node.path) as download:
             async for chunk in download:
                 summed.update(chunk)
@@ -544,18 +526,30 @@ class Delivery:
             if not version.same_version(download.validator):
                 return None
         if same_as_now and at == content.size_bytes and content.life == life:
-            content.life = Life(life.written, life.written, life.written)
-        elif (
+            return self._found(node, content, version, summed.digest(), at)
+        if (
             content.unanswered.has(summed.digest())
             or (len(beginning) == at and self._strays.has_part(node.path, beginning, trio.current_time()))
             or (same_as_now and at <= self._longest_cut(content))
         ):
-            content.life = content.life.found_unapplied()  # the newest is to be sent
-            which = "older"
-        else:
-            return None
-        content.base, content.base_size = version, at
-        self._note_proof(node, content, summed.digest(), at)
+            return self._found(node, content, version, summed.digest(), at, which="older")
+        return None
+
+    def _found(
+        self,
+        node: Node,
+        content: Content,
+        version: Validator,
+        digest: bytes | None,
+        size: int,
+        *,
+        which: Literal["newest", "older"] = "newest",
+    ) -> Literal["newest", "older"]:
+        """The server has a version of ours: if it is an older one, the newest is to be sent."""
+        written, older = content.life.written, content.life.found_unapplied()
+        content.life = Life(written, written, written) if which == "newest" else older
+        content.base, content.base_size = version, size
+        self._note_proof(node, content, digest, size)
         content.save()
         self._tree.uploaded(node, content, version.etag, version.mtime_s)
         return which

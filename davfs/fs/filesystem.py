@@ -23,6 +23,7 @@ from davfs.dav.client import Client
 from davfs.dav.resource import Quota, Resource, checked_name
 from davfs.errors import PosixError
 from davfs.fs.attributes import Attributes, Changes, Opened
+from davfs.fs.chunks import Chunks
 from davfs.fs.conflict import Conflicts
 from davfs.fs.download import Downloads
 from davfs.fs.failures import Failures
@@ -94,7 +95,16 @@ class Filesystem:
         conflicts = Conflicts(self._tree, self._downloads, self._handles)
         self._locks = locks = Locks(client, content.index, self._handles, settings.lock)
         guard = Guard(client, locks)
-        self._uploads = Uploads(self._tree, self._downloads, conflicts, guard, self._leftovers, settings)
+        self._chunks = Chunks(
+            client,
+            guard,
+            content.index,
+            connections=settings.connections,
+            timeout_s=settings.timeout_s,
+        )
+        self._uploads = Uploads(
+            self._tree, self._downloads, conflicts, guard, self._leftovers, self._chunks, settings
+        )
         self._failures = Failures(content.index)
         self._uploads.failed = self._failures.noted
         self._allowance = Allowance(client, content.growth)
@@ -160,6 +170,8 @@ class Filesystem:
                 nursery.start_soon(self._send, nursery)
                 nursery.start_soon(self._leftovers.clean, self._client)
                 nursery.start_soon(self._allowance.run)
+                nursery.start_soon(self._chunks.clean)
+                nursery.start_soon(self._client.cloud.learn)
                 nursery.start_soon(self._times.run)
                 nursery.start_soon(self._pushes.run)
                 task_status.started(left)
@@ -258,6 +270,11 @@ class Filesystem:
             if wanted is not None and wanted not in {held, 0xFFFFFFFF, -1}:
                 raise PosixError(errno.EPERM, "a WebDAV share has no owners")
 
+    def _new_name(self, name: str) -> str:
+        """A name that something is to get: refused now if the server is known to refuse it."""
+        self._client.cloud.names.check(name)
+        return checked_name(name)
+
     # --- folders
 
     async def opendir(self, ino: int, *, program: int = 0) -> int:
@@ -300,7 +317,7 @@ class Filesystem:
 
     async def mkdir(self, parent: int, name: str, mode: int) -> Attributes:
         folder = self._tree.nodes.get(parent)
-        return self._referenced(await self._namespace.mkdir(folder, checked_name(name), mode))
+        return self._referenced(await self._namespace.mkdir(folder, self._new_name(name), mode))
 
     async def rmdir(self, parent: int, name: str) -> None:
         await self._namespace.rmdir(self._tree.nodes.get(parent), checked_name(name))
@@ -328,7 +345,7 @@ class Filesystem:
             self._tree.nodes.get(parent),
             checked_name(name),
             self._tree.nodes.get(new_parent),
-            checked_name(new_name),
+            self._new_name(new_name),
             no_replace=no_replace,
         )
 
@@ -347,7 +364,7 @@ class Filesystem:
         folder = self._tree.nodes.get(parent)
         if not folder.is_folder:
             raise PosixError(errno.ENOTDIR)
-        opened, node = await self._files.create(folder, checked_name(name), mode, flags)
+        opened, node = await self._files.create(folder, self._new_name(name), mode, flags)
         return opened, self._referenced(node)
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:

@@ -166,6 +166,22 @@ class Guard:
             )
             self.locks.replaced(destination)
 
+    async def assemble(
+        self, path: DavPath, over: Known | None, move: Callable[[ETag | None], Awaitable[T]]
+    ) -> T:
+        """`move` puts a file together from its parts, at a name that is free or still holds `over`.
+
+        It takes the tag of what it may replace, on servers that honour that.
+        """
+        tag = over.version.if_match if over is not None else None
+        sure = over is None or (tag is not None and over.digest is None and not over.contended)
+        if sure:
+            return await patiently(lambda: move(tag))
+        assert over is not None
+        async with self.locks.around(path):
+            await self._check(path, over)
+            return await move(tag)
+
     async def refused(self, path: DavPath) -> None:
         """After 412: it may be the token of a lock that is lost, which then is dropped."""
         await self.locks.check(path)

@@ -34,11 +34,11 @@ from davfs.fs.owed import Owed
 from davfs.fs.questions import Ask, Key, Questions
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
+from davfs.fs.subtrees import Subtrees
 from davfs.fs.unread import Unread
 from davfs.fs.wishes import Wishes
 
 HIDDEN_PREFIX: Final = ".davfs-"  # our own temporary names on the server
-
 PATIENCE_S: Final = 3.0  # how long a program waits for names and attributes while old ones are known,
 PATIENCE_SHARE: Final = 0.5  # but no longer than this part of the time-out
 _ROOT_ITSELF: Final[Key] = (0, None)  # the key of the question about the root's own attributes
@@ -60,6 +60,7 @@ class Tree:
             wall_s=wall_s,
             hidden=self.may_be_hidden,
             recall=self._recall,
+            proofs=Subtrees(client, self.nodes, lambda: self._root),
             believable=self.listings.believable,
         )
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
@@ -313,8 +314,7 @@ class Tree:
 
     async def _fetch_entry(self, parent: Node, name: str) -> None:
         asked_s = trio.current_time()
-        path = parent.path.child(name)
-        known = parent.children.get(name)
+        path, known = parent.path.child(name), parent.children.get(name)
         try:
             resource = await self.client.stat(path, is_collection=known is not None and known.is_folder)
         except NotFound:
