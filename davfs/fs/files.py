@@ -518,6 +518,8 @@ class Files:
             self._tree.owed.set(node, mtime_ns, now_ns=now_ns, is_unsent=True)
             return
         entry = await self._tree.entry(node.parent, node.name)
+        if entry.ours and self._tree.link_target(node) is not None:
+            entry = await self._tree.refreshed(node)  # a link was made here: its version is not known yet
         if entry.resource is not None and not node.is_folder:
             self._tree.keep_mtime(node, mtime_ns, entry.resource.validator)
         elif node.is_folder:
