@@ -267,7 +267,8 @@ class Nextcloud:
             raise Refused(
                 403, "OCP\\Files\\ForbiddenException", f'"{name}" is a forbidden file or folder name.'
             )
-        if any(letter in name for letter in self.forbidden_characters) or len(name.encode()) > NAME_MAX:
+        unfit = len(os.fsencode(name)) > NAME_MAX or not _is_utf8(name)
+        if unfit or any(letter in name for letter in self.forbidden_characters):
             raise Refused(400, kind, "File name contains at least one invalid character")
         if name.endswith(".part"):
             raise Refused(423, "OCA\\DAV\\Connector\\Sabre\\Exception\\FileLocked", "locked")
@@ -794,6 +795,14 @@ def _response(parts: tuple[str, ...], properties: str, *, is_folder: bool = Fals
         f"<d:response><d:href>{href}</d:href><d:propstat><d:prop>{properties}</d:prop>"
         "<d:status>HTTP/1.1 200 OK</d:status></d:propstat></d:response>"
     )
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parts(path: str) -> tuple[str, ...]:
