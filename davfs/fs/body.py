@@ -35,6 +35,7 @@ class FileBody:
         self.file = fd
         self._size = size_bytes
         self._passed = 0
+        self.mtime_s: int | None = None  # the time that went along
         self.before = before  # what earlier PUTs carried that may still land
         self.whole: bytes | None = None  # of a small one, when it was read
         self.digest = None if size_bytes else new_digest().digest()

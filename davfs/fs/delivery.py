@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NoReturn
@@ -91,6 +92,7 @@ class Delivery:
         self._copies = Copies(tree, leftovers)
         self._strays = Strays()
         self.sent_files = 0
+        self.carry: Callable[[Node, DavPath], Awaitable[None]] = _nothing_to_carry
         self._on_their_way: dict[int, OnItsWay] = {}  # by content id
 
     def on_their_way(self) -> list[OnItsWay]:
@@ -249,7 +251,7 @@ class Delivery:
         self, pending: Pending, body: FileBody, over: Known | None, life: Life, *, trust_tags: bool
     ) -> ETag | None:
         path, content = pending.node.path, pending.content
-        mtime_s = content.mtime_ns // 1_000_000_000
+        mtime_s = body.mtime_s = self._time_along(content, over)
         if self._tree.client.capabilities.is_owncloud and body.size_bytes:
             kind = self._tree.client.cloud.checksum_kind
             body.checksum = await checksum_of(body.file, body.size_bytes, kind)
@@ -280,7 +282,9 @@ class Delivery:
         self._leftovers.note(staged)
         moving = False
         try:
-            await self._fill_staged(content, body, staged)
+            await self._fill_staged(content, body, staged, over)
+            if over is not None:
+                await self.carry(pending.node, staged)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
             content.life = replace(content.life, sent=life.sent, unknown=True)
             self._note_body(content, body)  # a daemon that is killed now must know its own bytes again
@@ -319,7 +323,7 @@ class Delivery:
         content.life = replace(content.life, sent=life.sent, unknown=True)
         self._note_body(content, body)
         content.save()
-        mtime_s = content.mtime_ns // 1_000_000_000
+        body.mtime_s = mtime_s = content.mtime_ns // 1_000_000_000
         try:
             return await self._chunks.assemble(channel, underway, over, mtime_s=mtime_s)
         except BaseException as error:
@@ -332,15 +336,25 @@ class Delivery:
                 raise
             return await self._look_up(pending.node)
 
-    async def _fill_staged(self, content: Content, body: FileBody, staged: DavPath) -> None:
+    async def _fill_staged(
+        self, content: Content, body: FileBody, staged: DavPath, over: Known | None
+    ) -> None:
         """By a COPY of what the server has already, else by PUT."""
         if await self._copies.stage(content, body.file, staged):
             body.sent_up_to(body.size_bytes)
             if body.fd is None:  # may be forked: its digest is known before the MOVE, as after a PUT
                 await body.sum_up()
         else:
-            mtime_s = content.mtime_ns // 1_000_000_000
-            await self._tree.client.put(staged, body, mtime_s=mtime_s, is_new=True)
+            body.mtime_s = self._time_along(content, over)
+            await self._tree.client.put(staged, body, mtime_s=body.mtime_s, is_new=True)
+
+    def _time_along(self, content: Content, over: Known | None) -> int | None:
+        """The time that goes with the PUT. None where it would make this version look like the one before:
+        nginx and rclone tell versions by time and size.
+        """
+        mtime_s, coarse = content.mtime_ns // 1_000_000_000, self._tree.client.capabilities.coarse_tags
+        alike = over is not None and coarse and over.version.size_bytes == content.size_bytes
+        return None if alike and over is not None and over.version.mtime_s in {None, mtime_s} else mtime_s
 
     def _unanswered(self, content: Content, path: DavPath, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
@@ -390,12 +404,20 @@ class Delivery:
             nonlocal found
             size = resource.size_bytes if resource is not None and not resource.is_collection else None
             if resource is not None and size == body.size_bytes:
+                self._learn_time(body, resource)
                 self._acknowledge(pending, resource.validator, body)
             else:
                 found = LookedUp(resource)
 
         await self._verification.ask(pending.node, learn)
         return found
+
+    def _learn_time(self, body: FileBody, resource: Resource) -> None:
+        if body.mtime_s is not None:
+            client = self._tree.client
+            client.capabilities = client.capabilities.learned_time(
+                sent_s=body.mtime_s, found_s=resource.mtime_s, now_s=time.time()
+            )
 
     def _refused_in_place(self, node: Node, size: int, status: int) -> NoReturn:
         """404, 409, and the folder is there: more than IIS allows (peers.md 19), or a bad name."""
@@ -531,6 +553,10 @@ class Delivery:
         content.save()
         self._tree.uploaded(node, content, version.etag, version.mtime_s)
         return which
+
+
+async def _nothing_to_carry(_node: Node, _staged: DavPath) -> None:
+    """The file that is replaced has no properties of ours."""
 
 
 def _is_contended(node: Node) -> bool:

@@ -85,7 +85,7 @@ class Guard:
         self._client = client
         self.locks = locks
 
-    async def put_new(self, path: DavPath, body: Body, *, mtime_s: int) -> PutResult:
+    async def put_new(self, path: DavPath, body: Body, *, mtime_s: int | None) -> PutResult:
         """Raises PreconditionFailed when the name is taken, where the server can tell."""
         return await patiently(
             lambda: self._client.put(
@@ -94,7 +94,7 @@ class Guard:
         )
 
     async def put_over(
-        self, path: DavPath, body: Body, over: Known, *, mtime_s: int, trust_tags: bool = True
+        self, path: DavPath, body: Body, over: Known, *, mtime_s: int | None, trust_tags: bool = True
     ) -> PutResult:
         """Raises PreconditionFailed when the server's version is not `over`, Locked when it is locked."""
         tag = _condition(self._client.capabilities, over.version) if trust_tags else None

@@ -16,7 +16,7 @@ Synchronous, no I/O; the clocks come as arguments: `now_s` monotonic, `wall_s` s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from cachetools import LRUCache
@@ -27,9 +27,9 @@ from davfs.fs.transfers import Hits
 
 COST_FACTOR: Final = 3
 NEXT_WITHIN_S: Final = 2.0  # a program goes from one folder to the next faster than a person
-ENTRIES_MAX: Final = 160_000  # about 460 bytes each
 TRUST_S: Final = 900.0  # a listing is believed on proofs for so long: not all that changes may change a tag
 NEVER: Final = float("-inf")  # the age of what must be asked before it is believed
+ENTRIES_MAX: Final = 160_000  # about 460 bytes each
 
 
 @dataclass(slots=True)
@@ -41,10 +41,15 @@ class Entry:
     kept: LocalAttributes | None = None
     ours: bool = False  # learned from our own change, not from a listing
     touched_ns: int = 0  # of a folder: when a member came or went here
-    pushed_s: float = 0.0  # of a folder: wall time of our last request that changed it on the server
+    pushed_s: float = 0.0  # wall time of our last request that changed it on the server
+    patched_s: float = NEVER  # when we last set properties of it
 
     def inherit(self, before: Entry) -> None:
-        """What only we know of a folder outlives a new answer about it."""
+        """What only we know of a folder outlives a new answer; so do properties that we set since."""
+        if self.resource is not None and before.resource is not None and before.patched_s > self.learned_s:
+            ours = before.resource
+            self.resource = replace(self.resource, executable=ours.executable, extras=ours.extras)
+            self.patched_s = before.patched_s
         if self.resource is not None and self.resource.is_collection:
             self.touched_ns = max(self.touched_ns, before.touched_ns)
             self.pushed_s = max(self.pushed_s, before.pushed_s)
@@ -348,6 +353,12 @@ class Metadata:
             folder.entries[name].learned_s = NEVER
         else:
             folder.listed_s = None
+
+    def expire_all(self) -> None:
+        """Of nothing here is enough known any more, nor of what an earlier run has left."""
+        self._believable.clear()
+        for folder_ino in list(self._folders):
+            self.expire(folder_ino)
 
     def forget_folder(self, folder_ino: int) -> None:
         self._believable.discard(folder_ino)

@@ -96,6 +96,11 @@ class Uploads:
         return sum(one.body.sent_bytes for one in self.delivery.on_their_way())
 
     @property
+    def is_sending(self) -> bool:
+        """Bodies are on their way."""
+        return bool(self.delivery.on_their_way())
+
+    @property
     def sent_files(self) -> int:
         return self.delivery.sent_files
 
