@@ -19,6 +19,7 @@ import trio
 
 from davfs.dav.chunked import ChunkedUploads
 from davfs.dav.hrefs import shown
+from davfs.dav.quirks import TIME_TELLS_S
 from davfs.dav.resource import DavPath, ETag, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
@@ -245,7 +246,8 @@ class Delivery:
 
     def _must_stage(self, node: Node, size: int, *, new: bool) -> bool:
         server = self._tree.client.capabilities
-        return needs_staging(server, size=size, new=new) and not server.move_unsafe(node.name)
+        wanted = needs_staging(server, size=size, new=new) or not server.puts_name(node.name)
+        return wanted and not server.move_unsafe(node.name)
 
     async def _put_directly(
         self, pending: Pending, body: FileBody, over: Known | None, life: Life, *, trust_tags: bool
@@ -349,12 +351,17 @@ class Delivery:
             await self._tree.client.put(staged, body, mtime_s=body.mtime_s, is_new=True)
 
     def _time_along(self, content: Content, over: Known | None) -> int | None:
-        """The time that goes with the PUT. None where it would make this version look like the one before:
-        nginx and rclone tell versions by time and size.
+        """The time that goes with the PUT. Where times tell versions: only one that a program set, or an old
+        one, and none that would make this version look like the one before.
         """
-        mtime_s, coarse = content.mtime_ns // 1_000_000_000, self._tree.client.capabilities.coarse_tags
-        alike = over is not None and coarse and over.version.size_bytes == content.size_bytes
-        return None if alike and over is not None and over.version.mtime_s in {None, mtime_s} else mtime_s
+        mtime_s, server = content.mtime_ns // 1_000_000_000, self._tree.client.capabilities
+        if not server.versions_by_time:
+            return mtime_s
+        alike = over is not None and over.version.size_bytes == content.size_bytes
+        if alike and over is not None and over.version.mtime_s in {None, mtime_s}:
+            return None
+        is_old = time.time() - mtime_s > TIME_TELLS_S
+        return mtime_s if is_old or self._tree.owed.goes_along(content.ino, content.mtime_ns) else None
 
     def _unanswered(self, content: Content, path: DavPath, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""

@@ -449,9 +449,10 @@ class Filesystem:
     async def sync(self, timeout_s: float | None = None, *, patient: bool = True) -> int:
         """Send everything now; returns how many files are left. Not patient: one attempt each."""
         self._probe.hurry()
+        ends_s = trio.current_time() + (float("inf") if timeout_s is None else timeout_s)
         left = await self._uploads.drain(timeout_s, patient=patient)
-        await self._pushes.drain(SETTLE_PROPERTIES_S if timeout_s is None else timeout_s)
-        await self._times.drain(TIMES_WITHIN_S)
+        await self._pushes.drain(min(SETTLE_PROPERTIES_S, max(0.0, ends_s - trio.current_time())))
+        await self._times.drain(min(TIMES_WITHIN_S, max(0.0, ends_s - trio.current_time())))
         return left
 
     def pending_paths(self) -> list[str]:

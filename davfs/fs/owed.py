@@ -54,6 +54,7 @@ class Owed:
         self._nodes = nodes
         self._mode = settings.mtime
         self._debts: dict[int, Debt] = {}  # by inode number
+        self._along: dict[int, int] = {}  # times that are to go with the PUT of an unsent file
         self.wake = trio.Event()
         index.run(_TABLE)
 
@@ -77,8 +78,11 @@ class Owed:
 
     def set(self, node: Node, mtime_ns: int, *, now_ns: int, is_unsent: bool) -> None:
         """A program set this time. `is_unsent`: the file is to be sent; its PUT may take the time along."""
-        if not self._is_worth_it(is_unsent=is_unsent) or (is_unsent and abs(now_ns - mtime_ns) < JUST_NOW_NS):
+        is_now = is_unsent and abs(now_ns - mtime_ns) < JUST_NOW_NS
+        if is_now or not self._is_worth_it(is_unsent=is_unsent):
             self.forget(node)
+            if is_unsent and not is_now:
+                self._along[node.ino] = mtime_ns
             return
         debt = self._debts.get(node.ino)
         if debt is None:
@@ -91,6 +95,10 @@ class Owed:
         if not is_unsent:
             self.settle_by(debt, trio.current_time())
 
+    def goes_along(self, ino: int, mtime_ns: int) -> bool:
+        """A program set the time of this unsent file, and it was not written to after that."""
+        return self._along.get(ino) == mtime_ns
+
     def _is_worth_it(self, *, is_unsent: bool) -> bool:
         server = self._client.capabilities
         if self._mode == "local" or (is_unsent and server.time_in_put):
@@ -99,6 +107,7 @@ class Owed:
 
     def stored(self, node: Node, mtime_ns: int, resource: Resource) -> None:
         """The server has the file now, which has this time here; what it says of it."""
+        self._along.pop(node.ino, None)
         debt = self._debts.get(node.ino)
         if debt is None:
             return
@@ -114,6 +123,7 @@ class Owed:
 
     def forget(self, node: Node) -> None:
         """It is there, or never will be."""
+        self._along.pop(node.ino, None)
         debt = self._debts.pop(node.ino, None)
         if debt is not None:
             with suppress(PosixError):  # a full disk: the next mount finds that there is nothing to do

@@ -12,6 +12,7 @@ was asked to look is taken over. In any doubt it is not ours: then the next look
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -183,9 +184,17 @@ class Times:
             return True  # somebody else's: that tells nothing of this way
         if worked:
             return True
+        if accepted:
+            await self._take_back(node, way)
         debt.steps += 1
         self._owed.settle_by(debt, trio.current_time())  # the next way
         return debt.steps >= TRIES
+
+    async def _take_back(self, node: Node, way: Way) -> None:
+        """It was kept as a property that means nothing there: on this one file, but not for good."""
+        change = PropertyChange(NAMES[way], None)
+        with suppress(ServerRefused):
+            await self._client.proppatch(node.path, [change], is_collection=node.is_folder, ahead=True)
 
     async def _proppatch(self, node: Node, way: Way, mtime_ns: int, version: Resource) -> bool:
         change = PropertyChange(NAMES[way], value(way, mtime_ns, version.validator))
