@@ -35,6 +35,8 @@ from typing import Any, Final, NamedTuple, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 from xml.sax.saxutils import escape
 
+from lxml import etree
+
 USER: Final = "alice"
 PASSWORD: Final = "secret"
 FILES: Final = ("remote.php", "dav", "files", USER)
@@ -50,6 +52,8 @@ CLASSES: Final = {
     "sabre": "1, 3, extended-mkcol, access-control",
 }
 _PIECE: Final = 64 * 1024
+_DAV: Final = "{DAV:}"
+_PROTECTED: Final = {f"{_DAV}{name}" for name in ("getlastmodified", "getcontentlength", "resourcetype")}
 
 
 class Asked(NamedTuple):
@@ -73,6 +77,7 @@ class File:
     etag: str = ""
     checksum: str = ""
     is_locked: bool = False
+    dead: dict[str, str] = field(default_factory=dict)
 
     def settle(self, mtime_s: int, checksum: str) -> None:
         self.size, self.mtime_s, self.checksum = len(self.content), mtime_s, checksum
@@ -84,6 +89,7 @@ class Folder:
     etag: str = ""
     mtime_s: int = 0
     members: dict[str, File | Folder] = field(default_factory=dict)
+    dead: dict[str, str] = field(default_factory=dict)
 
 
 class Refused(Exception):
@@ -777,6 +783,7 @@ class _Handler(BaseHTTPRequestHandler):
             text += f"<d:resourcetype/><d:getcontentlength>{node.size}</d:getcontentlength>"
             if b"checksums" in asked and node.checksum:
                 text += f"<oc:checksums><oc:checksum>{node.checksum}</oc:checksum></oc:checksums>"
+        text += "".join(_element(tag, value) for tag, value in node.dead.items() if _is_asked(tag, asked))
         if b"current-user-principal" in asked:
             text += (
                 "<d:current-user-principal><d:href>/remote.php/dav/principals/users/alice/</d:href>"
@@ -785,8 +792,40 @@ class _Handler(BaseHTTPRequestHandler):
         return _response(parts, text, is_folder=isinstance(node, Folder))
 
     def _proppatch(self) -> None:
-        self._drain()
-        raise Refused(403)
+        """Dead properties are kept, `lastmodified` in seconds sets the date, `getlastmodified` is refused."""
+        wanted, cloud = etree.fromstring(self._body()), self.cloud
+        answers: dict[int, list[str]] = {200: [], 403: []}
+        with cloud.state:
+            place = self._place()
+            node = cloud.at(place)
+            for change in wanted:
+                for prop in change.iterfind(f"{_DAV}prop/*"):
+                    tag, text = str(prop.tag), prop.text or ""
+                    refused = tag in _PROTECTED
+                    answers[403 if refused else 200].append(_element(tag))
+                    if tag == f"{_DAV}lastmodified" and isinstance(node, File):
+                        node.settle(int(text), node.checksum)
+                        cloud._touch_all(place[:-1])
+                    elif change.tag == f"{_DAV}remove":
+                        node.dead.pop(tag, None)
+                    elif not refused:
+                        node.dead[tag] = text
+        blocks = "".join(
+            f"<d:propstat><d:prop>{''.join(props)}</d:prop>"
+            f"<d:status>HTTP/1.1 {status} {'OK' if status == 200 else 'Forbidden'}</d:status></d:propstat>"
+            for status, props in answers.items()
+            if props
+        )
+        body = (
+            '<?xml version="1.0"?>\n<d:multistatus xmlns:d="DAV:">'
+            f"<d:response><d:href>{escape(self.path)}</d:href>{blocks}</d:response></d:multistatus>"
+        )
+        self._answer(207, {"Content-Type": "application/xml; charset=utf-8"}, body.encode())
+
+
+def _element(tag: str, text: str = "") -> str:
+    space, _, name = tag[1:].partition("}") if tag.startswith("{") else ("", "", tag)
+    return f'<x1:{name} xmlns:x1="{escape(space)}">{escape(text)}</x1:{name}>'
 
 
 def _response(parts: tuple[str, ...], properties: str, *, is_folder: bool = False) -> str:
@@ -794,6 +833,13 @@ def _response(parts: tuple[str, ...], properties: str, *, is_folder: bool = Fals
     return (
         f"<d:response><d:href>{href}</d:href><d:propstat><d:prop>{properties}</d:prop>"
         "<d:status>HTTP/1.1 200 OK</d:status></d:propstat></d:response>"
+    )
+
+
+def _is_asked(tag: str, asked: bytes) -> bool:
+    """Dead properties are told to who names them."""
+    return (
+        any(prop.tag == tag for prop in etree.fromstring(asked).iterfind(f"{_DAV}prop/*")) if asked else False
     )
 
 
