@@ -5,7 +5,7 @@ tests/captures/nextcloud) and what the developer manual says of chunked upload v
 - A new file is spooled. **An overwrite is written in place**: cut off, it leaves the old ETag, size and date
   while GET serves the new bytes, cut to the old length; while it runs, GET and PUT of the file are 423.
 - A file's ETag is of (file id, second, size), so a rewrite of the same size and second keeps it. A change
-  gives all folders above it new ETags.
+  gives all folders above it new ETags. Names are composed (NFC).
 - `MKCOL /remote.php/dav/uploads/USER/ID`, `PUT ID/00001` ..., `MOVE ID/.file`, the last with conditions and
   an ETag in its answer, and as slow as `assembly_s`; a proxy that gives up after `proxy_s` answers 504.
   `strict`: as with object storage, chunks of at least 5 MB, names from 1 to 10000, a Destination each time.
@@ -26,6 +26,7 @@ import os
 import socket
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -346,7 +347,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _prepare(self) -> None:
         self.cloud = self.server.cloud
-        self.parts = _parts(unquote_to_bytes(urlsplit(self.path).path).decode("utf-8", "surrogateescape"))
+        self.parts = _decoded(urlsplit(self.path).path)
+        self.asked = _parts(unquote_to_bytes(urlsplit(self.path).path).decode("utf-8", "surrogateescape"))
         self.length = int(self.headers.get("Content-Length") or 0)
         self.taken = 0
 
@@ -573,6 +575,11 @@ class _Handler(BaseHTTPRequestHandler):
         wanted, kind = self.headers.get("If-Match"), "Sabre\\DAV\\Exception\\PreconditionFailed"
         if wanted and (old is None or wanted not in {"*", f'"{old.etag}"'}):
             raise Refused(412, kind, "An If-Match header was specified", old.etag if old else None)
+        claim = self.headers.get("If", "")
+        if "[" in claim and (
+            old is None or claim[claim.index("[") + 1 : claim.index("]")] != f'"{old.etag}"'
+        ):
+            raise Refused(412, kind, "An If header was specified", old.etag if old else None)
         if self.headers.get("If-None-Match") == "*" and old is not None:
             raise Refused(412, kind, "An If-None-Match header was specified", old.etag)
 
@@ -636,7 +643,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _target(self) -> tuple[str, ...]:
         address = urlsplit(self.headers.get("Destination", ""))
-        parts = _parts(unquote_to_bytes(address.path).decode("utf-8", "surrogateescape"))
+        parts = _decoded(address.path)
         base = FILES if self._in(UPLOADS) is not None or self._in(FILES) is not None else WEBDAV
         if parts[: len(base)] != base or len(parts) == len(base):
             raise Refused(403, "Sabre\\DAV\\Exception\\Forbidden", "Destination out of base URI")
@@ -659,7 +666,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _url_in(self, claim: str) -> tuple[str, ...]:
         path = urlsplit(claim[claim.index("<") + 1 : claim.index(">")]).path
-        return _parts(unquote_to_bytes(path).decode("utf-8", "surrogateescape"))[len(FILES) :]
+        return _decoded(path)[len(FILES) :]
 
     # --- chunks
 
@@ -738,11 +745,10 @@ class _Handler(BaseHTTPRequestHandler):
                 node = self.cloud.at(place)
                 if isinstance(node, File) and node.is_locked and node.size == 0:
                     raise Refused(404)
-                base = self.parts[: len(self.parts) - len(place)]
-                entries = [self._described((*base, *place), node, asked)]
+                entries = [self._described(self.asked, node, asked)]  # sabre/dav echoes the path
                 if depth == "1" and isinstance(node, Folder):
                     entries += [
-                        self._described((*base, *place, name), child, asked)
+                        self._described((*self.asked, name), child, asked)
                         for name, child in node.members.items()
                     ]
         body = (
@@ -849,6 +855,12 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _decoded(path: str) -> tuple[str, ...]:
+    """Composed forms only: Nextcloud knows no others."""
+    name = unquote_to_bytes(path).decode("utf-8", "surrogateescape")
+    return _parts(unicodedata.normalize("NFC", name))
 
 
 def _parts(path: str) -> tuple[str, ...]:
