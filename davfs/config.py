@@ -54,6 +54,7 @@ class Config:
     write_back_s: float
     close_sync: bool
     lock: LockPolicy
+    partial_put: bool
     uid: int
     gid: int
     umask: int | None  # None: 022 for what others made, and programs decide for what they create
@@ -88,6 +89,7 @@ class Config:
             write_back_s=self.write_back_s,
             close_sync=self.close_sync,
             lock=self.lock,
+            partial_put=self.partial_put,
             uid=self.uid,
             gid=self.gid,
             file_mode=0o666 & ~umask,

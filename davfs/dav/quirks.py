@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from davfs.dav.partial import PartialWay
 from davfs.dav.resource import ETag, Resource
 
 Conditions = Literal["unknown", "honoured", "ignored"]
@@ -63,6 +64,9 @@ class Capabilities:
     other_tags: int = 0  # one after the other that did not
     conditions_seen: Conditions = "unknown"  # by its answers to conditional PUTs
     locks_refused: bool = False  # announced, but LOCK is answered with 405 or 501
+    partial_put: PartialWay | Literal["unknown", "no"] = (
+        "unknown"  # by a canary (`fs.partial`), once for a mount
+    )
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
 
     @classmethod
@@ -232,6 +236,11 @@ class Capabilities:
         """`If: ([W/"..."])` compares weakly there (mod_dav; servers.md 10): it works for fresh files too."""
         return self._is_apache_dav
 
+    @property
+    def way_of_parts(self) -> PartialWay:
+        """How a part of a file is to be sent, if at all: PATCH where it is announced (servers.md 5)."""
+        return "patch" if "sabredav-partialupdate" in self.dav_classes else "content_range"
+
     def move_unsafe(self, name: str) -> bool:
         """True if MOVE to a place below or named `name` may end at another name on this server.
 
@@ -284,6 +293,10 @@ class Capabilities:
         else:
             return self
         return self if self.conditions_seen in {"ignored", seen} else replace(self, conditions_seen=seen)
+
+    def learned_partial_put(self, *, works: bool) -> Capabilities:
+        """From a file of our own that was changed in part and read back."""
+        return replace(self, partial_put=self.way_of_parts if works else "no")
 
     def learned_lock(self, *, refused: bool) -> Capabilities:
         """After LOCK was answered with 405 or 501, whatever OPTIONS says."""

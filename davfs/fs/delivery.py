@@ -7,12 +7,10 @@ server may hold. DELETE goes to our own temporary names only.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NoReturn
 
@@ -33,14 +31,16 @@ from davfs.errors import (
     StaleVersion,
     TooLarge,
 )
+from davfs.fs.body import FileBody
 from davfs.fs.conflict import Conflicts
-from davfs.fs.content import DIGEST_MAX, FORK_MAX, Content, new_digest
+from davfs.fs.content import DIGEST_MAX, Content, new_digest
 from davfs.fs.copies import Copies
 from davfs.fs.download import Downloads
 from davfs.fs.guard import HTTP_LOCKED, SMALL_NEW, Guard, Known, Superseded, needs_staging
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
-from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
+from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step, tag_digest
+from davfs.fs.partial import PartBody, Partials
 from davfs.fs.queue import Pending
 from davfs.fs.strays import LATE_S, Strays
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
@@ -48,84 +48,11 @@ from davfs.fs.verification import Verification
 
 log = logging.getLogger("davfs.upload")
 
-BODY_PIECE: Final = 128 * 1024  # what the wire sends at once
-SUM_PIECE: Final = 4 << 20
-SUM_S: Final = 10.0  # what is longer than that stays unsummed: then only the same bytes are known again
 STEPS_MAX: Final = 12  # a file that needs more steps than this has a server that contradicts itself
 PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server that will not have them
 HTTP_METHOD_NOT_ALLOWED: Final = 405
 CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
 CONTENDED_DIGEST_MAX: Final = 64 << 20  # and compared up to this size where a tag does not prove the version
-NOTHING_BEFORE: Final = Unanswered()
-
-
-class FileBody:
-    """A request body: the file as it was when the PUT began. Iterable again from the start.
-
-    `digest` is known of a small file, which a fork may change meanwhile, when all of it was read. Of a large
-    one, which nobody changes while it is sent, it costs more than sending: `sum_up` makes it, if need be.
-    """
-
-    def __init__(self, fd: int, size_bytes: int, *, before: Unanswered = NOTHING_BEFORE) -> None:
-        self.file = fd
-        self._size = size_bytes
-        self._passed = 0
-        self.before = before  # what earlier PUTs carried that may still land
-        self.whole: bytes | None = None  # of a small one, when it was read
-        self.digest = None if size_bytes else new_digest().digest()
-        self.is_out = not size_bytes  # all of it was handed to the connection
-
-    @property
-    def size_bytes(self) -> int:
-        return self._size
-
-    @property
-    def fd(self) -> int | None:
-        """Where the kernel may send it from."""
-        return self.file if self._size > FORK_MAX else None
-
-    @property
-    def sent_bytes(self) -> int:
-        """How much of it the connection has taken."""
-        return self._size if self.is_out else self._passed
-
-    def sent_up_to(self, size_bytes: int) -> None:
-        self._passed = size_bytes
-        self.is_out = self.is_out or size_bytes == self._size
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        at, summed = 0, new_digest() if self.fd is None else None
-        self._passed = 0
-        while at < self._size:
-            piece = os.pread(self.file, min(BODY_PIECE, self._size - at), at)
-            if not piece:
-                raise DavfsError("the cached file is shorter than it was")
-            at += len(piece)
-            if summed is not None:
-                summed.update(piece)
-            if at == self._size:
-                self.is_out = True
-                self.digest = summed.digest() if summed is not None else None
-                self.whole = piece if len(piece) == at <= SMALL_NEW else None
-            yield piece
-            self._passed = at
-
-    async def sum_up(self) -> None:
-        """The digest of a body that is out, also while being cancelled: after that the bytes may change."""
-        if not self.is_out or self.digest is not None:
-            return
-        summed, at = new_digest(), 0
-        with trio.move_on_after(SUM_S, shield=True), suppress(OSError, DavfsError):
-            while at < self._size:
-                at += await trio.to_thread.run_sync(self._add_to, summed, at)
-            self.digest = summed.digest()
-
-    def _add_to(self, summed: hashlib.blake2b, at: int) -> int:
-        piece = os.pread(self.file, min(SUM_PIECE, self._size - at), at)
-        if not piece:
-            raise DavfsError("the cached file is shorter than it was")
-        summed.update(piece)
-        return len(piece)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +76,8 @@ class Delivery:
         guard: Guard,
         leftovers: Leftovers,
         free_slot: Callable[[Pending], None],
+        *,
+        partial_put: bool = False,
     ) -> None:
         self._tree = tree
         self._downloads = downloads
@@ -158,6 +87,7 @@ class Delivery:
         self._leftovers = leftovers
         self._free_slot = free_slot
         self._copies = Copies(tree, leftovers)
+        self._partials = Partials(tree, leftovers, wanted=partial_put)
         self._strays = Strays()
         self.sent_files = 0
         self._on_their_way: dict[int, OnItsWay] = {}  # by content id
@@ -263,27 +193,65 @@ class Delivery:
     async def _put(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
         """One PUT. Returns what verification found when that is not what we sent."""
         node, content = pending.node, pending.content
+        over = self._replaced(node, content, todo)
+        small = self._partials.pieces(content, node.name, over) is not None
+        if small and await self._partials.possible(node.path.parent):
+            over = self._replaced(node, content, todo)
+            pieces = self._partials.pieces(content, node.name, over)
+            if over is not None and pieces is not None:
+                return await self._put_parts(pending, over, pieces)
         await self._downloads.ensure_whole(content, lambda: node.path)
         over = self._replaced(node, content, todo)
         with content.steady() as fd:
-            size = content.size_bytes
+            size, life = content.size_bytes, content.life.put_begins()
+            content.changes.sending()
             body = FileBody(fd, size, before=content.unanswered)
-            pending.is_out = lambda: body.is_out
             etag = None
-            self._on_their_way[content.id] = OnItsWay(content, body, trio.current_time())
-            try:
+            with self._on_its_way(pending, body):
                 if self._must_stage(node, size, new=over is None):
                     async with self._guard.staging(node.path, over):
-                        await self._put_staged(pending, body, over)
+                        await self._put_staged(pending, body, over, life)
                 else:
                     etag = await self._put_directly(pending, body, over, trust_tags=trust_tags)
-            finally:
-                del self._on_their_way[content.id]
         if etag is not None:
             self._acknowledge(pending, Validator(etag, None, size), body)
             return None
         self._free_slot(pending)
         return await self._verify(pending, body)
+
+    @contextmanager
+    def _on_its_way(self, pending: Pending, body: FileBody) -> Iterator[None]:
+        pending.is_out = lambda: body.is_out
+        self._on_their_way[pending.content.id] = OnItsWay(pending.content, body, trio.current_time())
+        try:
+            yield
+        finally:
+            del self._on_their_way[pending.content.id]
+
+    async def _put_parts(
+        self, pending: Pending, over: Known, pieces: list[tuple[int, int]]
+    ) -> LookedUp | None:
+        """The same with what changed only. Without a checkpoint since `pieces` were chosen.
+
+        The rest may be nowhere but on the server: who reads of it between MOVE and acknowledgement waits.
+        """
+        node, content = pending.node, pending.content
+        life = content.life.put_begins()
+        content.changes.sending()
+        try:
+            with ExitStack() as reading:
+                body = PartBody(content, reading.enter_context(content.steady()), pieces)
+                if body.in_memory:
+                    reading.close()  # a program may go on writing
+                with self._on_its_way(pending, body):
+                    async with self._guard.staging(node.path, over):
+                        if not await self._put_staged(pending, body, over, life):
+                            return await self._look_up(node)
+            self._free_slot(pending)
+            return await self._verify(pending, body)
+        finally:
+            content.turning = False
+            content.progress.unpark_all()
 
     def _replaced(self, node: Node, content: Content, todo: Next) -> Known | None:
         """The version that this PUT is to replace: the base, by the newest words for it."""
@@ -296,7 +264,8 @@ class Delivery:
 
     def _must_stage(self, node: Node, size: int, *, new: bool) -> bool:
         server = self._tree.client.capabilities
-        return needs_staging(server, size=size, new=new) and not server.move_unsafe(node.name)
+        wanted = needs_staging(server, size=size, new=new) or self._partials.stages(size)
+        return wanted and not server.move_unsafe(node.name)
 
     async def _put_directly(
         self, pending: Pending, body: FileBody, over: Known | None, *, trust_tags: bool
@@ -319,17 +288,25 @@ class Delivery:
             raise
         return result.etag
 
-    async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None) -> None:
+    async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None, life: Life) -> bool:
         """To a temporary name beside it, then MOVE. Until the MOVE nothing of the file can be on the server.
 
-        Returns nothing: a server may give the file another tag at its new name (Tomcat).
+        `life` is that of the moment that `body` shows. Returns no tag: a server may give the file another one
+        at its new name (Tomcat). False: nothing was moved, as it has to be sent whole.
         """
         path, content = pending.node.path, pending.content
         staged = path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         self._leftovers.note(staged)
-        life, moving = content.life.put_begins(), False
+        moving = False
         try:
-            await self._fill_staged(content, body, staged)
+            if isinstance(body, PartBody):
+                if over is None or not await self._partials.stage(content, path, body, over, staged):
+                    await self._leftovers.remove(self._tree.client, staged)
+                    return False
+                content.turning = not content.complete
+                content.staged = (body.digest or b"", life.sent)
+            else:
+                await self._fill_staged(content, body, staged)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
             content.life = replace(content.life, sent=life.sent, unknown=True)
             self._note_body(content, body)  # a daemon that is killed now must know its own bytes again
@@ -350,6 +327,7 @@ class Delivery:
                 raise Disconnected(f"{shown(staged)} is gone: it is sent again") from error
             raise
         self._leftovers.forget(staged)
+        return True
 
     async def _fill_staged(self, content: Content, body: FileBody, staged: DavPath) -> None:
         """By a COPY of what the server has already, else by PUT."""
@@ -360,6 +338,7 @@ class Delivery:
         else:
             mtime_s = content.mtime_ns // 1_000_000_000
             await self._tree.client.put(staged, body, mtime_s=mtime_s, is_new=True)
+        await self._partials.note_tag(body, staged)
 
     def _unanswered(self, content: Content, path: DavPath, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
@@ -382,7 +361,9 @@ class Delivery:
         if body.digest is not None and not body.before.has(body.digest):
             content.unanswered = content.unanswered.without(body.digest)
         content.base = version
-        self._note_proof(pending.node, content, body.digest, body.size_bytes)
+        self._note_proof(pending.node, content, body.proof, body.size_bytes)
+        self._partials.acknowledged(content, body, version)
+        content.changes.acknowledged(version)
         content.base_size = version.size_bytes or 0
         content.attempts, content.error = 0, None
         with self._tree.store.atomically():
@@ -407,8 +388,7 @@ class Delivery:
 
         def learn(resource: Resource | None) -> None:
             nonlocal found
-            size = resource.size_bytes if resource is not None and not resource.is_collection else None
-            if resource is not None and size == body.size_bytes:
+            if resource is not None and body.is_stored_as(resource):
                 self._acknowledge(pending, resource.validator, body)
             else:
                 found = LookedUp(resource)
@@ -490,6 +470,8 @@ class Delivery:
         resource = await self._tree.client.stat(path) if strays.bodies else None
         if resource is None or resource.is_collection or resource.size_bytes not in strays.sizes:
             return None
+        if resource.etag is not None and strays.has(tag_digest(resource.etag)):
+            return Known(resource.validator)
         summed = new_digest()
         async with self._tree.client.get(path, expected=resource.validator) as download:
             async for chunk in download:
@@ -510,6 +492,8 @@ class Delivery:
         self, node: Node, content: Content, resource: Resource
     ) -> Literal["newest", "older"] | None:
         life, version = content.life, resource.validator
+        if version.etag is not None and content.unanswered.has(tag_digest(version.etag)):
+            return self._recognised_by_tag(node, content, version)
         which: Literal["newest", "older"] = "newest"
         at, summed, same_as_now, beginning = 0, new_digest(), content.complete, b""
         async with self._tree.client.get(node.path) as download:
@@ -536,6 +520,22 @@ class Delivery:
         content.save()
         self._tree.uploaded(node, content, version.etag, version.mtime_s)
         return which
+
+    def _recognised_by_tag(
+        self, node: Node, content: Content, version: Validator
+    ) -> Literal["newest", "older"]:
+        """It was under a temporary name of ours with this tag. After a new start nobody knows whether the
+        file was written to after that: then it is sent again."""
+        assert version.etag is not None
+        newest = content.staged == (tag_digest(version.etag), content.life.written)
+        written = content.life.written
+        content.life = Life(written, written, written) if newest else content.life.found_unapplied()
+        content.base, content.base_size = version, version.size_bytes or 0
+        self._partials.recognised(content, version)
+        self._note_proof(node, content, None, content.base_size)
+        content.save()
+        self._tree.uploaded(node, content, version.etag, version.mtime_s)
+        return "newest" if newest else "older"
 
 
 def _is_contended(node: Node) -> bool:

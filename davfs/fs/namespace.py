@@ -31,9 +31,9 @@ from davfs.errors import (
     ServerRefused,
     StaleVersion,
 )
+from davfs.fs.body import FileBody
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, path_bytes
-from davfs.fs.delivery import FileBody
 from davfs.fs.emptying import Emptying
 from davfs.fs.files import Files
 from davfs.fs.guard import EMPTY_FOLDER, Guard, Known, patiently

@@ -21,8 +21,11 @@ from davfs.fs.upload import Uploads
 
 
 class Overview:
-    def __init__(self, tree: Tree, files: Files, downloads: Downloads, uploads: Uploads) -> None:
+    def __init__(
+        self, tree: Tree, files: Files, downloads: Downloads, uploads: Uploads, *, partial_put: bool
+    ) -> None:
         self._tree = tree
+        self._partial_put = partial_put  # whether it is wanted
         self._files = files
         self._downloads = downloads
         self._uploads = uploads
@@ -86,5 +89,6 @@ class Overview:
                 "etag_after_put": server.put_etag,
                 "etag_in_listings": server.etags_in_propfind,
                 "takes_mtime": server.takes_mtime,
+                "partial_put": server.partial_put if self._partial_put else "never",
             },
         }

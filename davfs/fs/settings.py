@@ -28,3 +28,4 @@ class Settings:
     timeout_s: float = 30.0
     read_only: bool = False
     lock: Literal["auto", "always", "never"] = "auto"
+    partial_put: bool = False  # of a large file only what changed is sent, where the server can

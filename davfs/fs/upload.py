@@ -69,7 +69,14 @@ class Uploads:
         self._looking: set[int] = set()  # contents of which a PUT may still land
         self._nursery: trio.Nursery | None = None
         self.delivery = Delivery(
-            tree, downloads, conflicts, Verification(tree, self._queue), guard, leftovers, self._free_slot
+            tree,
+            downloads,
+            conflicts,
+            Verification(tree, self._queue),
+            guard,
+            leftovers,
+            self._free_slot,
+            partial_put=settings.partial_put,
         )
         self.settle_name: Callable[[Node], Awaitable[None]] = _is_settled
         self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
