@@ -241,6 +241,11 @@ class Capabilities:
         """How a part of a file is to be sent, if at all: PATCH where it is announced (servers.md 5)."""
         return "patch" if "sabredav-partialupdate" in self.dav_classes else "content_range"
 
+    @property
+    def replaces_parts(self) -> bool:
+        """A try has shown that it does."""
+        return self.partial_put not in {"unknown", "no"}
+
     def move_unsafe(self, name: str) -> bool:
         """True if MOVE to a place below or named `name` may end at another name on this server.
 

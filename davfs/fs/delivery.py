@@ -193,13 +193,11 @@ class Delivery:
     async def _put(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
         """One PUT. Returns what verification found when that is not what we sent."""
         node, content = pending.node, pending.content
+        await self._partials.learn(content.size_bytes, node.path.parent)
         over = self._replaced(node, content, todo)
-        small = self._partials.pieces(content, node.name, over) is not None
-        if small and await self._partials.possible(node.path.parent):
-            over = self._replaced(node, content, todo)
-            pieces = self._partials.pieces(content, node.name, over)
-            if over is not None and pieces is not None:
-                return await self._put_parts(pending, over, pieces)
+        pieces = self._partials.pieces(content, node.name, over)
+        if over is not None and pieces is not None:
+            return await self._put_parts(pending, over, pieces)
         await self._downloads.ensure_whole(content, lambda: node.path)
         over = self._replaced(node, content, todo)
         with content.steady() as fd:

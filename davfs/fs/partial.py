@@ -1,4 +1,4 @@
-"""Of a large file only what changed is sent: `partial_put=auto` (docs/adr/0018).
+"""Of a large file only what changed is sent: `partial_put=auto` (docs/adr/0022).
 
 Both kinds of servers that can replace a part of a file (Apache, sabre/dav) do it in place: a request that
 is cut leaves half of the part in the file, and readers may meet it. So no part ever goes to the file itself.
@@ -27,7 +27,6 @@ import trio
 from davfs.dav.canaries import PART_NEW, PART_OLD
 from davfs.dav.client import YOUNG_S, Body, Client
 from davfs.dav.hrefs import shown
-from davfs.dav.partial import PartialWay
 from davfs.dav.resource import DavPath, Resource, Validator
 from davfs.dav.wire import Octets
 from davfs.errors import DavfsError, NotFound, PreconditionFailed, ServerRefused
@@ -161,7 +160,7 @@ class Partials:
     def pieces(self, content: Content, name: str, over: Known | None) -> list[Extent] | None:
         """What of it would be sent over `over`; None: it goes as a whole. Asks nobody."""
         server = self._client.capabilities
-        if not self._wanted or over is None or server.partial_put == "no" or content.base is None:
+        if not self._wanted or over is None or not server.replaces_parts or content.base is None:
             return None
         if not server.may_stage or server.move_unsafe(name) or server.takes_mtime:
             return None
@@ -183,13 +182,12 @@ class Partials:
             return False
         return not self._client.is_young(over.version)
 
-    async def possible(self, folder: DavPath) -> bool:
-        """Whether this server replaces parts, by a try in `folder` where that is not known. Never raises."""
-        if self._client.capabilities.partial_put == "unknown":
+    async def learn(self, size: int, folder: DavPath) -> None:
+        """Before the first large upload: whether this server replaces parts, by a try in `folder`."""
+        if self._wanted and size >= FILE_MIN and self._client.capabilities.may_stage:
             async with self._trying:
                 if self._client.capabilities.partial_put == "unknown":
                     await self._try(folder)
-        return self._client.capabilities.partial_put not in {"unknown", "no"}
 
     async def _try(self, folder: DavPath) -> None:
         self._tries += 1
@@ -251,14 +249,9 @@ class Partials:
 
         Raises PreconditionFailed when the server's version is not `over`, LinkError and the like.
         """
-        way = self._client.capabilities.partial_put
-        if way in {"unknown", "no"}:
-            return False
         self._count(content)
         try:
-            stored = await self._stored(
-                path, body, over, staged, "patch" if way == "patch" else "content_range"
-            )
+            stored = await self._stored(path, body, over, staged)
         except PreconditionFailed:
             self._broken.pop(content.id, None)
             raise
@@ -279,9 +272,7 @@ class Partials:
             self._broken.clear()
         self._broken[content.id] = self._broken.get(content.id, 0) + 1
 
-    async def _stored(
-        self, path: DavPath, body: PartBody, over: Known, staged: DavPath, way: PartialWay
-    ) -> Validator | None:
+    async def _stored(self, path: DavPath, body: PartBody, over: Known, staged: DavPath) -> Validator | None:
         """The version that `staged` is now; None when it is not what was to be made."""
         await self._client.copy(
             path, staged, is_collection=False, overwrite=False, if_match=over.version.etag
@@ -289,6 +280,7 @@ class Partials:
         copied = await self._look(staged)
         if copied is None or copied.size_bytes != over.version.size_bytes:
             return None
+        way = self._client.capabilities.way_of_parts
         for start, piece in body.bodies():
             await self._client.put_part(staged, piece, way, start=start, total_bytes=body.size_bytes)
             body.sent_up_to(body.sent_bytes + piece.size_bytes)
@@ -309,13 +301,13 @@ class Partials:
     def stages(self, size: int) -> bool:
         """Whether a whole file of this size gets its name by MOVE, so that its tag is known before."""
         server = self._client.capabilities
-        return self._wanted and size >= FILE_MIN and server.partial_put != "no" and server.may_stage
+        return self._wanted and size >= FILE_MIN and server.replaces_parts and server.may_stage
 
     async def note_tag(self, body: FileBody, staged: DavPath) -> None:
         """Before the MOVE of a whole file: then its next change may be sent as a part."""
         if self.stages(body.size_bytes):
             found = await self._look(staged)
-            if found is not None and body.is_stored_as(found):
+            if found is not None and found.etag is not None and body.is_stored_as(found):
                 body.tag = found.etag
                 await self._let_age()
 
