@@ -22,7 +22,7 @@ import trio
 
 from davfs.dav.auth import build_auth
 from davfs.dav.lanes import Lanes, LaneSettings
-from davfs.dav.multistatus import PROPFIND_RESOURCE
+from davfs.dav.properties import propfind
 from tests.servers import Apache
 
 _ANSWER = (
@@ -34,7 +34,7 @@ _TIMES = dict.fromkeys(("connect", "read", "write", "pool"), 30.0)
 _PROPFIND_HEADERS = {
     "Depth": "0",
     "Content-Type": "application/xml; charset=utf-8",
-    "Content-Length": str(len(PROPFIND_RESOURCE)),
+    "Content-Length": str(len(propfind())),
     "Accept-Encoding": "gzip",
     "Translate": "f",
 }
@@ -100,7 +100,7 @@ Send = Callable[[str, str], Awaitable[None]]
 
 
 def _parts(method: str) -> tuple[dict[str, str], bytes]:
-    return (_PROPFIND_HEADERS, PROPFIND_RESOURCE) if method == "PROPFIND" else (_PUT_HEADERS, _BODY)
+    return (_PROPFIND_HEADERS, propfind()) if method == "PROPFIND" else (_PUT_HEADERS, _BODY)
 
 
 async def _read(answer: httpx.Response) -> None:

@@ -28,7 +28,7 @@ from typing import Final
 import httpx
 import trio
 
-from davfs.dav import locks
+from davfs.dav import locks, properties, proppatch
 from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
 from davfs.dav.foresight import UploadWish, check_upload
@@ -38,7 +38,6 @@ from davfs.dav.limits import UploadLimit
 from davfs.dav.multistatus import (
     PROPFIND_PREFLIGHT,
     PROPFIND_QUOTA,
-    PROPFIND_RESOURCE,
     Entry,
     Listing,
     ListingBuilder,
@@ -74,10 +73,10 @@ __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "T
 _SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
 _SLICE_BYTES: Final = 64 * 1024
 YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
+IN_USE_S: Final = 60.0  # since its last change: a file that somebody may be writing again and again
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
 _SERVER_WORK_BYTES_PER_S: Final = 2 * 1024 * 1024
-_ASK_RESOURCE: Final = Octets(PROPFIND_RESOURCE)
 
 
 class Client:
@@ -97,6 +96,7 @@ class Client:
         self._clock_ahead_s = 0.0  # the server's clock against ours
         self.capabilities = Capabilities()
         self.upload_limit = UploadLimit()
+        self.extras: frozenset[str] = frozenset()  # of `properties.EXTRAS`: what listings ask for beside
         self._exchange = Exchange(wire, self._share, timeout_s, clock)
         self.reach = self._exchange.reach
 
@@ -126,7 +126,7 @@ class Client:
 
     async def stat(self, path: DavPath, *, is_collection: bool = False) -> Resource:
         """PROPFIND Depth 0. `is_collection` is a hint that saves Apache's redirect from 'a' to 'a/'."""
-        request = self._propfind(path, "0", PROPFIND_RESOURCE, is_collection=is_collection)
+        request = self._propfind(path, "0", self._asked(), is_collection=is_collection)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).resource
 
     async def look(self, path: DavPath, size_bytes: int, lock_token: locks.LockToken | None) -> Resource:
@@ -144,7 +144,7 @@ class Client:
 
         `ahead`: nobody waits for it. It is not repeated, and NoLane at once when no connection is to spare.
         """
-        request = self._propfind(path, "1", PROPFIND_RESOURCE, is_collection=True)
+        request = self._propfind(path, "1", self._asked(), is_collection=True)
         request = replace(request, answer_by_s=self._clock() + self._timeout_s, is_ahead=ahead)
         policy = ONCE if ahead else PATIENT
         return await self._exchange.repeat(
@@ -301,6 +301,23 @@ class Client:
 
     # --- locks: davfs.dav.locks has what the answers mean -------------------------------------------
 
+    async def proppatch(
+        self,
+        path: DavPath,
+        changes: Sequence[proppatch.PropertyChange],
+        *,
+        is_collection: bool = False,
+        lock_token: locks.LockToken | None = None,
+    ) -> Mapping[str, int]:
+        """Sets and removes properties: the status of each. Raises ServerRefused for the whole."""
+        body = proppatch.body(changes)
+        claim = if_header((self._tagged(path, is_collection=is_collection), lock_token, None))
+        headers = {**_XML, "Content-Length": str(len(body)), **claim}
+        request = _Request("PROPPATCH", path, headers, Octets(body), is_collection)
+        with self.reach.watched(), deadline(self._timeout_s, request.label):
+            status, _, answer = await self._ask(ONCE, request, fine=(207,))
+        return proppatch.outcome(changes, status, answer)
+
     async def lock(self, path: DavPath, owner: str, timeout_s: float) -> locks.GrantedLock:
         """A lock on a file, or on a free name: then the server makes the file. Raises Locked."""
         body = locks.lock_body(owner)
@@ -360,6 +377,12 @@ class Client:
             return False
         return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < YOUNG_S
 
+    def may_be_mixed(self, version: Validator) -> bool:
+        """Whether a GET of `version` is to be looked at again: a server that mixes, a file in use."""
+        if not self.capabilities.mixes_versions:
+            return False
+        return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < IN_USE_S
+
     def _tagged(self, path: DavPath, *, is_collection: bool = False) -> str | None:
         """What a list of If is about; None where the server understands it only without that."""
         return None if self.capabilities.claims_untagged else self.url(path, is_collection=is_collection)
@@ -379,7 +402,7 @@ class Client:
     # --- PROPFIND and OPTIONS -----------------------------------------------------------------------
 
     def _root_request(self) -> _Request:
-        return self._propfind(ROOT, "0", PROPFIND_RESOURCE, is_collection=True)
+        return self._propfind(ROOT, "0", self._asked(), is_collection=True)
 
     async def _describe_root(self) -> Resource:
         request = replace(self._root_request(), is_probe=True)
@@ -399,6 +422,9 @@ class Client:
             if not 200 <= answer.status < 300:
                 raise self._refusal(request, answer)
             return Capabilities.from_options(answer.headers)
+
+    def _asked(self) -> bytes:
+        return properties.propfind(self.extras)
 
     def _propfind(self, path: DavPath, depth: str, body: bytes, *, is_collection: bool) -> _Request:
         headers = {**_XML, "Depth": depth, "Content-Length": str(len(body))}
@@ -445,7 +471,7 @@ class Client:
             raise ProtocolError(f"{request.label}: the answer says nothing about it{about}")
         if not entry.is_ok:
             raise refused("PROPFIND", entry.status, shown(request.path))
-        if not entry.resource.is_collection and request.content == _ASK_RESOURCE:
+        if not entry.resource.is_collection and request.content == Octets(self._asked()):
             self.capabilities = self.capabilities.learned_propfind(entry.resource)
         return entry
 

@@ -27,16 +27,11 @@ from lxml import etree
 
 from davfs.dav.dates import parse_date
 from davfs.dav.hrefs import Share
+from davfs.dav.properties import EXTRAS, extra_text
 from davfs.dav.resource import DavPath, ETag, Quota, Resource
 from davfs.errors import ProtocolError
 
 _HEAD: Final = b'<?xml version="1.0" encoding="utf-8"?>\n'
-# getcontenttype is not asked for: no program sees it, and Apache and wsgidav guess it file by file. Nor is
-# creationdate: 60 bytes of each entry that nothing reads.
-PROPFIND_RESOURCE: Final = (
-    _HEAD + b'<D:propfind xmlns:D="DAV:"><D:prop><D:resourcetype/><D:getcontentlength/><D:getlastmodified/>'
-    b'<D:getetag/><executable xmlns="http://apache.org/dav/props/"/></D:prop></D:propfind>'
-)
 # RFC 4331. copyparty answers the used bytes only when the available ones are asked for too.
 PROPFIND_QUOTA: Final = (
     _HEAD + b'<D:propfind xmlns:D="DAV:"><D:prop><D:quota-available-bytes/><D:quota-used-bytes/>'
@@ -167,12 +162,13 @@ def _number(text: str | None) -> int | None:
 class _Properties:
     """The properties of one response, from its successful propstats."""
 
-    __slots__ = ("collection", "status", "texts")
+    __slots__ = ("collection", "extras", "status", "texts")
 
     def __init__(self) -> None:
         self.status: int | None = None  # of the first propstat that failed
         self.texts: dict[str, str] | None = None  # None: no propstat succeeded
         self.collection: bool | None = None
+        self.extras: tuple[tuple[str, str], ...] = ()
 
     def read(self, propstat: etree._Element) -> None:
         props: list[etree._Element] = []
@@ -191,6 +187,8 @@ class _Properties:
                 tag = value.tag
                 if tag == _RESOURCETYPE:
                     self.collection = any(kind.tag == _COLLECTION for kind in value)
+                elif tag in EXTRAS:
+                    self.extras += ((tag, extra_text(value)),)
                 elif isinstance(tag, str):
                     texts[tag] = value.text or ""
 
@@ -208,6 +206,7 @@ class _Properties:
             mtime_s=parse_date(texts.get("{DAV:}getlastmodified")),
             etag=_etag(texts.get("{DAV:}getetag")),
             executable=_EXECUTABLE_TEXTS.get(texts.get(_EXECUTABLE, "")),
+            extras=self.extras,
         )
 
     def quota(self) -> Quota:

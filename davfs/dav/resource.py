@@ -133,6 +133,11 @@ class Resource:
     mtime_s: int | None = None
     etag: ETag | None = None
     executable: bool | None = None
+    extras: tuple[tuple[str, str], ...] = ()  # (name, text) of those in `properties.EXTRAS` that it has
+
+    def extra(self, name: str) -> str | None:
+        """What the server said of this one, if it was asked for and is there."""
+        return next((text for known, text in self.extras if known == name), None)
 
     @property
     def validator(self) -> Validator:

@@ -197,9 +197,15 @@ def _row(name: str, resource: Resource) -> tuple[object, ...]:
     flags = _IS_FOLDER if resource.is_collection else 0
     if executable is not None:
         flags |= _EXECUTABLE if executable else _NOT_EXECUTABLE
-    if etag is None:
-        return (name, flags, resource.size_bytes, resource.mtime_s)
-    return (name, flags | (_WEAK if etag.weak else 0), resource.size_bytes, resource.mtime_s, etag.opaque)
+    head = (
+        name,
+        flags | (_WEAK if etag is not None and etag.weak else 0),
+        resource.size_bytes,
+        resource.mtime_s,
+    )
+    if resource.extras:
+        return (*head, None if etag is None else etag.opaque, resource.extras)
+    return head if etag is None else (*head, etag.opaque)
 
 
 def decoded(data: bytes) -> Folder | None:
@@ -221,13 +227,16 @@ def _folder(header: dict[str, Any], chunks: list[bytes]) -> Folder | None:
         mtime_s=_number(header["mtime_s"]),
     )
     for chunk in chunks:
-        for name, flags, size_bytes, mtime_s, *tag in json.loads(chunk):
+        for name, flags, size_bytes, mtime_s, *rest in json.loads(chunk):
+            tag = rest[0] if rest else None
+            extras = rest[1] if len(rest) > 1 else ()
             resource = Resource(
                 is_collection=bool(flags & _IS_FOLDER),
                 size_bytes=_number(size_bytes),
                 mtime_s=_number(mtime_s),
-                etag=ETag(str(tag[0]), bool(flags & _WEAK)) if tag else None,
+                etag=ETag(str(tag), bool(flags & _WEAK)) if tag is not None else None,
                 executable=bool(flags & _EXECUTABLE) if flags & _EXECUTABLE_KNOWN else None,
+                extras=tuple((str(extra), str(text)) for extra, text in extras),
             )
             folder.entries[checked_name(name)] = Entry(resource, NEVER)
     return folder

@@ -1,0 +1,75 @@
+"""Which properties a listing asks for: those of every server, and extras that are worth their bytes. Pure.
+
+Names are in Clark notation, `{namespace}name`. An extra is asked for only where it is of use on this server
+(`Client.extras`): one that no file has still costs a second propstat in each response of a listing. What a
+server said of extras is in `Resource.extras`, as text; their meaning is with the modules that need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
+
+from lxml import etree
+
+OWN: Final = "urn:davfs:"  # the namespace of dead properties that davfs itself sets
+EXTRA_TEXT_MAX: Final = 4096  # characters of one that are kept: PATH_MAX, the longest that any of them needs
+
+# getcontenttype is not asked for: no program sees it, and Apache and wsgidav guess it file by file. Nor is
+# creationdate: 60 bytes of each entry that nothing reads.
+ALWAYS: Final = (
+    "{DAV:}resourcetype",
+    "{DAV:}getcontentlength",
+    "{DAV:}getlastmodified",
+    "{DAV:}getetag",
+    "{http://apache.org/dav/props/}executable",
+)
+MTIME: Final = f"{{{OWN}}}mtime"
+LINK: Final = f"{{{OWN}}}symlink"
+OWN_EXECUTABLE: Final = f"{{{OWN}}}executable"
+PRIVILEGES: Final = "{DAV:}current-user-privilege-set"  # RFC 3744
+PERMISSIONS: Final = "{http://owncloud.org/ns}permissions"
+WIN32_MTIME: Final = "{urn:schemas-microsoft-com:}Win32LastModifiedTime"
+WIN32_ATTRIBUTES: Final = "{urn:schemas-microsoft-com:}Win32FileAttributes"
+IS_HIDDEN: Final = "{DAV:}ishidden"
+IS_COLLECTION: Final = "{DAV:}iscollection"
+# Every extra that the parser keeps, whoever asks for it.
+EXTRAS: Final = frozenset(
+    {
+        MTIME,
+        LINK,
+        OWN_EXECUTABLE,
+        PRIVILEGES,
+        PERMISSIONS,
+        WIN32_MTIME,
+        WIN32_ATTRIBUTES,
+        IS_HIDDEN,
+        IS_COLLECTION,
+    }
+)
+
+
+@lru_cache(maxsize=64)
+def propfind(extras: frozenset[str] = frozenset()) -> bytes:
+    """The body of a PROPFIND for what a listing needs."""
+    return propfind_of((*ALWAYS, *sorted(extras)))
+
+
+def propfind_of(names: Iterable[str]) -> bytes:
+    root = etree.Element("{DAV:}propfind", nsmap={"D": "DAV:"})
+    prop = etree.SubElement(root, "{DAV:}prop")
+    for name in names:
+        namespace = etree.QName(name).namespace
+        etree.SubElement(prop, name, nsmap={None: namespace} if namespace and namespace != "DAV:" else None)
+    return b'<?xml version="1.0" encoding="utf-8"?>\n' + etree.tostring(root)
+
+
+def extra_text(element: etree._Element) -> str:
+    """What an extra says: its text, or the names of its innermost elements (privileges, kinds)."""
+    if len(element) == 0:
+        text = element.text or ""
+    else:
+        leaves = (one.tag for one in element.iterdescendants() if len(one) == 0)
+        text = " ".join(tag for tag in leaves if isinstance(tag, str))
+    return text[:EXTRA_TEXT_MAX]
