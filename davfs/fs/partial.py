@@ -250,6 +250,7 @@ class Partials:
         Raises PreconditionFailed when the server's version is not `over`, LinkError and the like.
         """
         self._count(content)
+        whole_from_now_on = True
         try:
             stored = await self._stored(path, body, over, staged)
         except PreconditionFailed:
@@ -257,9 +258,9 @@ class Partials:
             raise
         except ServerRefused as error:
             log.info("%s: is sent whole, as its changes alone are refused: %s", shown(path), error)
-            stored = None
+            stored, whole_from_now_on = None, not error.retry_helps
         if stored is None:
-            self._broken[content.id] = REFUSED
+            self._broken[content.id] = REFUSED if whole_from_now_on else BROKEN_MAX
             return False
         self._broken.pop(content.id, None)
         body.stored(stored)
