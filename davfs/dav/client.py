@@ -200,8 +200,9 @@ class Client:
                 body.size_bytes
             ),  # always: chunked uploads end as empty files (peers.md 14)
             **_conditions(None if weak_tag else if_match, if_none_match=if_none_match),
-            **if_header((self._tagged(path), lock_token, weak_tag)),
         }
+        if lock_token is not None or weak_tag is not None:
+            headers |= if_header((self._tagged(path), lock_token, weak_tag))
         if mtime_s is not None:
             headers["X-OC-Mtime"] = str(mtime_s)  # Nextcloud, copyparty; ignored elsewhere
         request = _Request(
@@ -250,8 +251,9 @@ class Client:
         if_match: ETag | None = None,
         lock_token: locks.LockToken | None = None,
     ) -> None:
-        claim = if_header((self._tagged(path, is_collection=is_collection), lock_token, None))
-        headers = {**_PLAIN, **_conditions(if_match), **claim}
+        headers = {**_PLAIN, **_conditions(if_match)}
+        if lock_token is not None:
+            headers |= if_header((self._tagged(path, is_collection=is_collection), lock_token, None))
         request = _Request("DELETE", path, headers, is_collection=is_collection)
         await self._change(request)  # of a folder only when it is empty, so it takes no longer than any other
 

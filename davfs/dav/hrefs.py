@@ -37,7 +37,10 @@ def encode_name(name: str) -> str:
 
 def shown(path: DavPath) -> str:
     """The path for a message: one line, printable, encodable in any log."""
-    return "".join(c if c.isprintable() else "?" for c in str(path))
+    text = str(path)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _decode_segment(raw: str) -> str | None:

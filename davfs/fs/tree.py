@@ -59,6 +59,7 @@ class Tree:
             wall_s=wall_s,
             hidden=self.may_be_hidden,
             recall=self._recall,
+            believable=self.listings.believable,
         )
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
         self.kernel_knows: Callable[[Node], Awaitable[None]] = _nobody_to_tell  # told, and told it was heard
@@ -175,10 +176,11 @@ class Tree:
     async def _ask_for(self, parent: Node, name: str, *, patiently: bool) -> bool | None:
         """One look-up, as Depth 0 or as a listing; see `Questions` for what it returns."""
         # Who has lost patience goes on waiting for what was asked: another question answers no sooner.
+        above = None if parent.parent is None else parent.parent.ino
         listing = not self.questions.is_out((parent.ino, name)) and (
             (
                 self.questions.is_out((parent.ino, None))
-                or self.meta.wants_listing(parent.ino, trio.current_time())
+                or self.meta.wants_listing(parent.ino, trio.current_time(), above)
             )
             and not self.may_be_hidden(name)
         )
@@ -448,13 +450,7 @@ class Tree:
     def _recall(self, ino: int) -> Folder | None:
         """What an earlier run knew of a folder."""
         node = self.nodes.find(ino)
-        if node is None or node.unlinked:
-            return None
-        folder = self.listings.load(ino, node.path)
-        if folder is not None and (kept := self.store.index.locals_below(ino)):
-            for name, entry in folder.entries.items():
-                entry.kept = kept.get(self.nodes.number_of(node, name))
-        return folder
+        return None if node is None or node.unlinked else self.listings.recalled(node, self.nodes)
 
     def remember_last(self, node: Node) -> None:
         """Before a node leaves the tree: what fstat will go on saying."""
@@ -576,6 +572,7 @@ class Tree:
         if entry is None:
             return
         entry.touched_ns, entry.pushed_s = now_ns, self.wall_s()
+        self.meta.changed.add(folder.parent.ino if folder.parent else 0)
         if entry.kept is not None and entry.kept.mtime_ns is not None:
             entry.kept = LocalAttributes(entry.kept.mode)
             self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)
@@ -586,6 +583,7 @@ class Tree:
         if entry is None:
             return
         entry.pushed_s = self.wall_s()
+        self.meta.changed.add(folder.parent.ino if folder.parent else 0)
         if entry.kept is not None and entry.kept.mtime_ns is not None:
             entry.kept = replace(entry.kept, version=Validator(mtime_s=int(entry.pushed_s)))
             self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)
