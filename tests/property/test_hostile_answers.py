@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import resource
 import time
 from collections import Counter
@@ -64,6 +65,8 @@ CREDENTIALS: Final = Credentials("LAB\\alice", "secret")
 
 OUTCOMES: Final = Counter[str]()
 SLOWEST: Final[dict[str, float]] = {}
+
+_ENDS: Final = re.compile(rb"[\r\n\0]")
 
 Reader = Callable[[int, httpx.Headers, bytes], object]
 
@@ -199,7 +202,7 @@ def _authentication(_status: int, headers: httpx.Headers, _body: bytes) -> objec
     for scheme in ("auto", "digest", "ntlm"):
         session = build_auth(scheme, "http://127.0.0.1:9001/", CREDENTIALS, allow_plaintext=True).session()
         for _ in range(3):
-            assert session.header("PROPFIND", "/probe/").isprintable()
+            assert not {"\r", "\n", "\0"} & set(session.header("PROPFIND", "/probe/"))
             session.judge(401, headers)
         session.judge(207, headers)
     return None
@@ -270,7 +273,8 @@ def check(number: int) -> None:
         status = mutator.dice.choice(
             [100, 200, 201, 204, 206, 207, 299, 304, 401, 404, 409, 412, 416, 423, 429, 500, 503, 999]
         )
-    told = httpx.Headers(headers)
+    # No line ends and no NUL: the transport refuses a head that holds them, and has them in its input below.
+    told = httpx.Headers([(name, _ENDS.sub(b" ", value)) for name, value in headers])
     for reader, allowed in READERS.items():
         _read(reader.__name__, lambda reader=reader: reader(status, told, content), allowed)  # type: ignore[misc]
     head = b"HTTP/1.1 %d X\r\n" % status + b"".join(name + b": " + value + b"\r\n" for name, value in headers)
