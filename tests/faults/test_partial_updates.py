@@ -104,7 +104,7 @@ def bodies(relay: Relay) -> int:
 def test_an_append_to_a_large_file_sends_kilobytes(any_in_parts: Share, mount_of: MountOf) -> None:
     """4 KiB behind 256 MiB: less than 64 KiB up, nothing of the file down, again and again."""
     is_fast = any_in_parts.server.name == "apache"
-    size, times = (256 if is_fast or SOAK else 32) << 20, 3 if is_fast else 2
+    size, times = (256 if is_fast or SOAK else 16) << 20, 3 if is_fast else 1
     path = large(any_in_parts, size)
     with Relay(any_in_parts.url) as relay:
         drive = mount_of(any_in_parts, url=relay.url, partial_put="auto", lock="never")
@@ -133,7 +133,8 @@ def test_changes_inside_go_alone_too(in_parts: Share, mount_of: MountOf) -> None
         drive = mount_of(in_parts, url=relay.url, partial_put="auto", lock="never")
         drive.write_file("large", bytes(data))
         assert drive.sync() == 0
-        time.sleep(2.1)  # where tags have whole seconds, one may be over
+        if in_parts.server.name != "apache":
+            time.sleep(2.1)  # where tags have whole seconds, one has to be over
         relay.forget()
         fd = drive.open("large", os.O_RDWR)
         for at in (0, 5 << 20, len(data) - 10):

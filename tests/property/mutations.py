@@ -7,6 +7,7 @@ that programs stumble over; names and values that are too long.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ from typing import Final
 
 Headers = list[tuple[bytes, bytes]]
 
-MOST_BYTES: Final = 300_000  # no mutation makes a body longer
+# No mutation makes a body longer.
+MOST_BYTES: Final = 300_000 if os.environ.get("DAVFS_SOAK") == "1" else 50_000
 _ELEMENT: Final = re.compile(rb"<([A-Za-z_][\w:.-]{0,40})(?:\s[^<>]*)?>([^<>]*)</\1>")
 _TEXT: Final = re.compile(rb">([^<>]+)<")
 _TAG: Final = re.compile(rb"</?[A-Za-z_][^<>]*>")

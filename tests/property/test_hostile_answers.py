@@ -2,7 +2,7 @@
 
 Some thousand inputs in the ordinary run; DAVFS_SOAK=1 makes it 100,000, and prints what came of them. Each
 input is one real answer with its head and its body mutated, given to all readers. A failure names its
-number: `check(NUMBER)` does it again.
+number: `check(NUMBER)` does it again, in an equal run.
 """
 
 from __future__ import annotations
