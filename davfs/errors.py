@@ -11,6 +11,8 @@
     │   ├── Disconnected      broke midway: the outcome is unknown
     │   └── TimedOut          no answer within the deadline
     ├── ProtocolError         an answer that is not what the RFCs allow, or not WebDAV
+    │   └── Garbled           bytes that are not HTTP: may pass
+    │       └── Damaged       bytes of another checksum than was told
     ├── StaleVersion          the server's version is not the one this handle has open
     └── ServerRefused         a final status; one sub-class per meaning
         ├── Unauthorized      401, 407
@@ -145,6 +147,15 @@ class Garbled(ProtocolError):
     """Bytes that are not HTTP in place of an answer: a broken line or a proxy's hiccup passes."""
 
     retry_helps = True
+
+
+class Damaged(Garbled):
+    """Bytes that arrived do not have the checksum that was told beside them."""
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """The server that says so has not stored them."""
+        return False
 
 
 class StaleVersion(DavfsError):

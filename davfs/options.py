@@ -134,6 +134,10 @@ def _partial_put(text: str, around: Surroundings) -> bool:
     return _choice("auto", "never")(text, around) == "auto"
 
 
+def _symlinks(text: str, around: Surroundings) -> bool:
+    return _choice("auto", "never")(text, around) == "auto"
+
+
 def _offline(text: str, around: Surroundings) -> bool:
     return _choice("ok", "no")(text, around) == "ok"
 
@@ -325,6 +329,24 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "WHEN",
         "auto: of a large file send only what changed, where a try on the server shows that it can;"
         " the server then copies the file for each update; never: always the whole file",
+    ),
+    Option(
+        "symlinks",
+        "symlinks",
+        _symlinks,
+        "auto",
+        "WHEN",
+        "auto: where the server keeps properties, a small file whose property holds the target; never: links"
+        " are not made, and those that others made are small files",
+    ),
+    Option(
+        "mtime",
+        "mtime",
+        _choice("auto", "properties", "local"),
+        "auto",
+        "HOW",
+        "times that programs set are kept here, and: auto: on servers that can set the time of a file;"
+        " properties: on all others that keep properties too, one request for each; local: with uploads only",
     ),
     Option("uid", "uid", _account("user"), None, "USER", "the owner of all files", "who mounts"),
     Option("gid", "gid", _account("group"), None, "GROUP", "the group of all files", "of who mounts"),

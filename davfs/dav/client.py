@@ -28,7 +28,8 @@ from typing import Final
 import httpx
 import trio
 
-from davfs.dav import locks, properties, proppatch
+from davfs.dav import locks, properties, proppatch, times
+from davfs.dav.cloud import Cloud
 from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
 from davfs.dav.foresight import UploadWish, check_upload
@@ -47,7 +48,7 @@ from davfs.dav.multistatus import (
 from davfs.dav.partial import PartialWay, part_request
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
-from davfs.dav.redirects import NotWebDav, is_in_share
+from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav
 from davfs.dav.refusals import check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
@@ -56,8 +57,9 @@ from davfs.dav.request import Request as _Request
 from davfs.dav.request import conditions as _conditions
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
 from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
-from davfs.dav.wire import Body, Incoming, Octets, deadline
+from davfs.dav.wire import Body, Incoming, Octets, Summed, deadline
 from davfs.errors import (
+    Busy,
     DavfsError,
     NotFound,
     ParentMissing,
@@ -99,6 +101,7 @@ class Client:
         self.extras: frozenset[str] = frozenset()  # of `properties.EXTRAS`: what listings ask for beside
         self._exchange = Exchange(wire, self._share, timeout_s, clock)
         self.reach = self._exchange.reach
+        self.cloud = Cloud(self._exchange, self._share, timeout_s)
 
     # --- what callers ask of the wire ---------------------------------------------------------------
 
@@ -113,6 +116,7 @@ class Client:
             raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         with suppress(ServerRefused):  # proxies filter OPTIONS; PROPFIND has answered, which is enough
             self.capabilities = await self._exchange.repeat(ONCE, "OPTIONS", self._options)
+        self.extras |= self.capabilities.told_permissions
         self.reach.proven()
         return root
 
@@ -126,8 +130,19 @@ class Client:
 
     async def stat(self, path: DavPath, *, is_collection: bool = False) -> Resource:
         """PROPFIND Depth 0. `is_collection` is a hint that saves Apache's redirect from 'a' to 'a/'."""
-        request = self._propfind(path, "0", self._asked(), is_collection=is_collection)
+        if path == ROOT:
+            request = self._root_request()
+        else:
+            request = self._propfind(path, "0", self._asked(), is_collection=is_collection)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).resource
+
+    async def properties_of(
+        self, path: DavPath, names: Iterable[str], *, is_collection: bool = False
+    ) -> Mapping[str, str]:
+        """The texts of those that it has. Raises ProtocolError when all of them are more than 1 MiB."""
+        request = self._propfind(path, "0", properties.propfind_of(names), is_collection=is_collection)
+        _, _, body = await self._ask(PATIENT, request, fine=(207,))
+        return properties.texts_of(body, shorter_than=_SMALL_BODY_BYTES)
 
     async def look(self, path: DavPath, size_bytes: int, lock_token: locks.LockToken | None) -> Resource:
         """`stat` before a large upload over it: also raises what that would end with, Locked or NoSpace."""
@@ -151,9 +166,9 @@ class Client:
             policy, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
         )
 
-    async def quota(self) -> Quota:
-        """RFC 4331, of the share's root."""
-        request = self._propfind(ROOT, "0", PROPFIND_QUOTA, is_collection=True)
+    async def quota(self, folder: DavPath = ROOT) -> Quota:
+        """RFC 4331."""
+        request = self._propfind(folder, "0", PROPFIND_QUOTA, is_collection=True)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).quota
 
     def get(
@@ -203,8 +218,10 @@ class Client:
         }
         if lock_token is not None or weak_tag is not None:
             headers |= if_header((self._tagged(path), lock_token, weak_tag))
-        if mtime_s is not None:
-            headers["X-OC-Mtime"] = str(mtime_s)  # Nextcloud, copyparty; ignored elsewhere
+        if mtime_s is not None:  # ignored where it is not known
+            headers |= times.put_headers(mtime_s, by_date=self.capabilities.is_nginx_dav)
+        if isinstance(body, Summed) and body.checksum is not None:
+            headers["OC-Checksum"] = body.checksum
         request = _Request(
             "PUT",
             path,
@@ -310,12 +327,18 @@ class Client:
         *,
         is_collection: bool = False,
         lock_token: locks.LockToken | None = None,
+        if_tag: ETag | None = None,
+        ahead: bool = False,
     ) -> Mapping[str, int]:
-        """Sets and removes properties: the status of each. Raises ServerRefused for the whole."""
+        """Sets and removes properties: the status of each. Raises ServerRefused for the whole.
+
+        `if_tag`: while it has this tag, where the server looks (sabre/dav, Apache). `ahead`: as for `list`.
+        """
         body = proppatch.body(changes)
-        claim = if_header((self._tagged(path, is_collection=is_collection), lock_token, None))
+        tag = if_tag if self.capabilities.move_condition_honoured else None
+        claim = if_header((self._tagged(path, is_collection=is_collection), lock_token, tag))
         headers = {**_XML, "Content-Length": str(len(body)), **claim}
-        request = _Request("PROPPATCH", path, headers, Octets(body), is_collection)
+        request = _Request("PROPPATCH", path, headers, Octets(body), is_collection, is_ahead=ahead)
         with self.reach.watched(), deadline(self._timeout_s, request.label):
             status, _, answer = await self._ask(ONCE, request, fine=(207,))
         return proppatch.outcome(changes, status, answer)
@@ -375,9 +398,11 @@ class Client:
 
         By the server's own clock (Date), as its answers to PROPFIND tell it; RFC 9110 8.8.2.2.
         """
-        if not self.capabilities.coarse_tags:
-            return False
-        return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < YOUNG_S
+        return self.capabilities.coarse_tags and self.age_s(version) < YOUNG_S
+
+    def age_s(self, version: Validator) -> float:
+        """By the server's own clock; 0 when it does not tell."""
+        return 0 if version.mtime_s is None else time.time() + self._clock_ahead_s - version.mtime_s
 
     def may_be_mixed(self, version: Validator) -> bool:
         """Whether a GET of `version` is to be looked at again: a server that mixes, a file in use."""
@@ -404,7 +429,9 @@ class Client:
     # --- PROPFIND and OPTIONS -----------------------------------------------------------------------
 
     def _root_request(self) -> _Request:
-        return self._propfind(ROOT, "0", self._asked(), is_collection=True)
+        """The root alone is asked which of our properties are in use (not its listing: see fs.marker)."""
+        asked = properties.propfind(self.extras | {properties.KEPT})
+        return self._propfind(ROOT, "0", asked, is_collection=True)
 
     async def _describe_root(self) -> Resource:
         request = replace(self._root_request(), is_probe=True)
@@ -415,7 +442,7 @@ class Client:
             raise NotFound(text, status=error.status) from None
         except ServerRefused as error:
             if error.status in (400, 405, 501):
-                raise NotWebDav(_not_webdav_text(self.url(ROOT), error.status)) from None
+                raise not_webdav(self.url(ROOT), error.status) from None
             raise
 
     async def _options(self) -> Capabilities:
@@ -487,7 +514,7 @@ class Client:
         if answer.status == 207:
             return
         if 200 <= answer.status < 300:  # an HTML page: the server took PROPFIND for GET
-            raise NotWebDav(_not_webdav_text(self.url(ROOT), answer.status))
+            raise not_webdav(self.url(ROOT), answer.status)
         raise self._refusal(request, answer)
 
     # --- GET ----------------------------------------------------------------------------------------
@@ -569,10 +596,13 @@ class Client:
         if answer.status == 207:
             raise_failures(request, await answer.receive_small(_SMALL_BODY_BYTES))
         elif not 200 <= answer.status < 300:
+            if self.capabilities.is_owncloud:
+                await self.cloud.judge(request, answer)
             raise self._refusal(request, answer)
 
     async def _check_put(self, request: _Request, answer: Incoming) -> None:
-        if answer.status == 413 and request.content is not None:
+        parts_may_be_smaller = self.capabilities.is_owncloud
+        if answer.status == 413 and request.content is not None and not parts_may_be_smaller:
             self.upload_limit = self.upload_limit.refused(request.content.size_bytes, self._clock())
         if answer.status in (404, 409):
             raise ParentMissing(
@@ -599,11 +629,6 @@ class Client:
 
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
+        if request.method == "GET" and answer.status == 423 and self.capabilities.is_owncloud:
+            return Busy(f"{request.label}: somebody writes to it", status=423)  # for as long as a PUT runs
         return refused(request.method, answer.status, shown(request.path), retry_after_s=wait_s)
-
-
-def _not_webdav_text(url: str, status: int) -> str:
-    text = f"{url} does not speak WebDAV: it answered {status} to PROPFIND"
-    if status == 405:  # servers.md E and 21
-        text += " (Nextcloud: add /remote.php/dav/files/USER/; Apache: set DirectoryIndex disabled)"
-    return text

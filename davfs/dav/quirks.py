@@ -19,7 +19,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from davfs.dav.partial import PartialWay
+from davfs.dav.properties import PERMISSIONS, PRIVILEGES
 from davfs.dav.resource import ETag, Resource
+from davfs.dav.times import WAYS, Way
 
 Conditions = Literal["unknown", "honoured", "ignored"]
 Condition = Literal["same", "absent"]  # If-Match; If-None-Match: *
@@ -32,6 +34,7 @@ _TAG_END: Final = re.compile(r".*-([0-9]{1,19})")
 _CUT_CHARACTERS: Final = frozenset("?;") | frozenset(map(chr, range(0x20))) | {"\x7f"}
 SPOOLED_WHOLE_BYTES: Final = 64 * 1024
 OTHER_TAGS_MAX: Final = 3
+TIME_TELLS_S: Final = 60  # clocks differ
 _WSGIDAV_METHODS: Final = frozenset(
     ["OPTIONS", "HEAD", "GET", "PROPFIND", "DELETE", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"]
 )
@@ -60,6 +63,9 @@ class Capabilities:
     put_etag: bool | None = None
     etags_in_propfind: bool | None = None
     takes_mtime: bool | None = None  # answered 'X-OC-MTime: accepted' to a PUT (servers.md 39)
+    put_sets_mtime: bool | None = None  # by what PROPFIND said after a PUT with another time than now
+    time_way: Way | None = None  # of PROPPATCH: it set a time, and that was read back
+    refused_ways: frozenset[Way] = frozenset()
     tags_end_in_size: bool | None = None
     other_tags: int = 0  # one after the other that did not
     conditions_seen: Conditions = "unknown"  # by its answers to conditional PUTs
@@ -67,6 +73,7 @@ class Capabilities:
     partial_put: PartialWay | Literal["unknown", "no"] = (
         "unknown"  # by a canary (`fs.partial`), once for a mount
     )
+    tree_tags_refuted: bool = False  # a folder changed and kept its tag
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
 
     @classmethod
@@ -133,7 +140,7 @@ class Capabilities:
         """Which of the servers that were measured it is treated as, for people."""
         known = {
             "Apache mod_dav": self._is_apache_dav,
-            "Nextcloud or ownCloud": self._is_sabre and not self.may_stage,
+            "Nextcloud or ownCloud": self._is_sabre and self.is_owncloud,
             "sabre/dav": self._is_sabre,
             "lighttpd mod_webdav": self._is_lighttpd_dav,
             "WsgiDAV": self._is_wsgidav,
@@ -215,12 +222,23 @@ class Capabilities:
         return not (self._is_lighttpd_dav or (self.is_nginx_dav and not plain))
 
     @property
+    def is_owncloud(self) -> bool:
+        """Nextcloud or ownCloud: they announce classes of their own."""
+        return any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
+
+    @property
     def may_stage(self) -> bool:
         """Whether an upload may go to a temporary name and be moved over the old file.
 
-        Not on Nextcloud and ownCloud: there its shares, versions and comments would go with the old one.
+        Not on Nextcloud and ownCloud: there its shares, versions and comments would go with the old one. They
+        have a way of their own to replace a file whole, see `chunked`.
         """
-        return not any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
+        return not self.is_owncloud
+
+    @property
+    def tags_cover_trees(self) -> bool:
+        """A folder's tag changes with anything below it (servers.md 11), unless it was seen not to."""
+        return self.is_owncloud and not self.tree_tags_refuted
 
     @property
     def mixes_versions(self) -> bool:
@@ -254,6 +272,65 @@ class Capabilities:
     def replaces_parts(self) -> bool:
         """A try has shown that it does."""
         return self.partial_put not in {"unknown", "no"}
+
+    @property
+    def put_clears_executable(self) -> bool:
+        """mod_dav_fs puts a new file in the place of the old one, without its mode bits."""
+        return self._is_apache_dav
+
+    @property
+    def told_permissions(self) -> frozenset[str]:
+        """The properties that say what this account may do, where there is reason to ask.
+
+        Nextcloud and ownCloud announce access-control too; their letters say more in fewer bytes.
+        """
+        if any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes):
+            return frozenset({PERMISSIONS})
+        return frozenset({PRIVILEGES}) if "access-control" in self.dav_classes else frozenset()
+
+    # --- times that programs set
+
+    @property
+    def time_in_put(self) -> bool:
+        """A PUT takes the time along. Without evidence: nginx by Date, rclone 1.75 by X-OC-Mtime."""
+        if self.put_sets_mtime is not None:
+            return self.put_sets_mtime
+        return bool(self.takes_mtime) or self.is_nginx_dav or self._named("rclone")
+
+    @property
+    def versions_by_time(self) -> bool:
+        """The time of a file is all, or nearly all, that tells its versions: the server's own clock does it
+        better than that of whoever wrote the file.
+        """
+        return self.is_nginx_dav or self._named("rclone")
+
+    def next_time_way(self, *, properties: bool) -> Way | None:
+        """How to set a time by PROPPATCH: what worked, else what is worth a try; None where nothing is.
+
+        `properties`: the dead property may be used. Where nothing but that works (servers.md 39, measured) no
+        other way is tried.
+        """
+        if self.methods and "PROPPATCH" not in self.methods and not self._is_sabre:
+            return None
+        if self.time_way is not None:
+            return self.time_way if properties or self.time_way != "property" else None
+        real_ones = not (
+            self._is_apache_dav or self._is_lighttpd_dav or self._is_wsgidav or self._named("rclone")
+        ) and not (self._is_sabre and self.may_stage)
+        worth = (way for way in WAYS if (properties if way == "property" else real_ones))
+        return next((way for way in worth if way not in self.refused_ways), None)
+
+    def learned_time(self, *, sent_s: int, found_s: int | None, now_s: float) -> Capabilities:
+        """From what is said of a file right after a PUT that carried a time; one of now tells nothing."""
+        if found_s is None or abs(sent_s - now_s) < TIME_TELLS_S:
+            return self
+        sets = found_s == sent_s
+        return self if sets == self.put_sets_mtime else replace(self, put_sets_mtime=sets)
+
+    def learned_time_way(self, way: Way, *, worked: bool) -> Capabilities:
+        if worked:
+            return replace(self, time_way=way)
+        return replace(self, time_way=None, refused_ways=self.refused_ways | {way})
 
     def move_unsafe(self, name: str) -> bool:
         """True if MOVE to a place below or named `name` may end at another name on this server.
@@ -311,6 +388,10 @@ class Capabilities:
     def learned_partial_put(self, *, works: bool) -> Capabilities:
         """From a file of our own that was changed in part and read back."""
         return replace(self, partial_put=self.way_of_parts if works else "no")
+
+    def learned_tree_tags(self, *, refuted: bool) -> Capabilities:
+        """After a folder was listed with the tag that it had, and with other members."""
+        return self if refuted == self.tree_tags_refuted else replace(self, tree_tags_refuted=refuted)
 
     def learned_lock(self, *, refused: bool) -> Capabilities:
         """After LOCK was answered with 405 or 501, whatever OPTIONS says."""

@@ -23,6 +23,13 @@ class NotWebDav(ProtocolError):
     """Something answers at the address, but it does not speak WebDAV there."""
 
 
+def not_webdav(url: str, status: int) -> NotWebDav:
+    text = f"{url} does not speak WebDAV: it answered {status} to PROPFIND"
+    if status == 405:  # servers.md E and 21
+        text += " (Nextcloud: add /remote.php/dav/files/USER/; Apache: set DirectoryIndex disabled)"
+    return NotWebDav(text)
+
+
 def redirected(
     share: Share, label: str, method: str, here: str, location: str, *, is_collection: bool
 ) -> str:

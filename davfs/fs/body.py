@@ -9,13 +9,14 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from davfs.dav.resource import ETag, Resource
 from davfs.errors import DavfsError
-from davfs.fs.content import FORK_MAX, new_digest
+from davfs.fs.content import FORK_MAX, Content, new_digest
 from davfs.fs.guard import SMALL_NEW
 from davfs.fs.lifecycle import Unanswered
 
@@ -36,11 +37,13 @@ class FileBody:
         self.file = fd
         self._size = size_bytes
         self._passed = 0
+        self.mtime_s: int | None = None  # the time that went along
         self.before = before  # what earlier PUTs carried that may still land
         self.whole: bytes | None = None  # of a small one, when it was read
         self.digest = None if size_bytes else new_digest().digest()
         self.tag: ETag | None = None  # under a temporary name of ours: no other bytes have it
         self.is_out = not size_bytes  # all of it was handed to the connection
+        self.checksum: str | None = None  # to send along
 
     @property
     def size_bytes(self) -> int:
@@ -106,6 +109,15 @@ class FileBody:
             raise DavfsError("the cached file is shorter than it was")
         summed.update(piece)
         return len(piece)
+
+
+@dataclass(frozen=True, slots=True)
+class OnItsWay:
+    """A file whose PUT runs."""
+
+    content: Content
+    body: FileBody
+    begun_s: float
 
 
 def same_tag(one: ETag | None, other: ETag | None) -> bool:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Final, Literal, NoReturn
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import Final, Literal
 
 import trio
 
+from davfs.dav.chunked import ChunkedUploads
 from davfs.dav.hrefs import shown
+from davfs.dav.quirks import TIME_TELLS_S
 from davfs.dav.resource import DavPath, ETag, Resource, Validator
 from davfs.errors import (
-    AlreadyExists,
+    Damaged,
     DavfsError,
     Disconnected,
     Forbidden,
@@ -31,7 +34,8 @@ from davfs.errors import (
     StaleVersion,
     TooLarge,
 )
-from davfs.fs.body import FileBody
+from davfs.fs.body import FileBody, OnItsWay
+from davfs.fs.chunks import Chunks, NoChannel, checksum_of
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import DIGEST_MAX, Content, new_digest
 from davfs.fs.copies import Copies
@@ -40,6 +44,7 @@ from davfs.fs.guard import HTTP_LOCKED, SMALL_NEW, Guard, Known, Superseded, nee
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step, tag_digest
+from davfs.fs.parents import make_parents
 from davfs.fs.partial import PartBody, Partials
 from davfs.fs.queue import Pending
 from davfs.fs.strays import LATE_S, Strays
@@ -55,15 +60,6 @@ CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time
 CONTENDED_DIGEST_MAX: Final = 64 << 20  # and compared up to this size where a tag does not prove the version
 
 
-@dataclass(frozen=True, slots=True)
-class OnItsWay:
-    """A file whose PUT runs."""
-
-    content: Content
-    body: FileBody
-    begun_s: float
-
-
 class Delivery:
     """`free_slot` is called when the body is sent and only the answer's meaning is left to find out."""
 
@@ -75,10 +71,12 @@ class Delivery:
         verification: Verification,
         guard: Guard,
         leftovers: Leftovers,
+        chunks: Chunks,
         free_slot: Callable[[Pending], None],
         *,
         partial_put: bool = False,
     ) -> None:
+        self._chunks = chunks
         self._tree = tree
         self._downloads = downloads
         self._conflicts = conflicts
@@ -90,6 +88,7 @@ class Delivery:
         self._partials = Partials(tree, leftovers, wanted=partial_put)
         self._strays = Strays()
         self.sent_files = 0
+        self.carry: Callable[[Node, DavPath], Awaitable[None]] = _nothing_to_carry
         self._on_their_way: dict[int, OnItsWay] = {}  # by content id
 
     def on_their_way(self) -> list[OnItsWay]:
@@ -100,6 +99,7 @@ class Delivery:
         """Step by step until the server has the file. Raises what stands in the way."""
         path = None if pending.node.unlinked else pending.node.path
         await self._settle(pending)
+        self._chunks.forsake(pending.content.id)
         if path is not None:
             await self._guard.done(path)
 
@@ -157,7 +157,7 @@ class Delivery:
     ) -> tuple[LookedUp | None, bool]:
         """One PUT: (what the server holds, as far as it was asked; whether a precondition was refused)."""
         try:
-            return await self._put(pending, todo, trust_tags=trust_tags), False
+            return await self._put_undamaged(pending, todo, trust_tags=trust_tags), False
         except Superseded:
             pending.node.foreign_s = trio.current_time()
             pending.content.base = None  # whatever its tag says: it is not the version ours is based on
@@ -170,8 +170,14 @@ class Delivery:
             if error.status != HTTP_LOCKED or not await self._guard.locked(pending.node.path):
                 raise
             return await self._look_up(pending.node), False
+        except (NoChannel, TooLarge) as error:
+            if not self._chunks.has_another_way(error, pending.content.size_bytes):
+                raise
+            return await self._look_up(pending.node), False
         except (ParentMissing, NotFound) as error:
-            await self._make_parents(pending.node, pending.content.size_bytes, error.status)
+            await make_parents(
+                self._tree, self._conflicts, pending.node, pending.content.size_bytes, error.status
+            )
             return await self._look_up(pending.node), False
         except Forbidden as error:
             found = await self._look_up(pending.node)
@@ -190,6 +196,12 @@ class Delivery:
         except NotFound:
             return LookedUp(None)
 
+    async def _put_undamaged(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
+        """What arrived with another checksum than was sent along is not stored: it is sent once more."""
+        with suppress(Damaged):
+            return await self._put(pending, todo, trust_tags=trust_tags)
+        return await self._put(pending, todo, trust_tags=trust_tags)
+
     async def _put(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
         """One PUT. Returns what verification found when that is not what we sent."""
         node, content = pending.node, pending.content
@@ -200,17 +212,22 @@ class Delivery:
             return await self._put_parts(pending, over, pieces)
         await self._downloads.ensure_whole(content, lambda: node.path)
         over = self._replaced(node, content, todo)
+        channel = await self._chunks.channel(content.size_bytes, new=over is None)
         with content.steady() as fd:
             size, life = content.size_bytes, content.life.put_begins()
             content.changes.sending()
             body = FileBody(fd, size, before=content.unanswered)
-            etag = None
+            etag: ETag | LookedUp | None = None
             with self._on_its_way(pending, body):
-                if self._must_stage(node, size, new=over is None):
+                if channel is not None and size:
+                    etag = await self._put_chunked(pending, body, over, life, channel)
+                elif self._must_stage(node, size, new=over is None):
                     async with self._guard.staging(node.path, over):
                         await self._put_staged(pending, body, over, life)
                 else:
-                    etag = await self._put_directly(pending, body, over, trust_tags=trust_tags)
+                    etag = await self._put_directly(pending, body, over, life, trust_tags=trust_tags)
+        if isinstance(etag, LookedUp):
+            return etag
         if etag is not None:
             self._acknowledge(pending, Validator(etag, None, size), body)
             return None
@@ -266,11 +283,14 @@ class Delivery:
         return wanted and not server.move_unsafe(node.name)
 
     async def _put_directly(
-        self, pending: Pending, body: FileBody, over: Known | None, *, trust_tags: bool
+        self, pending: Pending, body: FileBody, over: Known | None, life: Life, *, trust_tags: bool
     ) -> ETag | None:
         path, content = pending.node.path, pending.content
-        mtime_s = content.mtime_ns // 1_000_000_000
-        content.life = content.life.put_begins()
+        mtime_s = body.mtime_s = self._time_along(content, over)
+        if self._tree.client.capabilities.is_owncloud and body.size_bytes:
+            kind = self._tree.client.cloud.checksum_kind
+            body.checksum = await checksum_of(body.file, body.size_bytes, kind)
+        content.life = replace(content.life, sent=life.sent, unknown=True)
         content.save()
         try:
             if over is None:
@@ -304,7 +324,9 @@ class Delivery:
                 content.turning = not content.complete
                 content.staged = (body.digest or b"", life.sent)
             else:
-                await self._fill_staged(content, body, staged)
+                await self._fill_staged(content, body, staged, over)
+            if over is not None:
+                await self.carry(pending.node, staged)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
             content.life = replace(content.life, sent=life.sent, unknown=True)
             self._note_body(content, body)  # a daemon that is killed now must know its own bytes again
@@ -327,16 +349,61 @@ class Delivery:
         self._leftovers.forget(staged)
         return True
 
-    async def _fill_staged(self, content: Content, body: FileBody, staged: DavPath) -> None:
+    async def _put_chunked(
+        self,
+        pending: Pending,
+        body: FileBody,
+        over: Known | None,
+        life: Life,
+        channel: ChunkedUploads,
+    ) -> ETag | LookedUp | None:
+        """In parts beside, then one MOVE. Until that nothing of the file can be at its name."""
+        path, content = pending.node.path, pending.content
+        underway = await self._chunks.send(channel, content.id, body, path, over)
+        if body.fd is None:  # may be forked: its digest is known before the MOVE, as after a PUT
+            await body.sum_up()
+        # Written to meanwhile: the counters go on, what is sent stays as it was when the upload began.
+        content.life = replace(content.life, sent=life.sent, unknown=True)
+        self._note_body(content, body)
+        content.save()
+        body.mtime_s = mtime_s = content.mtime_ns // 1_000_000_000
+        try:
+            return await self._chunks.assemble(channel, underway, over, mtime_s=mtime_s)
+        except BaseException as error:
+            await body.sum_up()
+            self._unanswered(content, path, body, error)
+            if not isinstance(error, DavfsError) or not error.outcome_unknown:
+                raise
+            self._free_slot(pending)
+            if not await self._chunks.settled(channel, underway, over, error):
+                raise
+            return await self._look_up(pending.node)
+
+    async def _fill_staged(
+        self, content: Content, body: FileBody, staged: DavPath, over: Known | None
+    ) -> None:
         """By a COPY of what the server has already, else by PUT."""
         if await self._copies.stage(content, body.file, staged):
             body.sent_up_to(body.size_bytes)
             if body.fd is None:  # may be forked: its digest is known before the MOVE, as after a PUT
                 await body.sum_up()
         else:
-            mtime_s = content.mtime_ns // 1_000_000_000
-            await self._tree.client.put(staged, body, mtime_s=mtime_s, is_new=True)
+            body.mtime_s = self._time_along(content, over)
+            await self._tree.client.put(staged, body, mtime_s=body.mtime_s, is_new=True)
         await self._partials.note_tag(body, staged)
+
+    def _time_along(self, content: Content, over: Known | None) -> int | None:
+        """The time that goes with the PUT. Where times tell versions: only one that a program set, or an old
+        one, and none that would make this version look like the one before.
+        """
+        mtime_s, server = content.mtime_ns // 1_000_000_000, self._tree.client.capabilities
+        if not server.versions_by_time:
+            return mtime_s
+        alike = over is not None and over.version.size_bytes == content.size_bytes
+        if alike and over is not None and over.version.mtime_s in {None, mtime_s}:
+            return None
+        is_old = time.time() - mtime_s > TIME_TELLS_S
+        return mtime_s if is_old or self._tree.owed.goes_along(content.ino, content.mtime_ns) else None
 
     def _unanswered(self, content: Content, path: DavPath, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
@@ -387,6 +454,7 @@ class Delivery:
         def learn(resource: Resource | None) -> None:
             nonlocal found
             if resource is not None and body.is_stored_as(resource):
+                self._learn_time(body, resource)
                 self._acknowledge(pending, resource.validator, body)
             else:
                 found = LookedUp(resource)
@@ -394,39 +462,16 @@ class Delivery:
         await self._verification.ask(pending.node, learn)
         return found
 
-    def _refused_in_place(self, node: Node, size: int, status: int) -> NoReturn:
-        """404, 409, and the folder is there: more than IIS allows (peers.md 19), or a bad name."""
-        client, text = self._tree.client, f"PUT {shown(node.path)}: the server answered {status}"
-        if client.upload_limit.is_too_large(status, size):
-            client.upload_limit = client.upload_limit.refused(size, trio.current_time())
-            raise TooLarge(f"{text} to {size} bytes: too large", status=status)
-        raise Forbidden(f"{text} although the folder exists", status=status)
-
-    async def _make_parents(self, node: Node, size: int, status: int) -> None:
-        """Somebody removed the folder under an unsent file: an edit wins over a deletion."""
-        missing: list[Node] = []
-        folder = node.parent
-        while folder is not None and folder.parent is not None:
-            try:
-                found = await self._tree.client.stat(folder.path)
-            except NotFound:
-                missing.append(folder)
-                folder = folder.parent
-                continue
-            if not found.is_collection:
-                await self._conflicts.make_way(folder)
-                missing.append(folder)
-            break
-        if not missing:
-            self._refused_in_place(node, size, status)
-        for folder in reversed(missing):
-            try:
-                await self._tree.client.mkcol(folder.path)
-            except AlreadyExists:
-                continue
+    def _learn_time(self, body: FileBody, resource: Resource) -> None:
+        if body.mtime_s is not None:
+            client = self._tree.client
+            client.capabilities = client.capabilities.learned_time(
+                sent_s=body.mtime_s, found_s=resource.mtime_s, now_s=time.time()
+            )
 
     def gave_up(self, path: DavPath, content: Content) -> None:
         """It was replaced, removed or renamed; a PUT that nobody answered may still land under this name."""
+        self._chunks.forsake(content.id)
         for size, digest in content.unanswered.bodies:
             self._strays.note(path, size, digest, trio.current_time())
 
@@ -491,9 +536,15 @@ class Delivery:
     ) -> Literal["newest", "older"] | None:
         life, version = content.life, resource.validator
         if version.etag is not None and content.unanswered.has(tag_digest(version.etag)):
-            return self._recognised_by_tag(node, content, version)
-        which: Literal["newest", "older"] = "newest"
+            # It had this tag under a temporary name of ours. After a new start nobody knows whether the file
+            # was written to after that: then it is sent again.
+            newest = content.staged == (tag_digest(version.etag), life.written)
+            self._partials.recognised(content, version)
+            which: Literal["newest", "older"] = "newest" if newest else "older"
+            return self._found(node, content, version, None, version.size_bytes or 0, which=which)
         at, summed, same_as_now, beginning = 0, new_digest(), content.complete, b""
+        if await self._chunks.holds(node.path, content, resource):
+            return self._found(node, content, version, None, content.size_bytes)
         async with self._tree.client.get(node.path) as download:
             async for chunk in download:
                 summed.update(chunk)
@@ -503,37 +554,37 @@ class Delivery:
             if not version.same_version(download.validator):
                 return None
         if same_as_now and at == content.size_bytes and content.life == life:
-            content.life = Life(life.written, life.written, life.written)
-        elif (
+            return self._found(node, content, version, summed.digest(), at)
+        if (
             content.unanswered.has(summed.digest())
             or (len(beginning) == at and self._strays.has_part(node.path, beginning, trio.current_time()))
             or (same_as_now and at <= self._longest_cut(content))
         ):
-            content.life = content.life.found_unapplied()  # the newest is to be sent
-            which = "older"
-        else:
-            return None
-        content.base, content.base_size = version, at
-        self._note_proof(node, content, summed.digest(), at)
+            return self._found(node, content, version, summed.digest(), at, which="older")
+        return None
+
+    def _found(
+        self,
+        node: Node,
+        content: Content,
+        version: Validator,
+        digest: bytes | None,
+        size: int,
+        *,
+        which: Literal["newest", "older"] = "newest",
+    ) -> Literal["newest", "older"]:
+        """The server has a version of ours: if it is an older one, the newest is to be sent."""
+        written, older = content.life.written, content.life.found_unapplied()
+        content.life = Life(written, written, written) if which == "newest" else older
+        content.base, content.base_size = version, size
+        self._note_proof(node, content, digest, size)
         content.save()
         self._tree.uploaded(node, content, version.etag, version.mtime_s)
         return which
 
-    def _recognised_by_tag(
-        self, node: Node, content: Content, version: Validator
-    ) -> Literal["newest", "older"]:
-        """It was under a temporary name of ours with this tag. After a new start nobody knows whether the
-        file was written to after that: then it is sent again."""
-        assert version.etag is not None
-        newest = content.staged == (tag_digest(version.etag), content.life.written)
-        written = content.life.written
-        content.life = Life(written, written, written) if newest else content.life.found_unapplied()
-        content.base, content.base_size = version, version.size_bytes or 0
-        self._partials.recognised(content, version)
-        self._note_proof(node, content, None, content.base_size)
-        content.save()
-        self._tree.uploaded(node, content, version.etag, version.mtime_s)
-        return "newest" if newest else "older"
+
+async def _nothing_to_carry(_node: Node, _staged: DavPath) -> None:
+    """The file that is replaced has no properties of ours."""
 
 
 def _is_contended(node: Node) -> bool:

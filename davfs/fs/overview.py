@@ -11,8 +11,8 @@ from contextlib import suppress
 import trio
 
 from davfs.errors import DavfsError
+from davfs.fs.body import OnItsWay
 from davfs.fs.content import Content, path_from_bytes
-from davfs.fs.delivery import OnItsWay
 from davfs.fs.download import Downloads, Transfer
 from davfs.fs.files import Files
 from davfs.fs.transfers import Moving, in_order
@@ -90,5 +90,7 @@ class Overview:
                 "etag_in_listings": server.etags_in_propfind,
                 "takes_mtime": server.takes_mtime,
                 "partial_put": server.partial_put if self._partial_put else "never",
+                "put_sets_mtime": server.put_sets_mtime,
+                "time_way": server.time_way,
             },
         }

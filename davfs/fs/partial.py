@@ -1,4 +1,4 @@
-"""Of a large file only what changed is sent: `partial_put=auto` (docs/adr/0022).
+"""Of a large file only what changed is sent: `partial_put=auto` (docs/adr/0027).
 
 Both kinds of servers that can replace a part of a file (Apache, sabre/dav) do it in place: a request that
 is cut leaves half of the part in the file, and readers may meet it. So no part ever goes to the file itself.
