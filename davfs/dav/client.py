@@ -33,7 +33,7 @@ from davfs.dav.cloud import Cloud
 from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
 from davfs.dav.foresight import UploadWish, check_upload
-from davfs.dav.hrefs import Share, shown
+from davfs.dav.hrefs import Share, decoded_again, shown
 from davfs.dav.lanes import PARENT_FROM_BYTES, Preflight, PreflightAnswer
 from davfs.dav.limits import UploadLimit
 from davfs.dav.multistatus import (
@@ -52,7 +52,7 @@ from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav
 from davfs.dav.refusals import check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
-from davfs.dav.request import PutResult, Traffic, if_header
+from davfs.dav.request import PutResult, Traffic, destination, if_header
 from davfs.dav.request import Request as _Request
 from davfs.dav.request import conditions as _conditions
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
@@ -64,6 +64,7 @@ from davfs.errors import (
     NotFound,
     ParentMissing,
     PosixError,
+    PreconditionFailed,
     ProtocolError,
     ServerRefused,
     StaleVersion,
@@ -72,6 +73,7 @@ from davfs.errors import (
 
 __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "Traffic"]
 
+_MAY_MEAN_TAKEN: Final = frozenset({400, 403, 405, 409})
 _SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
 _SLICE_BYTES: Final = 64 * 1024
 YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
@@ -143,6 +145,12 @@ class Client:
         request = self._propfind(path, "0", properties.propfind_of(names), is_collection=is_collection)
         _, _, body = await self._ask(PATIENT, request, fine=(207,))
         return properties.texts_of(body, shorter_than=_SMALL_BODY_BYTES)
+
+    async def has(self, path: DavPath) -> bool:
+        with suppress(NotFound):
+            await self.stat(path)
+            return True
+        return False
 
     async def look(self, path: DavPath, size_bytes: int, lock_token: locks.LockToken | None) -> Resource:
         """`stat` before a large upload over it: also raises what that would end with, Locked or NoSpace."""
@@ -496,6 +504,9 @@ class Client:
         entry = sole_entry(entries, self._share, request.path)
         if entry is None:
             hrefs = [href for entry in entries for href in entry.hrefs]
+            if hrefs and self._share.path_of(hrefs[0]) == decoded_again(request.path) != request.path:
+                self.capabilities = self.capabilities.learned_decoding(twice=True)
+                raise NotFound(f"{request.label}: the server took it for another name", status=404)
             about = f"; it speaks of {hrefs[0][:200]!r}" if hrefs else ""
             raise ProtocolError(f"{request.label}: the answer says nothing about it{about}")
         if not entry.is_ok:
@@ -563,14 +574,14 @@ class Client:
             return
         if is_collection and dst.is_within(src):  # destroys the tree on nginx
             raise PosixError(errno.EINVAL, f"cannot {method.lower()} {shown(src)} into itself")
-        headers = {
-            **_PLAIN,
-            "Destination": self.url(dst, is_collection=is_collection),
-            "Overwrite": "T" if overwrite else "F",
-            **claims,
-        }
-        request = _Request(method, src, headers, is_collection=is_collection)
-        await self._change(request, is_long=is_collection or method == "COPY")
+        to_there = destination(self.url(dst, is_collection=is_collection), overwrite=overwrite)
+        request = _Request(method, src, {**_PLAIN, **to_there, **claims}, is_collection=is_collection)
+        try:
+            await self._change(request, is_long=is_collection or method == "COPY")
+        except ServerRefused as error:  # copyparty says 400 for 412 to Overwrite: F (servers.md 4)
+            if overwrite or error.status not in _MAY_MEAN_TAKEN or not await self.has(dst):
+                raise
+            raise PreconditionFailed(f"{error}: {shown(dst)} is there", status=412) from error
 
     async def _change(self, request: _Request, *, is_long: bool = False) -> None:
         """Sends it once. `is_long`: the server may have to work on a whole tree before it answers."""
@@ -618,7 +629,8 @@ class Client:
         accepted = answer.headers.get("x-oc-mtime", "").lower() == "accepted" if mtime_sent else None
         self.capabilities = self.capabilities.learned_put(etag=etag is not None, mtime_accepted=accepted)
         check_stored(request, self.capabilities.stored_bytes(etag) if etag is not None else None)
-        return PutResult(answer.status == 201, etag)
+        is_final = not mtime_sent or self.capabilities.put_tag_is_final
+        return PutResult(answer.status == 201, etag if is_final else None)
 
     def _preflight(self, wish: UploadWish, *, is_known: bool, is_new: bool) -> Preflight:
         """What is checked before the body, when the wire finds that a look is worth it."""

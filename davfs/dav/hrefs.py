@@ -35,6 +35,11 @@ def encode_name(name: str) -> str:
     return quote_from_bytes(os.fsencode(name), safe="")
 
 
+def decoded_again(path: DavPath) -> DavPath:
+    """What a server that decodes a URL twice takes `path` for: "a%20b" is "a b" there (ASGIWebDAV 2.1)."""
+    return DavPath(tuple(os.fsdecode(unquote_to_bytes(os.fsencode(name))) for name in path.parts))
+
+
 def shown(path: DavPath) -> str:
     """The path for a message: one line, printable, encodable in any log."""
     text = str(path)

@@ -13,6 +13,7 @@ tests/protocol/test_conditions.py ask every server that can be started.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,8 +31,11 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _CODED_URL_OR_TOKEN: Final = re.compile(r"<[^>]*>|[^,\s][^,]*")
 # servers.md 2: WsgiDAV cuts Destination at %3F and %3B and drops control characters; MOVE to "a?b" then
 # silently overwrites "a".
+_ODD_UNICODE: Final = re.compile("[\ufeff\ufdd0-\ufdef\ufffe\uffff]")
+LIGHTTPD_PUT_NAME_MAX: Final = 245
 _TAG_END: Final = re.compile(r".*-([0-9]{1,19})")
-_CUT_CHARACTERS: Final = frozenset("?;") | frozenset(map(chr, range(0x20))) | {"\x7f"}
+_CONTROLS: Final = frozenset(map(chr, range(0x20))) | {"\x7f"}
+_CUT_CHARACTERS: Final = frozenset("?;") | _CONTROLS
 SPOOLED_WHOLE_BYTES: Final = 64 * 1024
 OTHER_TAGS_MAX: Final = 3
 TIME_TELLS_S: Final = 60  # clocks differ
@@ -43,6 +47,10 @@ _WSGIDAV_METHODS: Final = frozenset(
 def _size_in(etag: ETag) -> int | None:
     found = _TAG_END.fullmatch(etag.opaque)
     return int(found[1]) if found is not None else None
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _dav_classes(header: str) -> frozenset[str]:
@@ -73,6 +81,7 @@ class Capabilities:
     partial_put: PartialWay | Literal["unknown", "no"] = (
         "unknown"  # by a canary (`fs.partial`), once for a mount
     )
+    decodes_twice: bool | None = None  # "%2541" in a URL is "A" there, not "%41"
     tree_tags_refuted: bool = False  # a folder changed and kept its tag
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
 
@@ -167,6 +176,35 @@ class Capabilities:
         """Known to take every encoded character in Destination (servers.md, table 13)."""
         return self._is_apache_dav or self._is_sabre or self.is_nginx_dav or self._named("lighttpd")
 
+    # --- names
+
+    @property
+    def makes_folders_again(self) -> bool:
+        """MKCOL of a folder that is there says 201 (servers.md 27): who made it is not told."""
+        return self._named("rclone")
+
+    @property
+    def decodes_once(self) -> bool:
+        """Known to: others are asked (`decodes_twice`) before a name with "%41" in it is stored."""
+        return self.reads_destination_whole or self._is_wsgidav or self._named("rclone")
+
+    def stores_name(self, name: str) -> bool:
+        """Whether a file of this name is taken, and listed under it again (servers.md, table 13).
+
+        Bytes that are no UTF-8 are stored as other characters by sabre/dav and ASGIWebDAV, refused by
+        lighttpd, and break the connection to WsgiDAV. sabre/dav 1.8 on PHP 8 takes a name with a byte order
+        mark or a non-character for ISO-8859-1. lighttpd says 400 to control characters.
+        """
+        if not _is_utf8(name):
+            return self._is_apache_dav or self.is_nginx_dav or self._named("rclone")
+        if self._is_lighttpd_dav and not _CONTROLS.isdisjoint(name):
+            return False
+        return not (self._is_sabre and _ODD_UNICODE.search(name))
+
+    def puts_name(self, name: str) -> bool:
+        """Whether PUT takes it: lighttpd 1.4.69 appends to the name while it writes. MOVE takes it."""
+        return not self._is_lighttpd_dav or len(os.fsencode(name)) <= LIGHTTPD_PUT_NAME_MAX
+
     # --- what an upload has to know
 
     @property
@@ -239,6 +277,15 @@ class Capabilities:
     def tags_cover_trees(self) -> bool:
         """A folder's tag changes with anything below it (servers.md 11), unless it was seen not to."""
         return self.is_owncloud and not self.tree_tags_refuted
+
+    @property
+    def put_tag_is_final(self) -> bool:
+        """Whether the ETag of an answer to a PUT with X-OC-Mtime is that of the stored file.
+
+        rclone 1.75 makes it before it applies the time, and does not say that it does: the file has another
+        one when the answer arrives. Who is not known counts so; a look then tells.
+        """
+        return self._is_sabre or self._is_apache_dav or self._is_lighttpd_dav or self._is_wsgidav
 
     @property
     def mixes_versions(self) -> bool:
@@ -388,6 +435,9 @@ class Capabilities:
     def learned_partial_put(self, *, works: bool) -> Capabilities:
         """From a file of our own that was changed in part and read back."""
         return replace(self, partial_put=self.way_of_parts if works else "no")
+
+    def learned_decoding(self, *, twice: bool) -> Capabilities:
+        return self if twice == self.decodes_twice else replace(self, decodes_twice=twice)
 
     def learned_tree_tags(self, *, refuted: bool) -> Capabilities:
         """After a folder was listed with the tag that it had, and with other members."""

@@ -280,6 +280,7 @@ class Delivery:
     def _must_stage(self, node: Node, size: int, *, new: bool) -> bool:
         server = self._tree.client.capabilities
         wanted = needs_staging(server, size=size, new=new) or self._partials.stages(size)
+        wanted = wanted or not server.puts_name(node.name)
         return wanted and not server.move_unsafe(node.name)
 
     async def _put_directly(

@@ -328,6 +328,8 @@ class Downloads:
             expected=content.source,
             ahead=transfer.ahead,
         ) as download:
+            if not download.proved:  # the server has opened the file, nothing of it was used yet
+                await self._look_again(path(), source)
             transfer.at = download.start
             if not download.ranged:
                 transfer.end = content.base_size

@@ -40,6 +40,7 @@ from davfs.fs.guard import EMPTY_FOLDER, Guard, Known, patiently
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.leftovers import Leftovers
+from davfs.fs.naming import check_folder, check_name
 from davfs.fs.permissions import allowed, check
 from davfs.fs.renames import Rename, Renames
 from davfs.fs.settings import Settings
@@ -48,6 +49,7 @@ from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.upload import Uploads
 
 SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
+_MAY_MEAN_NO_FOLDERS: Final = frozenset({400, 403, 405, 409, 500})  # MOVE over a folder
 _MAY_MEAN_TAKEN: Final = frozenset({405, 406, 409, 423})  # MKCOL of a name that is there (peers.md, rule 5)
 
 
@@ -86,6 +88,7 @@ class Namespace:
             raise PosixError(errno.EEXIST)
         check(allowed(self._tree.known_resource(parent)).folders, f"a folder in {parent.name!r}")
         path = parent.path.child(name)
+        await check_folder(self._tree.client, path)
         try:
             await self._tree.client.mkcol(path)
         except DavfsError as error:
@@ -247,6 +250,7 @@ class Namespace:
         elif new_parent is not node.parent:
             may = allowed(self._tree.known_resource(new_parent))
             check(may.folders if node.is_folder else may.files, f"moving to {new_parent.name!r}")
+        await check_name(self._tree.client, new_parent.path.child(new_name))
         rename = self._rename_folder if node.is_folder else self._rename_file
         with self._tree.nodes.held(target), self._uploads.paused(node, target):
             try:
@@ -275,8 +279,14 @@ class Namespace:
     async def _rename_folder(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         for pending in self._uploads.below(node):
             await self._uploads.settle_running(pending.content, SETTLE_S)
-        over = EMPTY_FOLDER if target is not None else None
-        await self._move(node, new_parent.path.child(new_name), over)
+        move = functools.partial(self._move, node, new_parent.path.child(new_name))
+        try:
+            await move(EMPTY_FOLDER if target is not None else None)
+        except ServerRefused as error:
+            if target is None or error.status not in _MAY_MEAN_NO_FOLDERS:
+                raise
+            await self._must_be_empty(target)
+            await self.emptying.making_way(target, move)
         self._moved(node, new_parent, new_name)
 
     async def _rename_file(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
