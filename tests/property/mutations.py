@@ -15,6 +15,8 @@ from typing import Final
 
 Headers = list[tuple[bytes, bytes]]
 
+# Long runs of one character, on which a regular expression may spend the square of their length.
+RUNS: Final = tuple(bytes([one]) * 40_000 for one in b' \t-%0/=,";\\<>&.a:')
 # No mutation makes a body longer.
 MOST_BYTES: Final = 300_000 if os.environ.get("DAVFS_SOAK") == "1" else 50_000
 _ELEMENT: Final = re.compile(rb"<([A-Za-z_][\w:.-]{0,40})(?:\s[^<>]*)?>([^<>]*)</\1>")
@@ -237,7 +239,9 @@ class Mutator:
         found = list(headers)
         for _ in range(self.dice.choice([1, 2, 4])):
             at = self.dice.randrange(len(found) + 1)
-            if at == len(found) or self.dice.random() < 0.4:
+            if self.dice.random() < 0.1:
+                found.insert(at, self._header_with_run())
+            elif at == len(found) or self.dice.random() < 0.4:
                 found.insert(at, self._header())
             elif self.dice.random() < 0.1:
                 del found[at]
@@ -245,6 +249,11 @@ class Mutator:
                 name, value = found[at]
                 found[at] = name, self._value(name.lower(), value)
         return found
+
+    def _header_with_run(self) -> tuple[bytes, bytes]:
+        name = self.dice.choice([*_VALUES, b"dav", b"allow"])
+        old = self.dice.choice([b"", b"Basic", *_VALUES.get(name, ())])
+        return name, self._spliced(old, self.dice.choice(RUNS)) + self.dice.choice([b"", b"\x01"])
 
     def _header(self) -> tuple[bytes, bytes]:
         name = self.dice.choice(
@@ -335,6 +344,7 @@ class Mutator:
             WORDS,
             REFERENCES,
             (b"x" * 200_000,),
+            RUNS,
         )
         new = self.dice.choice(self.dice.choice(kinds))
         return data[: one.start(1)] + new + data[one.end(1) :]

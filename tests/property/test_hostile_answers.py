@@ -22,6 +22,7 @@ import pytest
 
 from davfs.dav import answered, locks, proppatch
 from davfs.dav.auth import build_auth
+from davfs.dav.auth.challenges import parse_challenges
 from davfs.dav.auth.identity import Credentials
 from davfs.dav.dates import parse_date
 from davfs.dav.documents import root_of
@@ -322,3 +323,11 @@ def test_a_reference_to_half_a_character() -> None:
     )
     assert list(locks.active_locks(body)) == []
     assert len(list(locks.active_locks(body.replace(b"&#xD800;", b"&#x1F600;")))) == 1
+
+
+def test_a_run_of_blanks_in_a_challenge() -> None:
+    """60,000 of them in WWW-Authenticate held everything up for a minute of CPU."""
+    begin_s = time.thread_time()
+    found = parse_challenges(["Basic" + " " * 60_000 + "\x01", "NTLM"])
+    assert [challenge.scheme for challenge in found] == ["basic", "ntlm"]
+    assert time.thread_time() - begin_s < MOST_S
