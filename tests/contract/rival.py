@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 import httpx
 from lxml import etree
 
+_ASK_TYPE: Final = b'<propfind xmlns="DAV:"><prop><resourcetype/></prop></propfind>'
 _MISSING: Final = frozenset({400, 404, 410})  # 400: lighttpd, of names that it does not take
 
 
@@ -65,9 +66,12 @@ class Rival:
         self._ask("DELETE", path)
 
     def names(self, path: str = "") -> list[str]:
-        """What the server lists in a folder. Entries that are no XML, or no UTF-8, are left out."""
+        """What the server lists in a folder.
+
+        Only hrefs are asked for: WsgiDAV says 500 to displayname of a name with a control character.
+        """
         folder = path.rstrip("/") + "/" if path else ""
-        answer = self._ask("PROPFIND", folder, {"Depth": "1"})
+        answer = self._ask("PROPFIND", folder, {"Depth": "1", "Content-Type": "application/xml"}, _ASK_TYPE)
         root = etree.fromstring(answer.content, etree.XMLParser(recover=True, resolve_entities=False))
         prefix = _decoded(urlsplit(self.url).path) + os.fsencode(folder)
         hrefs = (element.text or "" for element in root.iter("{DAV:}href"))
