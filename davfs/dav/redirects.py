@@ -39,9 +39,10 @@ def redirected(
         raise ProtocolError(f"{label}: redirected to nowhere: there is no Location")
     try:
         target = httpx.URL(urljoin(here, location)).copy_with(username="", password="", fragment=None)
+        is_inside = is_in_share(share, target)  # reads the host, which may be punycode of nothing (xn--a)
     except (httpx.InvalidURL, ValueError):
         raise ProtocolError(f"{label}: redirected to an address that cannot be read") from None
-    if not is_in_share(share, target):
+    if not is_inside:
         _check_abroad(share, label, method, target)
     elif method not in _HARMLESS and not is_collection and target.path.endswith("/"):
         # 'a' -> 'a/': what we took for a file is a folder. DELETE would remove a tree, GET read a page
