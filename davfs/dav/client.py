@@ -28,9 +28,10 @@ from typing import Final
 import httpx
 import trio
 
-from davfs.dav import locks, properties, proppatch
+from davfs.dav import locks, microsoft, properties, proppatch
 from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
+from davfs.dav.filtered import Refusals
 from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, shown
 from davfs.dav.lanes import PARENT_FROM_BYTES, Preflight, PreflightAnswer
@@ -43,11 +44,13 @@ from davfs.dav.multistatus import (
     ListingBuilder,
     Multistatus,
     sole_entry,
+    spelled_name,
 )
+from davfs.dav.names import odd_in
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
-from davfs.dav.redirects import NotWebDav, is_in_share
-from davfs.dav.refusals import check_location, check_stored, raise_failures
+from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav_text
+from davfs.dav.refusals import NotThatName, check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
 from davfs.dav.request import PutResult, Traffic, if_header
@@ -94,6 +97,7 @@ class Client:
         self._clock_ahead_s = 0.0  # the server's clock against ours
         self.capabilities = Capabilities()
         self.upload_limit = UploadLimit()
+        self._filtered = Refusals()
         self.extras: frozenset[str] = frozenset()  # of `properties.EXTRAS`: what listings ask for beside
         self._exchange = Exchange(wire, self._share, timeout_s, clock)
         self.reach = self._exchange.reach
@@ -111,6 +115,7 @@ class Client:
             raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         with suppress(ServerRefused):  # proxies filter OPTIONS; PROPFIND has answered, which is enough
             self.capabilities = await self._exchange.repeat(ONCE, "OPTIONS", self._options)
+            self.extras |= self.capabilities.extras
         self.reach.proven()
         return root
 
@@ -216,6 +221,7 @@ class Client:
                 self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
                 await self._check_put(request, answer)
                 self.upload_limit = self.upload_limit.stored(body.size_bytes)
+                self.capabilities = self.capabilities.learned_stored(path.name)
             return self._learn_put(request, answer, mtime_sent=mtime_s is not None)
 
     async def mkcol(self, path: DavPath) -> None:
@@ -355,6 +361,10 @@ class Client:
         """What a list of If is about; None where the server understands it only without that."""
         return None if self.capabilities.claims_untagged else self.url(path, is_collection=is_collection)
 
+    def check_name(self, path: DavPath, *, is_folder: bool) -> None:
+        """Raises BadName or NameTooLong when the server is known not to hold the name."""
+        self.capabilities.names.check(self._share.base, path.parts, is_folder=is_folder)
+
     @property
     def request_counts(self) -> Mapping[str, int]:
         """Requests sent so far by method, those of an authentication handshake included."""
@@ -381,7 +391,7 @@ class Client:
             raise NotFound(text, status=error.status) from None
         except ServerRefused as error:
             if error.status in (400, 405, 501):
-                raise NotWebDav(_not_webdav_text(self.url(ROOT), error.status)) from None
+                raise NotWebDav(not_webdav_text(self.url(ROOT), error.status)) from None
             raise
 
     async def _options(self) -> Capabilities:
@@ -410,6 +420,13 @@ class Client:
             raise refused("PROPFIND", builder.refused_status, shown(request.path))
         listing = builder.build(complete=document.complete)
         self._learn_listing(listing)
+        return self._within_reach(request.path, listing)
+
+    def _within_reach(self, folder: DavPath, listing: Listing) -> Listing:
+        """Without names that the server lists and refuses: nobody could open them."""
+        self._filtered.listed(folder, listing.members)
+        for name in filter(self.capabilities.is_out_of_reach, list(listing.members)):
+            del listing.members[name]
         return listing
 
     async def _parse(self, request: _Request, take: Callable[[Iterable[Entry]], None]) -> Multistatus:
@@ -441,7 +458,11 @@ class Client:
             raise refused("PROPFIND", entry.status, shown(request.path))
         if not entry.resource.is_collection and request.content == Octets(self._asked()):
             self.capabilities = self.capabilities.learned_propfind(entry.resource)
-        return entry
+        spelled = spelled_name(entry, self._share, request.path)
+        if spelled is None:
+            return entry
+        self.capabilities = self.capabilities.learned_spelling(request.path.name, spelled)
+        return replace(entry, resource=replace(entry.resource, spelled=spelled))
 
     def _learn_listing(self, listing: Listing) -> None:
         files = (member for member in listing.members.values() if not member.is_collection)
@@ -453,7 +474,7 @@ class Client:
         if answer.status == 207:
             return
         if 200 <= answer.status < 300:  # an HTML page: the server took PROPFIND for GET
-            raise NotWebDav(_not_webdav_text(self.url(ROOT), answer.status))
+            raise NotWebDav(not_webdav_text(self.url(ROOT), answer.status))
         raise self._refusal(request, answer)
 
     # --- GET ----------------------------------------------------------------------------------------
@@ -540,14 +561,18 @@ class Client:
     async def _check_put(self, request: _Request, answer: Incoming) -> None:
         if answer.status == 413 and request.content is not None:
             self.upload_limit = self.upload_limit.refused(request.content.size_bytes, self._clock())
-        if answer.status in (404, 409):
+        if answer.status in (404, 409) and not microsoft.says_more(answer.headers):
             raise ParentMissing(
                 f"{request.label}: the server answered {answer.status}, the folder may be missing",
                 status=answer.status,
             )
         await self._check_change(request, answer)
         if answer.status == 201:
-            check_location(self._share, request, answer.headers.get("location", ""))
+            try:
+                check_location(self._share, request, answer.headers.get("location", ""))
+            except NotThatName:
+                self.capabilities = self.capabilities.learned_names(odd_in(request.path.name))
+                raise
 
     def _learn_put(self, request: _Request, answer: Incoming, *, mtime_sent: bool) -> PutResult:
         etag = ETag.parse(answer.headers.get("etag"))
@@ -565,11 +590,9 @@ class Client:
 
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
-        return refused(request.method, answer.status, shown(request.path), retry_after_s=wait_s)
-
-
-def _not_webdav_text(url: str, status: int) -> str:
-    text = f"{url} does not speak WebDAV: it answered {status} to PROPFIND"
-    if status == 405:  # servers.md E and 21
-        text += " (Nextcloud: add /remote.php/dav/files/USER/; Apache: set DirectoryIndex disabled)"
-    return text
+        filtered = self.capabilities.filtered(request.path.name) if answer.status == 404 else None
+        if filtered is not None and self._filtered.missing(request.path):
+            self.capabilities = self.capabilities.learned_names(filtered)
+        return microsoft.explained(
+            answer.headers, request.method, answer.status, shown(request.path), retry_after_s=wait_s
+        )

@@ -65,6 +65,11 @@ def propfind_of(names: Iterable[str]) -> bytes:
     return b'<?xml version="1.0" encoding="utf-8"?>\n' + etree.tostring(root)
 
 
+def is_true(text: str | None) -> bool:
+    """`iscollection` and `ishidden`: 1, true, True, t."""
+    return text is not None and text.strip().casefold() in {"1", "true", "t", "-1"}
+
+
 def extra_text(element: etree._Element) -> str:
     """What an extra says: its text, or the names of its innermost elements (privileges, kinds)."""
     if len(element) == 0:

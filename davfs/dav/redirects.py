@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 
 import httpx
 
+from davfs.dav import microsoft
 from davfs.dav.hrefs import Share
 from davfs.errors import PosixError, ProtocolError
 
@@ -21,6 +22,12 @@ _HARMLESS: Final = frozenset({"PROPFIND", "OPTIONS"})  # may be sent to 'a/' whe
 
 class NotWebDav(ProtocolError):
     """Something answers at the address, but it does not speak WebDAV there."""
+
+
+class LoginPage(NotWebDav):
+    """The server sends who asks to a page for people."""
+
+    errno = errno.EACCES
 
 
 def redirected(
@@ -50,6 +57,9 @@ def is_in_share(share: Share, url: httpx.URL) -> bool:
 def _check_abroad(share: Share, label: str, method: str, target: httpx.URL) -> None:
     where = f"{target.scheme}://{target.netloc.decode('ascii')}{target.path}"[:300]
     is_downgrade = share.scheme == "https" and target.scheme != "https"
+    login = microsoft.redirect_text(str(target))
+    if login is not None:
+        raise LoginPage(f"{label}: {login}")
     if _is_home(share, target):  # a login page of this server, not an object store
         raise ProtocolError(f"{label}: redirected out of the share, to {where}")
     if method != "GET" or is_downgrade or target.scheme not in ("http", "https"):
@@ -64,3 +74,10 @@ def _is_home(share: Share, url: httpx.URL) -> bool:
 def _home(origin: str) -> tuple[str, str, int | None]:
     url = httpx.URL(origin)  # httpx drops default ports, so ':443' and '' are equal
     return url.scheme, url.host, url.port
+
+
+def not_webdav_text(url: str, status: int) -> str:
+    text = f"{url} does not speak WebDAV: it answered {status} to PROPFIND"
+    if status == 405:  # servers.md E and 21
+        text += " (Nextcloud: add /remote.php/dav/files/USER/; Apache: set DirectoryIndex disabled)"
+    return text

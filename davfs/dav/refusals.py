@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from davfs.dav.hrefs import Share, decode_href, shown
+from davfs.dav.hrefs import Share, decode_href, folded, shown
 from davfs.dav.multistatus import parse_failures, root_cause
+from davfs.dav.names import form_between, is_respelled
 from davfs.dav.request import Request
 from davfs.dav.resource import DavPath
-from davfs.errors import Garbled, ProtocolError, refused
+from davfs.errors import Forbidden, Garbled, ProtocolError, refused
+
+
+class NotThatName(Forbidden):
+    """It was stored, but without the blanks or dots at the ends of its name, or in other letters."""
 
 
 def raise_failures(request: Request, body: bytes) -> None:
@@ -23,7 +28,14 @@ def raise_failures(request: Request, body: bytes) -> None:
 def check_location(share: Share, request: Request, location: str) -> None:
     """copyparty without --daw never overwrites: it invents another name (servers.md 6)."""
     stored = decode_href(location)
-    if stored is not None and stored != (*share.base, *request.path.parts):
+    if stored is None or stored == (*share.base, *request.path.parts):
+        return
+    name, other = request.path.name, stored[-1] if stored else ""
+    if form_between(name, other):
+        return  # one file in another Unicode form: who looks afterwards sees that
+    if is_respelled(name, other):
+        raise NotThatName(f"{request.label}: the server has it as {shown(DavPath(stored))}", status=403)
+    if folded(stored) != folded((*share.base, *request.path.parts)):
         raise ProtocolError(f"{request.label}: the server stored it as {shown(DavPath(stored))} instead")
 
 

@@ -72,6 +72,9 @@ class Content:
         self.young = (
             False  # by a tag of whole seconds it may be another version: not believed at the next open
         )
+        # What the server made of our bytes when it stored them: they are an older version then, and the base
+        # of the next change is this one. In the index this content is one without a version.
+        self.successor: Validator | None = None
         self._source = row.source
         self.revision = row.revision
         self.recorded = False  # its file carries a record (see record)
@@ -293,6 +296,8 @@ class Content:
             self.note_unanswered()
         if self.young and not self.life.dirty:
             self._note_base()
+        if self.successor is not None and not self.life.dirty:
+            self.base, self.successor = self.successor, None
         while self.readers and not self._fork():
             self._store.stop_upload(self)
             await self.progress.park()

@@ -19,7 +19,9 @@ from typing import Final, Literal, NoReturn
 import trio
 
 from davfs.dav.hrefs import shown
-from davfs.dav.resource import DavPath, ETag, Resource, Validator
+from davfs.dav.names import may_be_respelled
+from davfs.dav.request import PutResult
+from davfs.dav.resource import DavPath, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
     DavfsError,
@@ -34,7 +36,7 @@ from davfs.errors import (
     TooLarge,
 )
 from davfs.fs.conflict import Conflicts
-from davfs.fs.content import DIGEST_MAX, FORK_MAX, Content, new_digest
+from davfs.fs.content import DIGEST_MAX, FORK_MAX, Content, new_digest, path_bytes
 from davfs.fs.copies import Copies
 from davfs.fs.download import Downloads
 from davfs.fs.guard import HTTP_LOCKED, SMALL_NEW, Guard, Known, Superseded, needs_staging
@@ -42,6 +44,7 @@ from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
 from davfs.fs.queue import Pending
+from davfs.fs.spellings import kept_name
 from davfs.fs.strays import LATE_S, Strays
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.verification import Verification
@@ -269,17 +272,22 @@ class Delivery:
             size = content.size_bytes
             body = FileBody(fd, size, before=content.unanswered)
             pending.is_out = lambda: body.is_out
-            etag = None
+            etag = stored = None
             self._on_their_way[content.id] = OnItsWay(content, body, trio.current_time())
             try:
                 if self._must_stage(node, size, new=over is None):
                     async with self._guard.staging(node.path, over):
                         await self._put_staged(pending, body, over)
                 else:
-                    etag = await self._put_directly(pending, body, over, trust_tags=trust_tags)
+                    result = await self._put_directly(pending, body, over, trust_tags=trust_tags)
+                    etag, stored = result.etag, result.stored
             finally:
                 del self._on_their_way[content.id]
-        if etag is not None:
+        if stored is not None:
+            is_rewritten = stored.size_bytes != size or (etag is not None and stored.etag != etag)
+            self._acknowledge(pending, stored.validator, body, is_rewritten=is_rewritten)
+            return None
+        if etag is not None and not self._is_name_doubtful(node):
             self._acknowledge(pending, Validator(etag, None, size), body)
             return None
         self._free_slot(pending)
@@ -300,7 +308,7 @@ class Delivery:
 
     async def _put_directly(
         self, pending: Pending, body: FileBody, over: Known | None, *, trust_tags: bool
-    ) -> ETag | None:
+    ) -> PutResult:
         path, content = pending.node.path, pending.content
         mtime_s = content.mtime_ns // 1_000_000_000
         content.life = content.life.put_begins()
@@ -317,7 +325,7 @@ class Delivery:
             if body.whole is not None and may_be_cut:
                 self._strays.keep(path, body.whole, trio.current_time())
             raise
-        return result.etag
+        return result
 
     async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None) -> None:
         """To a temporary name beside it, then MOVE. Until the MOVE nothing of the file can be on the server.
@@ -376,14 +384,19 @@ class Delivery:
             content.unanswered = content.unanswered.with_body(body.size_bytes, body.digest)
             content.unanswered_s = trio.current_time()
 
-    def _acknowledge(self, pending: Pending, version: Validator, body: FileBody) -> None:
+    def _acknowledge(
+        self, pending: Pending, version: Validator, body: FileBody, *, is_rewritten: bool = False
+    ) -> None:
+        """`is_rewritten`: the server made that version of what it was sent: ours is an older one now."""
         content = pending.content
         content.life = content.life.put_succeeded()
         if body.digest is not None and not body.before.has(body.digest):
             content.unanswered = content.unanswered.without(body.digest)
         content.base = version
-        self._note_proof(pending.node, content, body.digest, body.size_bytes)
+        self._note_proof(pending.node, content, None if is_rewritten else body.digest, body.size_bytes)
         content.base_size = version.size_bytes or 0
+        if is_rewritten:
+            content.base, content.successor = None, version
         content.attempts, content.error = 0, None
         with self._tree.store.atomically():
             content.save()
@@ -414,11 +427,43 @@ class Delivery:
                 found = LookedUp(resource)
 
         await self._verification.ask(pending.node, learn)
+        if found == LookedUp(None) and self._is_name_doubtful(pending.node):
+            return await self._find_respelled(pending, body)
         return found
+
+    def _is_name_doubtful(self, node: Node) -> bool:
+        """Whether the server may list it under another name than it was sent to."""
+        return not self._tree.client.capabilities.keeps_names and may_be_respelled(node.name)
+
+    async def _find_respelled(self, pending: Pending, body: FileBody) -> LookedUp | None:
+        """It was stored, and is not there under its name. In another Unicode form it is the same file, else
+        that is told: raises Forbidden."""
+        node, content, parent = pending.node, pending.content, pending.node.parent
+        if parent is None or self._tree.may_be_hidden(node.name):
+            return LookedUp(None)
+        members = (await self._tree.client.list(parent.path)).members
+        name = kept_name(self._tree, node.name, members)
+        if name is None:
+            content.life = content.life.put_refused()
+            content.save()
+            raise Forbidden(f"PUT {shown(node.path)}: the server stored it under another name", status=403)
+        if members[name].size_bytes != body.size_bytes:
+            return LookedUp(members[name])
+        if name != node.name and node.parent is parent and node.content is content:
+            with self._tree.store.atomically():
+                self._tree.moved(node, parent, name)
+                content.path = path_bytes(node.path)
+                content.save()
+        self._acknowledge(pending, members[name].validator, body)
+        return None
 
     def _refused_in_place(self, node: Node, size: int, status: int) -> NoReturn:
         """404, 409, and the folder is there: more than IIS allows (peers.md 19), or a bad name."""
         client, text = self._tree.client, f"PUT {shown(node.path)}: the server answered {status}"
+        filtered = client.capabilities.filtered(node.name)
+        if filtered is not None:
+            client.capabilities = client.capabilities.learned_names(filtered)
+            raise Forbidden(f"{text}: {filtered.why} does not take '+' and '%' in a name", status=status)
         if client.upload_limit.is_too_large(status, size):
             client.upload_limit = client.upload_limit.refused(size, trio.current_time())
             raise TooLarge(f"{text} to {size} bytes: too large", status=status)

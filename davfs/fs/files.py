@@ -271,7 +271,7 @@ class Files:
             node.content = content
             return content
         if content is not None:
-            if not _holds(content, resource):
+            if not _holds(content, resource) and content.successor is None:
                 node.foreign_s = trio.current_time()
                 if any(self._handles.of(content)):
                     self._tree.unread.replaced(node.ino, content)

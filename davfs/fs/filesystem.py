@@ -19,7 +19,7 @@ from typing import Final
 import trio
 
 from davfs.dav.client import Client
-from davfs.dav.resource import Quota, Resource, checked_name
+from davfs.dav.resource import Quota, Resource
 from davfs.errors import PosixError
 from davfs.fs.attributes import Attributes, Changes, Opened
 from davfs.fs.conflict import Conflicts
@@ -39,6 +39,7 @@ from davfs.fs.probe import Probe
 from davfs.fs.quota import Allowance
 from davfs.fs.renames import Renames
 from davfs.fs.settings import Settings
+from davfs.fs.spellings import Spellings
 from davfs.fs.store import ContentStore
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
@@ -77,6 +78,7 @@ class Filesystem:
         self._now_s = now_s
         self._handles = Handles()
         self._tree = Tree(client, content, settings, wall_s=now_s)
+        self._spellings = Spellings(self._tree)
         self._downloads = Downloads(
             client,
             content,
@@ -182,7 +184,7 @@ class Filesystem:
     # --- names and attributes
 
     async def lookup(self, parent: int, name: str) -> Attributes:
-        node = await self._tree.find(self._tree.nodes.get(parent), checked_name(name), soon=True)
+        node = await self._spellings.find(self._tree.nodes.get(parent), name)
         if node is None:
             raise PosixError(errno.ENOENT)
         return self._referenced(node)
@@ -274,24 +276,26 @@ class Filesystem:
 
     async def mkdir(self, parent: int, name: str, mode: int) -> Attributes:
         folder = self._tree.nodes.get(parent)
-        return self._referenced(await self._namespace.mkdir(folder, checked_name(name), mode))
+        name = await self._spellings.new(folder, name, is_folder=True)
+        return self._referenced(await self._namespace.mkdir(folder, name, mode))
 
     async def rmdir(self, parent: int, name: str) -> None:
-        await self._namespace.rmdir(self._tree.nodes.get(parent), checked_name(name))
+        folder = self._tree.nodes.get(parent)
+        await self._namespace.rmdir(folder, self._spellings.known(folder, name))
 
     async def unlink(self, parent: int, name: str) -> None:
-        await self._namespace.unlink(self._tree.nodes.get(parent), checked_name(name))
+        folder = self._tree.nodes.get(parent)
+        await self._namespace.unlink(folder, self._spellings.known(folder, name))
 
     async def rename(
         self, parent: int, name: str, new_parent: int, new_name: str, *, no_replace: bool = False
     ) -> None:
-        await self._namespace.rename(
-            self._tree.nodes.get(parent),
-            checked_name(name),
-            self._tree.nodes.get(new_parent),
-            checked_name(new_name),
-            no_replace=no_replace,
-        )
+        source, target = self._tree.nodes.get(parent), self._tree.nodes.get(new_parent)
+        name = self._spellings.known(source, name)
+        node = source.children.get(name)
+        is_folder = node is not None and node.is_folder
+        new_name = await self._spellings.new(target, new_name, is_folder=is_folder, renamed=node)
+        await self._namespace.rename(source, name, target, new_name, no_replace=no_replace)
 
     # --- files
 
@@ -308,7 +312,8 @@ class Filesystem:
         folder = self._tree.nodes.get(parent)
         if not folder.is_folder:
             raise PosixError(errno.ENOTDIR)
-        opened, node = await self._files.create(folder, checked_name(name), mode, flags)
+        name = await self._spellings.new(folder, name)
+        opened, node = await self._files.create(folder, name, mode, flags)
         return opened, self._referenced(node)
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:

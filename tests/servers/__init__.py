@@ -17,6 +17,7 @@ A program that is not installed raises `MissingPart`; tests/conftest.py turns it
 from tests.servers.apache import Apache
 from tests.servers.base import LoggedRequest, MissingPart, Server, Share
 from tests.servers.certificates import Certificates
+from tests.servers.iis import Iis, SharePoint
 from tests.servers.lighttpd import Lighttpd
 from tests.servers.meter import Exchange
 from tests.servers.nginx import Nginx
@@ -29,6 +30,7 @@ __all__ = [
     "Apache",
     "Certificates",
     "Exchange",
+    "Iis",
     "Lighttpd",
     "LoggedRequest",
     "MissingPart",
@@ -38,5 +40,6 @@ __all__ = [
     "SabreDav",
     "Server",
     "Share",
+    "SharePoint",
     "WsgiDav",
 ]
