@@ -145,10 +145,14 @@ def of_lists(
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """How a server tells names apart. `form`: the Unicode form it gives to all names."""
+    """How a server tells names apart. `form`: the Unicode form it gives to all names.
+
+    Without one it may still find a name by its other forms, and keep the one it was made in (rclone 1.75).
+    """
 
     ignores_case: bool = False
     form: Form | None = None
+    ignores_form: bool = False
 
     def of(self, name: str) -> str:
         """How the server will list a name that is made now. Case is kept by all of them."""
@@ -156,12 +160,18 @@ class Spelling:
 
     def key(self, name: str) -> str:
         """Equal for names that are one name on the server."""
-        one = unicodedata.normalize("NFC", name) if self.form and not name.isascii() else name
+        folds = (self.form or self.ignores_form) and not name.isascii()
+        one = unicodedata.normalize("NFC", name) if folds else name
         return one.casefold() if self.ignores_case else one
 
     @property
     def is_exact(self) -> bool:
-        return not (self.ignores_case or self.form)
+        return not (self.ignores_case or self.form or self.ignores_form)
+
+    def is_told_by_lists(self, name: str) -> bool:
+        """Whether only a listing tells if there is this very name: a look-up may answer about another spelling,
+        in the words of the question."""
+        return self.ignores_case or (not self.is_exact and not name.isascii())
 
 
 EXACT: Final = Spelling()

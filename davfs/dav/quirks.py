@@ -34,10 +34,12 @@ _CUT_CHARACTERS: Final = frozenset("?;") | frozenset(map(chr, range(0x20))) | {"
 SPOOLED_WHOLE_BYTES: Final = 64 * 1024
 OTHER_TAGS_MAX: Final = 3
 # What these cannot hold (servers.md, table 13): no UTF-8 ends the connection on WsgiDAV, is 400
-# on lighttpd, and sabre/dav lists them in another encoding; lighttpd appends to a name while it writes.
+# on lighttpd, and sabre/dav lists it in another encoding, as 1.8 does with a byte order mark; lighttpd appends to a
+# name while it writes; rclone writes pictures of control characters.
 _LIGHTTPD_NAMES: Final = NameRules(CONTROLS, utf8_only=True, longest_bytes=245, why="lighttpd")
 _WSGIDAV_NAMES: Final = NameRules(utf8_only=True, why="WsgiDAV")
-_SABRE_NAMES: Final = NameRules(utf8_only=True, why="sabre/dav")
+_SABRE_NAMES: Final = NameRules(frozenset("\ufeff\ufffe"), utf8_only=True, why="sabre/dav")
+_RCLONE_NAMES: Final = NameRules(CONTROLS, why="rclone")
 _NEXTCLOUD_NAMES: Final = NameRules(
     frozenset("\\") | CONTROLS, utf8_only=True, longest_bytes=228, why="Nextcloud"
 )
@@ -199,16 +201,20 @@ class Capabilities:
             rules = _SABRE_NAMES
         elif self._is_lighttpd_dav:
             rules = _LIGHTTPD_NAMES
+        elif self._named("rclone"):
+            rules = _RCLONE_NAMES
         else:
             rules = _WSGIDAV_NAMES if self._is_wsgidav else ALLOWING
         return rules if self.refused_names is ALLOWING else self.refused_names.combined(rules)
 
     @property
     def spelling(self) -> Spelling:
-        """Windows ignores case; Nextcloud and ownCloud turn all names into NFC (servers.md 22)."""
+        """Windows ignores case; Nextcloud and ownCloud turn all names into NFC (servers.md 22); rclone 1.75 opens
+        `é` in NFC for a PUT in NFD, and answers PROPFIND in the words of the question."""
         seen = self.seen_spelling
         ignores_case = seen.ignores_case or self.is_iis or self.is_sharepoint
-        return Spelling(ignores_case, seen.form or ("NFC" if self._is_nextcloud else None))
+        form = seen.form or ("NFC" if self._is_nextcloud else None)
+        return Spelling(ignores_case, form, ignores_form=self._named("rclone"))
 
     @property
     def keeps_names(self) -> bool:

@@ -16,6 +16,7 @@ import errno
 import logging
 import os
 import secrets
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +24,7 @@ from typing import Final
 from davfs.dav.client import Client
 from davfs.dav.hrefs import shown
 from davfs.dav.names import (
+    FORMS,
     NameRules,
     differs_in_case_only,
     form_between,
@@ -154,9 +156,11 @@ class Spellings:
         """The name under which the server has, or would have, what a program calls `name`."""
         name = checked_name(name)
         spelling = self._tree.client.capabilities.spelling
-        if name.isascii() or not spelling.form or self._is_there(folder, name):
+        if name.isascii() or not (spelling.form or spelling.ignores_form) or self._is_there(folder, name):
             return name
-        return checked_name(spelling.of(name))
+        forms = (unicodedata.normalize(form, name) for form in FORMS)
+        there = next((one for one in forms if self._is_there(folder, one)), None)
+        return checked_name(there or spelling.of(name))
 
     async def find(self, folder: Node, name: str) -> Node | None:
         """For a look-up: also by another Unicode form, where the server has just shown that it has one."""
@@ -170,13 +174,16 @@ class Spellings:
     ) -> str:
         """The name for what is to be made, or to be moved there. Raises BadName, NameTooLong, or EEXIST for
         another spelling of what is there already (unless that is `renamed` itself)."""
+        if folder.unlinked or not folder.is_folder:
+            return checked_name(name)  # who makes it says what is wrong
+        if self._tree.client.capabilities.spelling.is_told_by_lists(name):
+            await self._tree.list_names(folder)
         name = self.known(folder, name)
-        if folder.unlinked or not folder.is_folder or self._is_there(folder, name):
-            return name  # who makes it says what is wrong
+        if self._is_there(folder, name):
+            return name
         client, path = self._tree.client, folder.path.child(name)
         client.check_name(path, is_folder=is_folder)
         if client.capabilities.spelling.ignores_case:
-            await self._tree.list_names(folder)
             rival = self._rival(folder, name)
             if rival is not None and not (renamed is not None and folder.children.get(rival) is renamed):
                 raise PosixError(errno.EEXIST, f"{shown(path)}: on this server that is {rival!r}")

@@ -179,7 +179,7 @@ class Tree:
             (
                 self.questions.is_out((parent.ino, None))
                 or self.meta.wants_listing(parent.ino, trio.current_time())
-                or self.client.capabilities.spelling.ignores_case  # a look-up may echo what it was asked for
+                or self.client.capabilities.spelling.is_told_by_lists(name)
             )
             and not self.may_be_hidden(name)
         )

@@ -106,6 +106,8 @@ class Tree:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
     server_version = "Microsoft-IIS/10.0"
     sys_version = ""
     tree: Tree
