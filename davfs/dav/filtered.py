@@ -1,7 +1,7 @@
 """Names that a server lists and then refuses: IIS request filtering says 404 to them (404.11). Pure.
 
-One 404 says nothing: the file may have been made afterwards. A name that was refused, listed since, and refused
-again is out of reach.
+One 404 says nothing: the file may have been made afterwards. A name that was refused, listed since, and
+refused again is out of reach.
 """
 
 from __future__ import annotations

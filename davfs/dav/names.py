@@ -169,8 +169,8 @@ class Spelling:
         return not (self.ignores_case or self.form or self.ignores_form)
 
     def is_told_by_lists(self, name: str) -> bool:
-        """Whether only a listing tells if there is this very name: a look-up may answer about another spelling,
-        in the words of the question."""
+        """Whether only a listing tells if there is this very name: a look-up may answer about another one, in
+        the words of the question."""
         return self.ignores_case or (not self.is_exact and not name.isascii())
 
 

@@ -33,9 +33,9 @@ _TAG_END: Final = re.compile(r".*-([0-9]{1,19})")
 _CUT_CHARACTERS: Final = frozenset("?;") | frozenset(map(chr, range(0x20))) | {"\x7f"}
 SPOOLED_WHOLE_BYTES: Final = 64 * 1024
 OTHER_TAGS_MAX: Final = 3
-# What these cannot hold (servers.md, table 13): no UTF-8 ends the connection on WsgiDAV, is 400
-# on lighttpd, and sabre/dav lists it in another encoding, as 1.8 does with a byte order mark; lighttpd appends to a
-# name while it writes; rclone writes pictures of control characters.
+# What these cannot hold (servers.md, table 13). Bytes that are no UTF-8 end the connection on WsgiDAV, are
+# 400 on lighttpd, and sabre/dav lists them in another encoding, as 1.8 does with a byte order mark;
+# lighttpd appends to a name while it writes; rclone writes pictures of control characters.
 _LIGHTTPD_NAMES: Final = NameRules(CONTROLS, utf8_only=True, longest_bytes=245, why="lighttpd")
 _WSGIDAV_NAMES: Final = NameRules(utf8_only=True, why="WsgiDAV")
 _SABRE_NAMES: Final = NameRules(frozenset("\ufeff\ufffe"), utf8_only=True, why="sabre/dav")
@@ -209,8 +209,8 @@ class Capabilities:
 
     @property
     def spelling(self) -> Spelling:
-        """Windows ignores case; Nextcloud and ownCloud turn all names into NFC (servers.md 22); rclone 1.75 opens
-        `é` in NFC for a PUT in NFD, and answers PROPFIND in the words of the question."""
+        """Windows ignores case; Nextcloud and ownCloud turn all names into NFC (servers.md 22); rclone 1.75
+        opens `é` in NFC for a PUT in NFD, and answers PROPFIND in the words of the question."""
         seen = self.seen_spelling
         ignores_case = seen.ignores_case or self.is_iis or self.is_sharepoint
         form = seen.form or ("NFC" if self._is_nextcloud else None)
@@ -220,7 +220,7 @@ class Capabilities:
     def keeps_names(self) -> bool:
         """Known to list every name as it was made, or to refuse it: those that were measured (table 13)."""
         measured = self._is_apache_dav or self.is_nginx_dav or self._is_lighttpd_dav or self._is_wsgidav
-        return measured and self.spelling.is_exact
+        return (measured or self._named("rclone")) and self.spelling.form is None
 
     def filtered(self, name: str) -> NameRules | None:
         """What IIS objects to in a name, when it says 404 to a PUT into a folder that is there."""

@@ -1,8 +1,10 @@
-"""Names: what round-trips through a real mount on each server, and which errno the rest get before anything is lost.
+"""Names: what round-trips through a real mount on each server, and which errno the rest get.
 
-One test for each server makes every name in NAMES as a file, as a folder and by rename. A second mount, with a cache
-of its own, must list exactly what the first one took, and open all of it. LIMITS has what a server cannot hold, with
-the errno. With DAVFS_NAMES=1 also one file for each byte that a name can hold.
+One test for each server makes every name in NAMES as a file, as a folder and by rename. A second mount, with
+a cache of its own, must list exactly what the first one took, and open all of it. LIMITS has what a server
+cannot hold, with the errno. With DAVFS_NAMES=1 also one file for each byte that a name can hold.
+
+Then names that are one name to a server: by case, by Unicode form, without the dots and blanks at the end.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ import errno
 import os
 import unicodedata
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 
 from tests.mount.drivers import KernelDriver
-from tests.servers import Iis, Server, SharePoint
+from tests.servers import Iis, Server, Share, SharePoint
 
 MountOf = Callable[..., KernelDriver]
 
@@ -120,7 +122,7 @@ def open_all(drive: KernelDriver, folder: str, names: set[str]) -> None:
 
 
 def test_names(server: Server, mount_of: MountOf) -> None:
-    """Each name is stored and found again by another client, or refused with the errno of LIMITS; no third way."""
+    """Each name is stored and found again by another client, or refused with the errno of LIMITS."""
     with server.share() as share:
         drive = mount_of(share)
         for folder in FOLDERS:
@@ -153,6 +155,138 @@ def test_names(server: Server, mount_of: MountOf) -> None:
             listed = {name for name in other.listdir(folder) if not name.startswith("plain ")}
             assert listed == stored - hidden
             open_all(other, folder, stored)
+
+
+def test_one_unicode_form(mount_of: MountOf) -> None:
+    """A server that turns names into NFC, which nobody knows of it: one file, by either name, not two."""
+    nfd, nfc = (unicodedata.normalize(form, "Zo\u00eb.txt") for form in ("NFD", "NFC"))
+    with Iis("plain", form="NFC") as server, server.share() as share:
+        drive = mount_of(share)
+        drive.write_file(nfd, b"first")
+        drive.mkdir(f"folder {nfd}")
+        assert drive.sync() == 0
+        assert drive.listdir() == [f"folder {nfc}", nfc] == sorted(os.listdir(share.root))
+        assert drive.stat(nfd)[0] == drive.stat(nfc)[0]
+        drive.write_file(nfd, b"second")
+        assert drive.sync() == 0
+        assert (share.root / nfc).read_bytes() == drive.read_file(nfc) == drive.read_file(nfd) == b"second"
+        drive.write_file("plain", b"moved")
+        assert drive.sync() == 0
+        drive.rename("plain", f"moved {nfd}")
+        assert drive.read_file(f"moved {nfd}") == drive.read_file(f"moved {nfc}") == b"moved"
+        drive.unlink(nfd)
+        assert sorted(drive.listdir()) == [f"folder {nfc}", f"moved {nfc}"] == sorted(os.listdir(share.root))
+
+
+def test_forms_kept_apart(apache_share: Share, mount_of: MountOf) -> None:
+    """Where both forms can be, they are two files."""
+    nfd, nfc = (unicodedata.normalize(form, "Zo\u00eb.txt") for form in ("NFD", "NFC"))
+    drive = mount_of(apache_share)
+    drive.write_file(nfd, b"nfd")
+    drive.write_file(nfc, b"nfc")
+    assert drive.sync() == 0
+    assert {name: (apache_share.root / name).read_bytes() for name in drive.listdir()} == {
+        nfd: b"nfd",
+        nfc: b"nfc",
+    }
+
+
+def test_one_of_two_forms_found_by_the_other(rclone_share: Share, mount_of: MountOf) -> None:
+    """rclone finds a file by either form and stores it as it was made: here as well, and nothing goes over it."""
+    nfd, nfc = (unicodedata.normalize(form, "Zo\u00eb.txt") for form in ("NFD", "NFC"))
+    drive = mount_of(rclone_share)
+    drive.write_file(nfc, b"one")
+    assert drive.sync() == 0
+    with pytest.raises(FileExistsError):
+        drive.open(nfd, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    assert drive.read_file(nfd) == b"one"
+    assert drive.listdir() == [nfc]
+
+
+@pytest.mark.expects_warning("the server")
+def test_ends_that_are_cut_off(mount_of: MountOf) -> None:
+    """A server that nobody knows cuts blanks and dots off: never shown as saved, and refused from then on."""
+    with Iis("plain", strip=". ") as server, server.share() as share:
+        drive = mount_of(share)
+        fd = drive.open("ends.", os.O_CREAT | os.O_WRONLY)
+        drive.write(fd, b"kept here")
+        with pytest.raises(PermissionError):
+            drive.fsync(fd)
+        drive.close(fd)
+        assert drive.read_file("ends.") == b"kept here"
+        assert "under another name" in drive.getxattr("ends.", "user.davfs.error").decode()
+        with pytest.raises(OSError, match="Invalid argument"):
+            drive.write_file("other.", b"")
+        with pytest.raises(OSError, match="Invalid argument"):
+            drive.mkdir("blank ")
+        drive.unlink("ends.")
+
+
+@pytest.mark.parametrize("kind", ["iis", "sharepoint"])
+def test_case_is_no_difference(kind: Literal["iis", "sharepoint"], mount_of: MountOf) -> None:
+    """Only the listed spelling is a name; another one cannot be made beside it, and nothing is overwritten."""
+    with Iis(kind) as server, server.share() as share:
+        share.write("Read.me", b"theirs")
+        drive = mount_of(share)
+        inode = drive.stat("Read.me")[0]
+        for code in (
+            outcome(drive.stat, "READ.ME"),
+            outcome(drive.read_file, "read.me"),
+            outcome(drive.unlink, "READ.ME"),
+        ):
+            assert code == errno.ENOENT
+        drive.write_file("mine", b"mine")
+        drive.mkdir("Folder")
+        for code in (
+            outcome(drive.write_file, "READ.ME", b"x"),
+            outcome(drive.open, "read.ME", os.O_CREAT | os.O_EXCL | os.O_WRONLY),
+            outcome(drive.mkdir, "READ.me"),
+            outcome(drive.rename, "mine", "READ.me"),
+            outcome(drive.write_file, "MINE", b"x"),  # ours is not sent yet
+            outcome(drive.mkdir, "FOLDER"),
+        ):
+            assert code == errno.EEXIST
+        assert drive.sync() == 0
+        assert drive.listdir() == ["Folder", "Read.me", "mine"]
+        assert drive.stat("Read.me")[0] == inode
+        assert (share.root / "Read.me").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("kind", ["iis", "sharepoint"])
+def test_rename_of_case_only(kind: Literal["iis", "sharepoint"], mount_of: MountOf) -> None:
+    """MOVE onto itself would destroy it there: it goes by a third name, and nothing is lost, sent or not."""
+    with Iis(kind) as server, server.share() as share:
+        share.write("a.txt", b"theirs")
+        share.write("dir/inner", b"inner")
+        drive = mount_of(share)
+        drive.listdir()
+        inode = drive.stat("a.txt")[0]
+        drive.rename("a.txt", "A.txt")
+        drive.rename("dir", "DIR")
+        drive.write_file("unsent", b"unsent")
+        drive.rename("unsent", "UnSent")
+        fd = drive.open("A.txt", os.O_WRONLY)
+        drive.write(fd, b"THEIRS")
+        drive.rename("A.txt", "a.TXT")
+        drive.close(fd)
+        assert drive.sync() == 0
+        assert sorted(os.listdir(share.root)) == ["DIR", "UnSent", "a.TXT"] == sorted(drive.listdir())
+        assert drive.stat("a.TXT")[0] == inode
+        assert (share.root / "a.TXT").read_bytes() == drive.read_file("a.TXT") == b"THEIRS"
+        assert drive.read_file("DIR/inner") == b"inner"
+        assert not [one for one in share.log_requests() if one.method == "DELETE"]
+
+
+def test_case_is_learned(mount_of: MountOf) -> None:
+    """A server without case that nobody knows: the first answer about another spelling tells."""
+    with Iis("plain", fold_case=True) as server, server.share() as share:
+        share.write("Read.me", b"theirs")
+        drive = mount_of(share)
+        assert outcome(drive.stat, "READ.ME") == errno.ENOENT
+        assert outcome(drive.write_file, "READ.ME", b"x") == errno.EEXIST
+        drive.rename("Read.me", "read.me")
+        assert drive.listdir() == ["read.me"] == os.listdir(share.root)
+        assert drive.read_file("read.me") == b"theirs"
 
 
 def check_bytes(drive: KernelDriver, server: str) -> None:

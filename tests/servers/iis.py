@@ -9,6 +9,10 @@ iis_child.py, which knows nothing of davfs. `kind` is "iis" or "sharepoint"; the
 - `login`: "redirect" to a page of the site, "online" to another host, "forms": 403 with the headers for it;
 - `flags`: "1" for 1/0, "true" for True/False in iscollection and ishidden; `resourcetype`: is there one;
 - `fat`: kilobytes of further headers in each answer.
+
+The kind "plain" is a server that nobody knows, for what is learned of names: `form` is the Unicode form that it gives
+them, `strip` what it cuts off their ends, `fold_case` whether case counts, `echo` whether PROPFIND answers in the
+words of the question.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import Literal
 
 from tests.servers.base import Server
 
-Kind = Literal["iis", "sharepoint"]
+Kind = Literal["iis", "sharepoint", "plain"]
 MAX_BODY = 30_000_000  # as IIS is shipped
 
 
@@ -39,6 +43,10 @@ class Iis(Server):
         flags: Literal["1", "true"] = "1",
         resourcetype: bool = True,
         fat: int = 0,
+        form: Literal["", "NFC", "NFD"] = "",
+        strip: str = "",
+        fold_case: bool | None = None,
+        echo: bool | None = None,
     ) -> None:
         super().__init__()
         self.name = kind
@@ -52,6 +60,10 @@ class Iis(Server):
             "flags": flags,
             "resourcetype": resourcetype,
             "fat": fat,
+            "form": form,
+            "strip": strip,
+            "fold_case": kind != "plain" if fold_case is None else fold_case,
+            "echo": kind == "iis" if echo is None else echo,
         }
 
     def _command(self) -> list[str]:

@@ -16,6 +16,7 @@ import shutil
 import sys
 import threading
 import time
+import unicodedata
 import uuid
 from email.utils import formatdate, parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,6 +52,7 @@ class Tree:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.root = os.fsencode(settings["root"])
         self.is_sharepoint: bool = settings["kind"] == "sharepoint"
+        self.is_plain: bool = settings["kind"] == "plain"
         self.settings = settings
         self.lock = threading.RLock()
         self.guids: dict[bytes, str] = {}
@@ -62,9 +64,11 @@ class Tree:
         """The place of a path, in the spelling of the disk as far as it exists."""
         here = self.root
         for part in parts:
-            wanted, members = part.decode().casefold(), os.listdir(here) if os.path.isdir(here) else []
-            there = next((one for one in members if os.fsdecode(one).casefold() == wanted), part)
-            here = os.path.join(here, there)
+            there, wanted = os.path.join(here, part), os.fsdecode(part).casefold()
+            if self.settings["fold_case"] and not os.path.lexists(there) and os.path.isdir(here):
+                same = (one for one in os.listdir(here) if os.fsdecode(one).casefold() == wanted)
+                there = os.path.join(here, next(same, part))
+            here = there
         return here
 
     def touch(self, place: bytes) -> None:
@@ -115,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
     log: int
 
     def version_string(self) -> str:
-        return self.server_version
+        return self.server_version if not self.tree.is_plain else "Sundry/1.0"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
         del format, args
@@ -218,16 +222,21 @@ class Handler(BaseHTTPRequestHandler):
         if len(raw) > URL_MAX:
             raise Refused(404, "HTTP Error 404.14 - Not Found")
         parts = [unquote_to_bytes(one) for one in raw.split("/") if one]
-        kept = []
-        for part in parts:
-            try:
-                name = part.decode()
-            except UnicodeDecodeError:
-                raise Refused(400, "Bad Request - Invalid URL") from None
-            kept.append(self._checked(name).encode())
+        kept = [self._kept(part) for part in parts]
         if self.tree.is_sharepoint and sum(len(one.decode()) + 1 for one in kept) > 400:
             raise Refused(400, "The URL is too long", code=0x00090068)
         return self.tree.resolve(kept)
+
+    def _kept(self, part: bytes) -> bytes:
+        """The name that is made of it."""
+        if self.tree.is_plain:
+            form, name = self.settings["form"], os.fsdecode(part)
+            name = unicodedata.normalize(form, name) if form else name
+            return os.fsencode(name.strip(self.settings["strip"]) if self.settings["strip"] else name)
+        try:
+            return self._checked(part.decode()).encode()
+        except UnicodeDecodeError:
+            raise Refused(400, "Bad Request - Invalid URL") from None
 
     def _checked(self, name: str) -> str:
         if self.tree.is_sharepoint:
@@ -254,6 +263,8 @@ class Handler(BaseHTTPRequestHandler):
     def href(self, place: bytes) -> str:
         """SharePoint writes UTF-8 as it is, and no slash after a folder."""
         path = os.fsdecode(place[len(self.tree.root) :])
+        if self.tree.is_plain:
+            return quote(os.fsencode(path)) + "/" * (os.path.isdir(place) and path != "/")
         is_folder = os.path.isdir(place)
         if self.tree.is_sharepoint:
             return self.home + quote(path, safe="/" + "".join(c for c in path if ord(c) > 127))
@@ -291,6 +302,8 @@ class Handler(BaseHTTPRequestHandler):
         verbs = "OPTIONS, TRACE, GET, HEAD, POST, PROPFIND, PROPPATCH, MKCOL, PUT, DELETE, COPY, MOVE, LOCK"
         verbs += ", UNLOCK"
         headers = {"Public": verbs, "DAV": "1,2,3", "MS-Author-Via": "DAV", "Accept-Ranges": "bytes"}
+        if self.tree.is_plain:
+            headers = {"Allow": verbs, "DAV": "1,2"}
         if self.tree.is_sharepoint:
             headers |= {"DAV": "1,2", "MS-Author-Via": "MS-FP/4.0,DAV", "Allow": verbs, "X-MSDAVEXT": "1"}
             del headers["Public"]
@@ -347,7 +360,7 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200)
             return
         self._store(place, data)
-        headers = {"Location": self.href(place)} if is_new else {}
+        headers = {"Location": self.href(place)} if is_new and not self.tree.is_plain else {}
         if self.tree.is_sharepoint:
             headers["ETag"] = self.tree.etag(place)
             if name.endswith(OFFICE) and data and self.settings["rewrites"]:
@@ -394,7 +407,7 @@ class Handler(BaseHTTPRequestHandler):
             if not os.path.lexists(source):
                 raise Refused(404, "the source was the target")
         # What is made has the spelling that was asked for.
-        return source, os.path.join(os.path.dirname(target), self._checked(wanted.decode()).encode()), exists
+        return source, os.path.join(os.path.dirname(target), self._kept(wanted)), exists
 
     def on_move(self) -> None:
         self.check_lock(self.existing())
@@ -484,7 +497,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 missing += f'<x:{name} xmlns:x="{namespace}"/>'
         # IIS answers about what it was asked for in the words of who asked.
-        echo = is_asked and not self.tree.is_sharepoint
+        echo = is_asked and self.settings["echo"]
         href = html.escape(self.home + self.path if echo else self.href(place))
         lost = (
             f"<D:propstat><D:prop>{missing}</D:prop><D:status>HTTP/1.1 404 Not Found</D:status></D:propstat>"
