@@ -50,7 +50,7 @@ from davfs.dav.names import odd_in
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
 from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav_text
-from davfs.dav.refusals import NotThatName, check_location, check_stored, raise_failures
+from davfs.dav.refusals import check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
 from davfs.dav.request import PutResult, Traffic, if_header
@@ -62,6 +62,7 @@ from davfs.dav.wire import Body, Incoming, Octets, deadline
 from davfs.errors import (
     DavfsError,
     NotFound,
+    NotThatName,
     ParentMissing,
     PosixError,
     ProtocolError,

@@ -26,6 +26,7 @@ from lxml import etree
 
 from davfs.dav.dates import parse_date
 from davfs.dav.hrefs import Share, folded
+from davfs.dav.names import is_respelled
 from davfs.dav.properties import EXTRAS, IS_COLLECTION, extra_text, is_true
 from davfs.dav.resource import DavPath, ETag, Quota, Resource
 from davfs.errors import ProtocolError
@@ -378,8 +379,14 @@ def sole_entry(entries: Sequence[Entry], share: Share, path: DavPath) -> Entry |
     if len(entries) != 1:
         return None
     named = [share.path_of(href) for href in entries[0].hrefs if href]
-    alike = all(one is not None and folded(one.parts) == folded(path.parts) for one in named)
-    return entries[0] if alike else None
+    return entries[0] if all(one is not None and _is_alike(one, path) for one in named) else None
+
+
+def _is_alike(one: DavPath, path: DavPath) -> bool:
+    """Also without the dots and blanks at the end of its name: `spelled_name` tells."""
+    if folded(one.parts) == folded(path.parts):
+        return True
+    return folded(one.parts[:-1]) == folded(path.parts[:-1]) and is_respelled(path.name, one.name)
 
 
 def spelled_name(entry: Entry, share: Share, path: DavPath) -> str | None:

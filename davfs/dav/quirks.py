@@ -78,6 +78,7 @@ class Capabilities:
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
     sharepoint: str = ""  # its version, where it is one
     authors_via: str = ""  # MS-Author-Via
+    tells_case_apart: bool = False  # by a name that it did not find beside another case of it
     escapes_twice: bool = False  # IIS with allowDoubleEscaping: '+' and '%' are fine
     refused_names: NameRules = ALLOWING  # by its refusals, and by what it listed names as
     seen_spelling: Spelling = EXACT  # by names that it listed otherwise
@@ -387,6 +388,11 @@ class Capabilities:
         """After a refusal, or a look that found a name under another one."""
         rules = refused.combined(self.refused_names)
         return self if rules == self.refused_names else replace(self, refused_names=rules)
+
+    def learned_case(self, *, apart: bool) -> Capabilities:
+        """After a question about another case of a name that is there."""
+        seen = replace(self.seen_spelling, ignores_case=not apart)
+        return replace(self, tells_case_apart=apart, seen_spelling=seen)
 
     def learned_stored(self, name: str) -> Capabilities:
         """After a PUT to this very name."""

@@ -7,11 +7,7 @@ from davfs.dav.multistatus import parse_failures, root_cause
 from davfs.dav.names import form_between, is_respelled
 from davfs.dav.request import Request
 from davfs.dav.resource import DavPath
-from davfs.errors import Forbidden, Garbled, ProtocolError, refused
-
-
-class NotThatName(Forbidden):
-    """It was stored, but without the blanks or dots at the ends of its name, or in other letters."""
+from davfs.errors import Garbled, NotThatName, ProtocolError, refused
 
 
 def raise_failures(request: Request, body: bytes) -> None:

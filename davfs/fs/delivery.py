@@ -18,7 +18,7 @@ from typing import Final, Literal, NoReturn
 
 import trio
 
-from davfs.dav.hrefs import shown
+from davfs.dav.hrefs import folded, shown
 from davfs.dav.names import may_be_respelled
 from davfs.dav.request import PutResult
 from davfs.dav.resource import DavPath, Resource, Validator
@@ -29,6 +29,7 @@ from davfs.errors import (
     Forbidden,
     Locked,
     NotFound,
+    NotThatName,
     ParentMissing,
     PreconditionFailed,
     ServerRefused,
@@ -246,6 +247,8 @@ class Delivery:
         except (ParentMissing, NotFound) as error:
             await self._make_parents(pending.node, pending.content.size_bytes, error.status)
             return await self._look_up(pending.node), False
+        except NotThatName:
+            raise
         except Forbidden as error:
             found = await self._look_up(pending.node)
             blocked = found.resource is not None and found.resource.is_collection
@@ -259,9 +262,12 @@ class Delivery:
 
     async def _look_up(self, node: Node) -> LookedUp:
         try:
-            return LookedUp(await self._tree.client.stat(node.path))
+            found = await self._tree.client.stat(node.path)
         except NotFound:
             return LookedUp(None)
+        # Of a name without the dots and blanks at its end that is another file.
+        other = found.spelled if found.spelled is not None else node.name
+        return LookedUp(found if folded((other,)) == folded((node.name,)) else None)
 
     async def _put(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
         """One PUT. Returns what verification found when that is not what we sent."""
@@ -437,7 +443,7 @@ class Delivery:
 
     async def _find_respelled(self, pending: Pending, body: FileBody) -> LookedUp | None:
         """It was stored, and is not there under its name. In another Unicode form it is the same file, else
-        that is told: raises Forbidden."""
+        that is told: raises NotThatName."""
         node, content, parent = pending.node, pending.content, pending.node.parent
         if parent is None or self._tree.may_be_hidden(node.name):
             return LookedUp(None)
@@ -446,7 +452,7 @@ class Delivery:
         if name is None:
             content.life = content.life.put_refused()
             content.save()
-            raise Forbidden(f"PUT {shown(node.path)}: the server stored it under another name", status=403)
+            raise NotThatName(f"PUT {shown(node.path)}: the server stored it under another name", status=403)
         if members[name].size_bytes != body.size_bytes:
             return LookedUp(members[name])
         if name != node.name and node.parent is parent and node.content is content:

@@ -18,7 +18,7 @@ import os
 import secrets
 import unicodedata
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from davfs.dav.client import Client
@@ -55,6 +55,7 @@ log = logging.getLogger("davfs.names")
 
 # eCryptfs holds 143 bytes, the least in the field; what is longer is asked about once before it is made.
 LONG_NAME: Final = 143
+FEW: Final = 5000  # names of a folder that are compared for case on a server that nobody knows
 
 
 def kept_name(tree: Tree, name: str, members: Collection[str]) -> str | None:
@@ -183,10 +184,10 @@ class Spellings:
             return name
         client, path = self._tree.client, folder.path.child(name)
         client.check_name(path, is_folder=is_folder)
-        if client.capabilities.spelling.ignores_case:
-            rival = self._rival(folder, name)
-            if rival is not None and not (renamed is not None and folder.children.get(rival) is renamed):
-                raise PosixError(errno.EEXIST, f"{shown(path)}: on this server that is {rival!r}")
+        rival = self._rival(folder, name)
+        is_itself = rival is not None and renamed is not None and folder.children.get(rival) is renamed
+        if rival is not None and not is_itself and await self._is_one_name(folder, name):
+            raise PosixError(errno.EEXIST, f"{shown(path)}: on this server that is {rival!r}")
         await self._try_long(folder, name)
         return name
 
@@ -197,10 +198,27 @@ class Spellings:
         entry = self._tree.meta.stale_entry(folder.ino, name)
         return entry is not None and entry.resource is not None
 
+    async def _is_one_name(self, folder: Node, name: str) -> bool:
+        """Whether the server takes it for the other case of it that is there: asked once, the first time."""
+        client = self._tree.client
+        if client.capabilities.spelling.ignores_case:
+            return True
+        try:
+            found = await client.stat(folder.path.child(name))
+        except NotFound:
+            client.capabilities = client.capabilities.learned_case(apart=True)
+            return False
+        if found.spelled is None:  # it is there by now, or the answer is in the words of the question
+            apart = name in await self._tree.list_names(folder, now=True)
+            client.capabilities = client.capabilities.learned_case(apart=apart)
+        return client.capabilities.spelling.ignores_case
+
     def _rival(self, folder: Node, name: str) -> str | None:
-        """The name that is there already and is the same one to the server."""
-        listed = self._tree.meta.folder(folder.ino)
-        spelling = self._tree.client.capabilities.spelling
+        """Another case of the name that is there already, on a server that may not tell them apart."""
+        listed, server = self._tree.meta.folder(folder.ino), self._tree.client.capabilities
+        if not server.spelling.ignores_case and (server.tells_case_apart or len(listed.entries) > FEW):
+            return None
+        spelling = replace(server.spelling, ignores_case=True)
         keys = self._keys.get(folder.ino)
         if keys is None or keys.of is not listed:
             if len(self._keys) > 64:
