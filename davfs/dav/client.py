@@ -112,11 +112,13 @@ class Client:
         who typed the address.
         """
         root = await self._exchange.repeat(ONCE, "connect", self._describe_root)
-        if not root.is_collection:
-            raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         with suppress(ServerRefused):  # proxies filter OPTIONS; PROPFIND has answered, which is enough
             self.capabilities = await self._exchange.repeat(ONCE, "OPTIONS", self._options)
             self.extras |= self.capabilities.extras
+        if not root.is_collection and self.extras:  # one of those may tell
+            root = await self._exchange.repeat(ONCE, "connect", self._describe_root)
+        if not root.is_collection:
+            raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         self.reach.proven()
         return root
 

@@ -40,6 +40,9 @@ def redirected(
         target = httpx.URL(urljoin(here, location)).copy_with(username="", password="", fragment=None)
     except (httpx.InvalidURL, ValueError):
         raise ProtocolError(f"{label}: redirected to an address that cannot be read") from None
+    login = microsoft.redirect_text(str(target))
+    if login is not None and microsoft.redirect_text(here) is None:
+        raise LoginPage(f"{label}: {login}")
     if not is_in_share(share, target):
         _check_abroad(share, label, method, target)
     elif method not in _HARMLESS and not is_collection and target.path.endswith("/"):
@@ -57,9 +60,6 @@ def is_in_share(share: Share, url: httpx.URL) -> bool:
 def _check_abroad(share: Share, label: str, method: str, target: httpx.URL) -> None:
     where = f"{target.scheme}://{target.netloc.decode('ascii')}{target.path}"[:300]
     is_downgrade = share.scheme == "https" and target.scheme != "https"
-    login = microsoft.redirect_text(str(target))
-    if login is not None:
-        raise LoginPage(f"{label}: {login}")
     if _is_home(share, target):  # a login page of this server, not an object store
         raise ProtocolError(f"{label}: redirected out of the share, to {where}")
     if method != "GET" or is_downgrade or target.scheme not in ("http", "https"):

@@ -307,6 +307,8 @@ class Files:
         if not any(self._handles.of(content)):
             self._downloads.nobody_reads(content)
         self._tree.let_go(node, content)
+        if content.successor is not None:
+            self._tree.changed(node)  # the next to open it gets another version
         self._tree.nodes.unpin(node)
         return node
 

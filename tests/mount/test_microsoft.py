@@ -23,9 +23,11 @@ MADE = b"<SharePoint properties>"
 
 
 def errno_of(call: Callable[..., Any], *arguments: Any) -> int:
-    with pytest.raises(OSError) as caught:
+    try:
         call(*arguments)
-    return caught.value.errno or 0
+    except OSError as error:
+        return error.errno or 0
+    return 0
 
 
 def sent(share: Share) -> Counter[str]:
@@ -86,6 +88,7 @@ def test_404_for_too_large(mount_of: MountOf) -> None:
 
 
 @pytest.mark.expects_warning("not sent")
+@pytest.mark.expects_warning("not on the server")
 def test_double_escaping(mount_of: MountOf) -> None:
     """404.11 is learned from the first refusal: then '+' and '%' are EINVAL before anything is written."""
     with Iis() as server, server.share() as share:
@@ -97,16 +100,14 @@ def test_double_escaping(mount_of: MountOf) -> None:
         drive.close(fd)
         assert "404.11" in why(drive, "a+b.txt")
         assert drive.read_file("a+b.txt") == b"kept"
-        puts = sent(share)["PUT"]
         assert errno_of(drive.write_file, "c+d.txt", b"") == errno.EINVAL
         assert errno_of(drive.mkdir, "100%") == errno.EINVAL
         drive.write_file("plain", b"1")
         assert errno_of(drive.rename, "plain", "x+y") == errno.EINVAL
-        assert drive.sync(5) != 0
-        assert sent(share)["PUT"] == puts + 2  # the plain one, and a+b.txt once more: `sync` asks for it
+        assert drive.sync(2) != 0
+        assert not [one.path for one in share.log_requests() if "c%2Bd" in one.path or "100" in one.path]
         drive.rename("a+b.txt", "a-b.txt")
         assert drive.sync() == 0
-        drive.call("sleep", 0.2) if False else None
         assert sorted(drive.listdir()) == ["a-b.txt", "plain"]  # none that cannot be opened
 
 
@@ -195,6 +196,7 @@ def test_empty_file_on_sharepoint(mount_of: MountOf) -> None:
 
 
 @pytest.mark.expects_warning("not sent")
+@pytest.mark.expects_warning("not on the server")
 def test_what_sharepoint_says_of_an_error(mount_of: MountOf) -> None:
     """X-MSDAVEXT_Error has the reason that the status has not: it is told, and decides the errno."""
     with Iis("sharepoint") as server, server.share() as share:
@@ -213,7 +215,8 @@ def test_what_sharepoint_says_of_an_error(mount_of: MountOf) -> None:
             assert errno_of(drive.fsync, fd) == code
             drive.close(fd)
             assert text in why(drive, name), why(drive, name)
-            drive.unlink(name) if name != "locked.txt" else None
+            if name != "locked.txt":
+                drive.unlink(name)
         assert (share.root / "locked.txt").read_bytes() == b"old"
 
 
@@ -248,7 +251,7 @@ def test_folders_told_by_iscollection(flags: Literal["1", "true"], mount_of: Mou
 
 
 def test_lengths(mount_of: MountOf) -> None:
-    """SharePoint takes 400 characters of path (before 2019: 260), IIS 4,096 bytes of URL: ENAMETOOLONG before."""
+    """SharePoint takes 400 characters of path (before 2019: 260), IIS 4,096 bytes of URL: ENAMETOOLONG."""
     with Iis("sharepoint") as server, server.share() as share:
         drive = mount_of(share)
         folder = "d" * 180
@@ -270,10 +273,10 @@ def test_lengths(mount_of: MountOf) -> None:
 
 
 def test_win32_attributes(mount_of: MountOf) -> None:
-    """A hidden file is listed; what Windows says of a file is in user.davfs.win32; read-only shows in its mode."""
+    """A hidden file is listed; what Windows says of it is in user.davfs.win32; its mode shows read-only."""
     body = (
-        '<D:propertyupdate xmlns:D="DAV:"><D:set><D:prop><Z:Win32FileAttributes xmlns:Z="urn:schemas-microsoft-com:">'
-        "00000003</Z:Win32FileAttributes></D:prop></D:set></D:propertyupdate>"
+        '<D:propertyupdate xmlns:D="DAV:" xmlns:Z="urn:schemas-microsoft-com:"><D:set><D:prop>'
+        "<Z:Win32FileAttributes>00000003</Z:Win32FileAttributes></D:prop></D:set></D:propertyupdate>"
     )
     with Iis() as server, server.share() as share:
         share.write("thumbs.db", b"1")
