@@ -64,6 +64,7 @@ class Config:
     timeout_s: float
     drain_timeout_s: float
     offline_ok: bool
+    notify: bool
     connections: int
     log_level: str
     log_file: str | None

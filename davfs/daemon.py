@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, NoReturn
 
 from davfs.exitcodes import DaemonFailed, Exit, exit_code_for, root_failure
@@ -46,10 +47,18 @@ def one_line(error: BaseException) -> str:
     return f"unexpected {type(cause).__name__}: {text} (-o log_level=debug tells more)"
 
 
-def run_in_background(body: Body, *, within_s: float, log_fd: int | None = None, debug: bool = False) -> int:
+def run_in_background(
+    body: Body,
+    *,
+    within_s: float,
+    log_fd: int | None = None,
+    debug: bool = False,
+    same_group: bool = False,
+) -> int:
     """Runs `body` in a child process; returns the child's pid when it is ready.
 
-    `within_s` bounds the start as a whole: every step of it has its own, shorter time-out.
+    `within_s` bounds the start as a whole: every step of it has its own, shorter time-out. With `same_group`
+    the child makes its own session only when it is ready: autofs holds up every other process group.
     """
     read_fd, write_fd = os.pipe()
     sys.stdout.flush()
@@ -57,7 +66,7 @@ def run_in_background(body: Body, *, within_s: float, log_fd: int | None = None,
     pid = os.fork()
     if pid == 0:
         os.close(read_fd)
-        _live(body, write_fd, log_fd, debug=debug)
+        _live(body, write_fd, log_fd, debug=debug, same_group=same_group)
     os.close(write_fd)
     try:
         return _wait_until_ready(pid, read_fd, within_s)
@@ -151,13 +160,15 @@ class _Report:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _live(body: Body, write_fd: int, log_fd: int | None, *, debug: bool) -> NoReturn:
+def _live(body: Body, write_fd: int, log_fd: int | None, *, debug: bool, same_group: bool) -> NoReturn:
     """The child's whole life. Never returns: the parent's `finally` and atexit are not the child's."""
     code: int = Exit.FAILURE
     report = _Report(write_fd)
     try:
+        if not same_group:
+            os.setsid()
         _leave_the_terminal(write_fd, log_fd)
-        code = body(report.say_ready)
+        code = body(partial(_ready, report, same_group=same_group))
         report.say({"text": f"the daemon ended at once (exit status {code})", "code": code})
     except BaseException as error:  # noqa: BLE001 - the last place that can tell it
         code = exit_code_for(error)
@@ -169,8 +180,13 @@ def _live(body: Body, write_fd: int, log_fd: int | None, *, debug: bool) -> NoRe
         os._exit(code)
 
 
+def _ready(report: _Report, *, same_group: bool) -> None:
+    if same_group:
+        os.setsid()
+    report.say_ready()
+
+
 def _leave_the_terminal(write_fd: int, log_fd: int | None) -> None:
-    os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)

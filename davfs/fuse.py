@@ -61,11 +61,11 @@ def _answering(handler: _Handler[P, R]) -> _Handler[P, R]:
     async def wrapper(self: KernelOperations, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return await handler(self, *args, **kwargs)
+        except FUSEError:
+            raise
         except DavfsError as error:
             log.log(min(error.log_level, logging.WARNING), "%s: %s", handler.__name__, error)
             raise FUSEError(error.errno) from None
-        except FUSEError:
-            raise
         except OSError as error:
             log.exception("%s failed", handler.__name__)
             raise FUSEError(error.errno or errno.EIO) from None
@@ -240,6 +240,8 @@ class KernelOperations(pyfuse3.Operations):
 
     @_answering
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        if name.startswith(b"security."):  # asked by the kernel before each write to a file
+            raise FUSEError(errno.EOPNOTSUPP)
         return await self._fs.getxattr(inode, os.fsdecode(name))
 
     @_answering
@@ -377,7 +379,9 @@ def widen_read_ahead(mountpoint: str) -> None:
             .replace("\t", "\\011")
             .replace("\n", "\\012")
         )
-        device = next((line.split()[2] for line in mounts if line.split()[4] == escaped), None)
+        device = next(
+            (line.split()[2] for line in reversed(list(mounts)) if line.split()[4] == escaped), None
+        )
         if device is not None:
             with open(f"/sys/class/bdi/{device}/read_ahead_kb", "w", encoding="ascii") as setting:
                 setting.write(str(READ_AHEAD_KIB))

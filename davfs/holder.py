@@ -53,7 +53,11 @@ def explained(error: ConfigError, cache_dir: str) -> ConfigError:
         return error
     signature = _signature(cache_dir)
     pid, mountpoint = signature.get("pid"), signature.get("mountpoint")
-    return type(error)(f"{error} (pid {pid}) for {mountpoint}") if signature else error
+    if not signature:
+        return error
+    return type(error)(
+        f"{error} (pid {pid}) for {mountpoint}: one more mount of a share takes -o cache_dir=DIR"
+    )
 
 
 def _signature(cache_dir: str) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from typing import Final
 
 import trio
 
-from davfs import control, fuse, holder
+from davfs import control, desktop, fuse, holder
 from davfs.answers import handlers, last_answers
 from davfs.config import Config
 from davfs.connections import lanes_of
 from davfs.credentials import Login
-from davfs.dav.auth import build_auth
+from davfs.dav.auth import Authenticator, build_auth
 from davfs.dav.client import Client
 from davfs.errors import DavfsError, LinkError, TimedOut
 from davfs.exitcodes import Exit
@@ -61,7 +61,7 @@ async def serve(
                 answers = handlers(config, filesystem, client, auth)
                 if service is not None:
                     service.attach(config, filesystem, auth)
-                return await _serve_share(config, filesystem, answers, ready, service)
+                return await _serve_share(config, filesystem, auth, answers, ready, service)
             finally:
                 with trio.CancelScope(shield=True), trio.move_on_after(2):
                     await client.aclose()
@@ -116,6 +116,7 @@ async def _connect(config: Config, client: Client, filesystem: Filesystem) -> No
 async def _serve_share(
     config: Config,
     filesystem: Filesystem,
+    auth: Authenticator,
     answers: Mapping[str, control.Handler],
     ready: Callable[[], None],
     service: Service | None,
@@ -140,6 +141,15 @@ async def _serve_share(
             )
             if service is not None:
                 background.start_soon(service.run, ending)
+            speak = desktop.speaker(os.environ) if config.notify else None
+            if speak is not None:
+                background.start_soon(
+                    desktop.keep_telling,
+                    filesystem,
+                    lambda: auth.state == "refused",
+                    config.mountpoint,
+                    speak,
+                )
             await _until_unmounted(config, filesystem, ending, ready)
         finally:
             fuse.unmount()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -24,6 +25,7 @@ from typing import Final
 from davfs.exitcodes import FuseUnavailable, MountPointError
 
 FSTYPE: Final = "fuse.davfs"
+_AUTOFS: Final = "autofs"
 _MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _DEVICE: Final = Path("/dev/fuse")
 _UNMOUNT_TIMEOUT_S: Final = 30.0
@@ -89,6 +91,14 @@ def is_davfs(target: str) -> bool:
     return mount is not None and mount.is_davfs
 
 
+def is_automounted(target: str) -> bool:
+    """Does autofs wait there for a mount (x-systemd.automount)?
+
+    Until mount(8) returns, the kernel lets nobody by but the process group that systemd started.
+    """
+    return any(mount.target == target and mount.fstype == _AUTOFS for mount in mounts())
+
+
 # --- resolving --------------------------------------------------------------------------------------
 
 
@@ -131,6 +141,8 @@ def check_mountpoint(path: str, *, nonempty: bool = False) -> None:
     a btrfs subvolume, which may well be a mount point.
     """
     taken = mount_at(path, mounts())
+    if taken is not None and taken.fstype == _AUTOFS:
+        return  # it is there to be mounted on; to look into it would ask for this very mount
     if taken is not None:
         _refuse_mounted(path, taken)
     try:
@@ -219,8 +231,20 @@ def check_fuse(*, allow_other: bool = False) -> None:
         raise FuseUnavailable(f"{_DEVICE} is missing: load the kernel module (modprobe fuse)") from None
     except OSError as error:
         raise FuseUnavailable(f"{_DEVICE} cannot be opened: {error.strerror}") from None
+    if os.geteuid() != 0 and not _has_a_name(os.getuid()):
+        raise FuseUnavailable(
+            f"fusermount3 mounts for no user without an entry in /etc/passwd, and uid {os.getuid()} has none"
+        )
     if allow_other and os.geteuid() != 0 and not _others_allowed():
         raise FuseUnavailable("allow_other needs the line user_allow_other in /etc/fuse.conf")
+
+
+def _has_a_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:  # a container's made-up uid
+        return False
+    return True
 
 
 def _others_allowed() -> bool:

@@ -134,6 +134,10 @@ def _offline(text: str, around: Surroundings) -> bool:
     return _choice("ok", "no")(text, around) == "ok"
 
 
+def _notify(text: str, around: Surroundings) -> bool:
+    return _choice("auto", "never")(text, around) == "auto"
+
+
 def _account(kind: str) -> Reader:
     def read(text: str, around: Surroundings) -> int:
         if (
@@ -347,6 +351,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "no",
         "WHEN",
         "ok: mount although the server is away, with what the cache holds; no: fail",
+    ),
+    Option(
+        "notify",
+        "notify",
+        _notify,
+        "auto",
+        "WHEN",
+        "auto: tell the desktop, where there is one, of conflict copies and of what the server refused;"
+        " never",
     ),
     Option("connections", "connections", _integer(1, 64), "16", "COUNT", "transfers at the same time"),
     Option(

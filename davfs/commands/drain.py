@@ -119,7 +119,7 @@ def unmount(where: str, *, timeout_s: float | None, force: bool, watch: Watch = 
         with connect(mount) as client:
             pid = client.peer_pid
     except NoDaemon:
-        if not force:
+        if not force or os.geteuid() not in {0, mount.owner_uid}:
             raise
         mountpoint.unmount(mount.target, lazy=True)
         return

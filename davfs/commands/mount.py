@@ -104,6 +104,7 @@ def run_in_background(config: Config, login: Login | None) -> int:
             within_s=_START_S + 2 * config.timeout_s,
             log_fd=log_fd,
             debug=config.log_level == "debug",
+            same_group=mountpoint.is_automounted(config.mountpoint),
         )
     except BaseException:
         _leave_nothing(config.mountpoint)

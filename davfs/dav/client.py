@@ -76,6 +76,7 @@ __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "T
 _SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
 _SLICE_BYTES: Final = 64 * 1024
 YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
+IN_USE_S: Final = 60.0  # since its last change: a file that somebody may be writing again and again
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
 _SERVER_WORK_BYTES_PER_S: Final = 2 * 1024 * 1024
@@ -206,8 +207,9 @@ class Client:
                 body.size_bytes
             ),  # always: chunked uploads end as empty files (peers.md 14)
             **_conditions(None if weak_tag else if_match, if_none_match=if_none_match),
-            **if_header((self._tagged(path), lock_token, weak_tag)),
         }
+        if lock_token is not None or weak_tag is not None:
+            headers |= if_header((self._tagged(path), lock_token, weak_tag))
         if mtime_s is not None:
             headers["X-OC-Mtime"] = str(mtime_s)  # Nextcloud, copyparty; ignored elsewhere
         request = _Request(
@@ -239,8 +241,9 @@ class Client:
         if_match: ETag | None = None,
         lock_token: locks.LockToken | None = None,
     ) -> None:
-        claim = if_header((self._tagged(path, is_collection=is_collection), lock_token, None))
-        headers = {**_PLAIN, **_conditions(if_match), **claim}
+        headers = {**_PLAIN, **_conditions(if_match)}
+        if lock_token is not None:
+            headers |= if_header((self._tagged(path, is_collection=is_collection), lock_token, None))
         request = _Request("DELETE", path, headers, is_collection=is_collection)
         await self._change(request)  # of a folder only when it is empty, so it takes no longer than any other
 
@@ -359,6 +362,12 @@ class Client:
         if not self.capabilities.coarse_tags:
             return False
         return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < YOUNG_S
+
+    def may_be_mixed(self, version: Validator) -> bool:
+        """Whether a GET of `version` is to be looked at again: a server that mixes, a file in use."""
+        if not self.capabilities.mixes_versions:
+            return False
+        return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < IN_USE_S
 
     def _tagged(self, path: DavPath, *, is_collection: bool = False) -> str | None:
         """What a list of If is about; None where the server understands it only without that."""

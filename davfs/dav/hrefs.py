@@ -44,7 +44,10 @@ def folded(parts: Sequence[str]) -> tuple[str, ...]:
 
 def shown(path: DavPath) -> str:
     """The path for a message: one line, printable, encodable in any log."""
-    return "".join(c if c.isprintable() else "?" for c in str(path))
+    text = str(path)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _decode_segment(raw: str) -> str | None:

@@ -105,8 +105,8 @@ class Content:
         return self.life.dirty and not self.orphan
 
     def is_shown(self, *, known: bool) -> bool:
-        """Whether size and mtime are its own: of what is unsent, of what the server does not tell (not `known`),
-        and, as long as it is open, of what the server has made another version of."""
+        """Whether size and mtime are its own: of what is unsent, of what the server does not tell (not
+        `known`), and, as long as it is open, of what the server has made another version of."""
         return not self.closed and (self.dirty or not known or self.successor is not None)
 
     @property

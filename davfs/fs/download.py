@@ -23,8 +23,10 @@ from davfs.errors import (
     DavfsError,
     Disconnected,
     LinkDown,
+    NotFound,
     ProtocolError,
     ServerRefused,
+    StaleVersion,
     as_davfs_error,
 )
 from davfs.fs.content import Content
@@ -308,6 +310,9 @@ class Downloads:
 
     async def _fetch(self, content: Content, path: Callable[[], DavPath], transfer: Transfer) -> None:
         whole = transfer.at == 0 and transfer.end >= content.base_size
+        source = content.source or Validator()
+        doubted = whole and content.base_size <= WHOLE_MAX and self._client.may_be_mixed(source)
+        held: list[bytes] = []
         async with self._client.get(
             path(),
             start=transfer.at,
@@ -321,10 +326,26 @@ class Downloads:
             if content.base is not None and content.base.etag is None and not content.life.dirty:
                 content.base = replace(content.base, etag=download.validator.etag)  # nginx: ETag in GET only
             async for chunk in download:
+                if doubted:
+                    held.append(chunk)
+                    continue
                 content.fill(transfer.at, chunk)
                 transfer.at += len(chunk)
+        if doubted:
+            await self._look_again(path(), download.validator)
+            content.fill(transfer.at, b"".join(held))
+            transfer.at += sum(map(len, held))
         if transfer.at < min(transfer.end, content.base_size):
             raise Disconnected(f"the answer ended at byte {transfer.at} of {transfer.end}")
+
+    async def _look_again(self, path: DavPath, version: Validator) -> None:
+        """Raises StaleVersion unless the file is still the version that a GET said it brought."""
+        try:
+            now = await self._client.stat(path)
+        except NotFound as error:
+            raise StaleVersion("the file went away while it was read") from error
+        if not now.validator.same_version(version):
+            raise StaleVersion("the file changed on the server while it was read")
 
     async def _progress(self, content: Content, transfer: Transfer, wanted: int) -> None:
         """Wait until `wanted` is there or the transfer ended."""

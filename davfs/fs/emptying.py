@@ -16,7 +16,7 @@ import trio
 
 from davfs.errors import DavfsError
 from davfs.fs.inodes import Node
-from davfs.fs.tree import Tree
+from davfs.fs.tree import HIDDEN_PREFIX, Tree
 
 log = logging.getLogger("davfs.namespace")
 
@@ -55,6 +55,9 @@ class Emptying:
         """Whether nothing else is known in it, and others of its members were removed here."""
         known = self._tree.meta.known_folder(folder.ino)
         if folder.parent is None or known is None or not known.was_listed or len(known.entries) > MEMBERS_MAX:
+            return False
+        members = (name for name, entry in known.entries.items() if entry.resource is not None)
+        if any(name != last.name and not name.startswith(HIDDEN_PREFIX) for name in members):
             return False
         gone = any(entry.ours and entry.resource is None for entry in known.entries.values())
         return gone and self._tree.known_names(folder) == [last.name]

@@ -19,6 +19,7 @@ from typing import Final
 import trio
 
 from davfs.dav.client import Client
+from davfs.dav.microsoft import attribute_words
 from davfs.dav.resource import Quota, Resource
 from davfs.errors import PosixError
 from davfs.fs.attributes import Attributes, Changes, Opened
@@ -131,23 +132,26 @@ class Filesystem:
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """The background work, until cancelled. Reports how many unsent files the last run left."""
-        async with trio.open_nursery() as nursery:
-            self._downloads.start(nursery)
-            nursery.start_soon(self._store.outdated.run)
-            self._tree.questions.start(nursery)
-            self._prefetch.start(nursery)
-            self._namespace.emptying.start(nursery)
-            await nursery.start(self._probe.run)
-            nursery.start_soon(self._tree.listings.run, self._tree.meta)
-            left = self._uploads.recover()
-            self._locks.recover(item.node.path for item in self._uploads.pending())
-            with trio.move_on_after(SETTLE_RENAMES_S):  # no program sees half of one
-                await self._namespace.settle_renames()
-            nursery.start_soon(self._locks.run, nursery)
-            nursery.start_soon(self._send, nursery)
-            nursery.start_soon(self._leftovers.clean, self._client)
-            nursery.start_soon(self._allowance.run)
-            task_status.started(left)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._downloads.start(nursery)
+                nursery.start_soon(self._store.outdated.run)
+                self._tree.questions.start(nursery)
+                self._prefetch.start(nursery)
+                self._namespace.emptying.start(nursery)
+                await nursery.start(self._probe.run)
+                nursery.start_soon(self._tree.listings.run, self._tree.meta)
+                left = self._uploads.recover()
+                self._locks.recover(item.node.path for item in self._uploads.pending())
+                with trio.move_on_after(SETTLE_RENAMES_S):  # no program sees half of one
+                    await self._namespace.settle_renames()
+                nursery.start_soon(self._locks.run, nursery)
+                nursery.start_soon(self._send, nursery)
+                nursery.start_soon(self._leftovers.clean, self._client)
+                nursery.start_soon(self._allowance.run)
+                task_status.started(left)
+        finally:
+            self._tree.listings.end(self._tree.meta)
 
     async def _send(self, nursery: trio.Nursery) -> None:
         """The uploads, as soon as it is known which locks of the last run still hold."""
@@ -184,7 +188,12 @@ class Filesystem:
     # --- names and attributes
 
     async def lookup(self, parent: int, name: str) -> Attributes:
-        node = await self._spellings.find(self._tree.nodes.get(parent), name)
+        folder = self._tree.nodes.get(parent)
+        self._prefetch.looks_into(folder)
+        listed_s = self._tree.meta.listed_s(parent)
+        node = await self._spellings.find(folder, name)
+        if self._tree.meta.listed_s(parent) != listed_s:
+            self._prefetch.was_listed(folder)
         if node is None:
             raise PosixError(errno.ENOENT)
         return self._referenced(node)
@@ -381,6 +390,8 @@ class Filesystem:
         if holder is not None:
             values[XATTR_LOCK] = holder
         entry = self._tree.meta.stale_entry(node.parent.ino, node.name) if node.parent is not None else None
+        if entry is not None and entry.resource is not None and (words := attribute_words(entry.resource)):
+            values["user.davfs.win32"] = words
         if entry is not None and entry.resource is not None and entry.resource.etag is not None:
             values["user.davfs.etag"] = entry.resource.etag.header()
         return {name: value.encode("utf-8", "surrogateescape") for name, value in values.items()}

@@ -23,7 +23,7 @@ from davfs.dav.resource import ETag, Validator
 from davfs.errors import PosixError
 from davfs.fs.database import CacheUnusable, Database, open_database
 
-__all__ = ["CacheUnusable", "ContentRow", "Index", "LocalAttributes", "Numbers"]
+__all__ = ["CacheUnusable", "ContentRow", "Index", "LocalAttributes", "Numbers", "boot_id"]
 
 CLOSED: Final = "closed"
 REBUILDING: Final = "rebuilding"
@@ -128,11 +128,12 @@ class Index:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
+        self._next_id: int | None = None  # of `contents`; None: the database knows
         self._lock_fd = _lock(folder)
         try:
             mark = _mark(folder)
             self.unclean = mark != CLOSED  # the last daemon was killed, or the machine went down
-            self.lost_power = mark not in {"", CLOSED, _boot_id()}
+            self.lost_power = mark not in {"", CLOSED, boot_id()}
             self._db, self.damage = open_database(folder, expected=_has_data(folder), thorough=self.unclean)
             if self.damage is not None:
                 _set_mark(folder, REBUILDING)
@@ -153,7 +154,7 @@ class Index:
     def note_open(self) -> None:
         """From here on a kill or a power loss shows: what the last daemon left is sorted out."""
         try:
-            _set_mark(self.folder, _boot_id())
+            _set_mark(self.folder, boot_id())
         except OSError as error:
             raise CacheUnusable(f"cannot use the cache folder {self.folder}: {error}") from error
 
@@ -215,16 +216,20 @@ class Index:
             (ino, path, size, base_size, present, int(base is not None), *_validator_columns(base)),
         )
         assert cursor.lastrowid is not None
+        self._next_id = None
         return cursor.lastrowid
 
     def next_id(self) -> int:
         """What the next row of `contents` will be called; it is not taken until `add`."""
-        rows = self.rows("SELECT seq FROM sqlite_sequence WHERE name='contents'")
-        return int(rows[0][0]) + 1 if rows else 1
+        if self._next_id is None:
+            rows = self.rows("SELECT seq FROM sqlite_sequence WHERE name='contents'")
+            self._next_id = int(rows[0][0]) + 1 if rows else 1
+        return self._next_id
 
     def add(self, row: ContentRow, *, now_s: float) -> None:
         """A row that is complete from the start, in one commit. Its id is `next_id`."""
         self.run(_INSERT_ROW, (*_columns(row), row.ino, now_s, row.id))
+        self._next_id = row.id + 1
 
     def save(self, row: ContentRow, *, used_s: float | None) -> None:
         """`used_s` None: when it was used, and its `ino`, stand as they are. They are indexed, and to move
@@ -237,6 +242,7 @@ class Index:
 
     def adopt(self, row: ContentRow, mode: int | None, *, now_s: float) -> None:
         """A row made again from what its file says, in place of the one that there may be."""
+        self._next_id = None
         self.run(
             "INSERT OR IGNORE INTO contents (id, ino, path, size) VALUES (?,?,?,0)",
             (row.id, row.ino, row.path),
@@ -394,7 +400,7 @@ def _set_mark(folder: str, mark: str) -> None:
         os.close(fd)
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
     """Another one after every start of the machine; empty where there is none to tell."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

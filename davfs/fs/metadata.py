@@ -6,8 +6,9 @@ itself. Entries live between `attr_timeout_min_s` and `attr_timeout_max_s`, as N
 time since the resource last changed. Bounded by the number of entries, least recently used folder first.
 
 Own changes are learned, not dropped, so a program's next question costs no request. What an earlier run knew
-comes through `recall`. It is never fresh: it is asked again, and served only while the server is away.
-`changed` and `forgotten` name the folders that differ from what is kept on disk.
+comes through `recall`, as old as it is: served without asking within the time-outs, and later only while the
+server is away; it never makes a name absent as long as the server can be asked. `changed` and `forgotten`
+name the folders that differ from what is kept on disk, `believable` those that only the disk knows, lately.
 Synchronous, no I/O; the clocks come as arguments: `now_s` monotonic, `wall_s` since the epoch.
 """
 
@@ -25,6 +26,7 @@ from davfs.fs.index import LocalAttributes
 from davfs.fs.transfers import Hits
 
 COST_FACTOR: Final = 3
+NEXT_WITHIN_S: Final = 2.0  # a program goes from one folder to the next faster than a person
 ENTRIES_MAX: Final = 160_000  # about 460 bytes each
 NEVER: Final = float("-inf")  # the age of what must be asked before it is believed
 
@@ -57,7 +59,9 @@ class Folder:
     cost_s: float = 0.0  # how long the listing took
     misses: int = 0  # single look-ups since the last listing
     misses_since_s: float = 0.0
+    looked_below_s: float = NEVER  # when a folder in it was last listed because of look-ups
     recalled: bool = False  # there is nothing more of it on disk
+    earlier: bool = False  # the listing is of an earlier mount
 
     @property
     def was_listed(self) -> bool:
@@ -75,6 +79,7 @@ class Metadata:
         wall_s: Callable[[], float],
         hidden: Callable[[str], bool] = lambda _name: False,
         recall: Callable[[int], Folder | None] = lambda _ino: None,
+        believable: set[int] | None = None,
     ) -> None:
         self._min_s = min(min_s, max_s)
         self._max_s = max_s
@@ -84,6 +89,7 @@ class Metadata:
         self.hits = Hits()
         self.changed: set[int] = set()
         self.forgotten: set[int] = set()
+        self._believable = set() if believable is None else believable
         self._folders: LRUCache[int, Folder] = LRUCache(ENTRIES_MAX, getsizeof=lambda f: len(f.entries) + 1)
 
     # --- asking
@@ -96,7 +102,7 @@ class Metadata:
 
     def entry(self, folder_ino: int, name: str, now_s: float) -> Entry | None:
         """What is known and fresh; None: ask the server."""
-        folder = self._folders.get(folder_ino)
+        folder = self._known(folder_ino)
         if folder is None:
             return None
         entry = folder.entries.get(name)
@@ -104,9 +110,16 @@ class Metadata:
             return (
                 entry if now_s - entry.learned_s < self._lifetime_s(entry.resource, folder, now_s) else None
             )
-        if folder.complete and self.listing_is_fresh(folder_ino, now_s) and not self._hidden(name):
+        tells_absence = folder.complete and not folder.earlier and not self._hidden(name)
+        if tells_absence and self.listing_is_fresh(folder_ino, now_s):
             return Entry(None, folder.listed_s or now_s)
         return None
+
+    def _known(self, folder_ino: int) -> Folder | None:
+        """Also what only the disk knows, if that may still be believed."""
+        if folder_ino in self._believable:
+            self.recall(folder_ino)
+        return self._folders.get(folder_ino)
 
     def stale_entry(self, folder_ino: int, name: str) -> Entry | None:
         """What was last known, however old."""
@@ -127,14 +140,20 @@ class Metadata:
         folder = self._folders.get(folder_ino)
         return folder is not None and folder.was_listed
 
+    def listed_s(self, folder_ino: int) -> float | None:
+        """When its listing was asked for."""
+        folder = self._folders.get(folder_ino)
+        return None if folder is None else folder.listed_s
+
     def known_folder(self, folder_ino: int) -> Folder | None:
         return self._folders.get(folder_ino)
 
     def recall(self, folder_ino: int) -> None:
         """Fill up, once, what is known of one that this run has not listed with what an earlier run knew.
 
-        100,000 members take 0.4 to 1 s, so only for who has nobody else to ask.
+        100,000 members take 0.4 to 1 s, so only for who has nobody else to ask, or where there are few.
         """
+        self._believable.discard(folder_ino)
         folder = self._folders.get(folder_ino)
         if folder_ino in self.forgotten or (folder is not None and (folder.recalled or folder.was_listed)):
             return
@@ -145,8 +164,10 @@ class Metadata:
             return
         if folder is not None:
             found.entries.update(folder.entries)
-            found.changed_s = folder.changed_s
-        found.recalled = True
+            found.changed_s = max(
+                (s for s in (folder.changed_s, found.changed_s) if s is not None), default=None
+            )
+        found.recalled = found.earlier = True
         self._store(folder_ino, found)
 
     def remaining_s(self, folder_ino: int, name: str, now_s: float) -> float:
@@ -161,7 +182,7 @@ class Metadata:
         return max(0.0, entry.learned_s + self._lifetime_s(entry.resource, folder, now_s) - now_s)
 
     def listing_is_fresh(self, folder_ino: int, now_s: float) -> bool:
-        folder = self._folders.get(folder_ino)
+        folder = self._known(folder_ino)
         if folder is None or folder.listed_s is None:
             return False
         return now_s - folder.listed_s < self._folder_lifetime_s(folder, now_s)
@@ -180,19 +201,27 @@ class Metadata:
             self._folders[folder_ino] = folder
         return folder
 
-    def wants_listing(self, folder_ino: int, now_s: float) -> bool:
+    def wants_listing(self, folder_ino: int, now_s: float, above_ino: int | None = None) -> bool:
         """Whether the next question about this folder is better asked as Depth 1.
 
         Small known folders always; others from the second single look-up within one time-out, so
-        that one `stat` in a folder of 100,000 costs one small answer, and a walk costs one listing.
+        that one `stat` in a folder of 100,000 costs one small answer, and a walk costs one listing. Of a
+        program that had to be given the listing next door a moment ago (rsync, git: they look up every name,
+        and list nothing) the first look-up is evidence enough.
         """
         folder = self.folder(folder_ino)
+        above = None if above_ino is None else self._folders.get(above_ino)
         if folder.listed_s is not None and len(folder.entries) <= 256:
             return True
         if now_s - folder.misses_since_s > self._max_s:
             folder.misses, folder.misses_since_s = 0, now_s
         folder.misses += 1
-        return folder.misses > 1 + len(folder.entries) // 10_000
+        wants = folder.misses > 1 + len(folder.entries) // 10_000
+        if not wants and folder.listed_s is None and above is not None:
+            wants = now_s - above.looked_below_s <= NEXT_WITHIN_S
+        if wants and above is not None:
+            above.looked_below_s = now_s
+        return wants
 
     # --- learning
 
@@ -208,11 +237,13 @@ class Metadata:
         cost_s: float = 0.0,
     ) -> None:
         """A listing asked for at `asked_s`, that took `cost_s`: newer own changes and hidden names stay."""
+        self._known(folder_ino)
         before = self._folders.pop(folder_ino, None) or Folder()
         folder = Folder(
             listed_s=asked_s, complete=complete, mtime_s=itself.mtime_s, changed_s=before.changed_s
         )
         folder.cost_s = cost_s
+        folder.looked_below_s = before.looked_below_s
         for name, resource in members.items():
             folder.entries[name] = Entry(resource, asked_s, kept_of(name))
             known = before.entries.get(name)
@@ -247,6 +278,7 @@ class Metadata:
 
     def learn(self, folder_ino: int, name: str, entry: Entry) -> None:
         """One name, looked up or changed by us. An own change after the question was asked stays."""
+        self._known(folder_ino)
         folder = self.folder(folder_ino)
         before = folder.entries.get(name)
         if before is not None and before.ours and not entry.ours and before.learned_s >= entry.learned_s:
@@ -262,6 +294,7 @@ class Metadata:
 
     def learn_new_folder(self, ino: int, now_s: float) -> None:
         """A folder we just made is empty: no listing needed."""
+        self._believable.discard(ino)
         self._store(ino, Folder(listed_s=now_s, changed_s=now_s))
         self.changed.add(ino)
 
@@ -272,7 +305,8 @@ class Metadata:
 
     def expire(self, folder_ino: int, name: str | None = None) -> None:
         """Believe nothing of this name (or of the whole folder) without asking."""
-        folder = self._folders.get(folder_ino)
+        folder = self._known(folder_ino)
+        self.changed.add(folder_ino)
         if folder is None:
             return
         if name is None:
@@ -285,6 +319,7 @@ class Metadata:
             folder.listed_s = None
 
     def forget_folder(self, folder_ino: int) -> None:
+        self._believable.discard(folder_ino)
         self._folders.pop(folder_ino, None)
         self.changed.add(folder_ino)
         self.forgotten.add(folder_ino)
@@ -305,6 +340,10 @@ class Metadata:
             self._folders[ino] = folder
 
     # --- lifetimes
+
+    def longest_s(self, folder: Folder) -> float:
+        """No listing of this folder is believed longer."""
+        return self._clamp(self._max_s, folder)
 
     def _lifetime_s(self, resource: Resource | None, folder: Folder, now_s: float) -> float:
         if resource is None or resource.mtime_s is None:

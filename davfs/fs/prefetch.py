@@ -115,6 +115,16 @@ class Prefetch:
             self._learn(walk, path, node)
             self._go_on(root, walk)
 
+    def looks_into(self, node: Node) -> None:
+        """A program looks up a name in this folder: on a walk, that is a visit."""
+        if self._walks and self._walk_with(node) is not None:
+            self.comes_to(node, 0)
+
+    def was_listed(self, node: Node) -> None:
+        """For the sake of look-ups: the same evidence of a walk, by a program that lists nothing itself."""
+        self.comes_to(node, 0)
+        self.has_listed(node, 0)
+
     def is_busy_in(self, node: Node) -> None:
         self._listings.active(node.ino, trio.current_time())
 

@@ -20,6 +20,7 @@ from typing import Final
 import trio
 
 from davfs.dav.client import Client
+from davfs.dav.microsoft import is_read_only
 from davfs.dav.resource import ETag, Resource, Validator, is_name_short
 from davfs.errors import LinkDown, LinkError, NotFound, PosixError, Unauthorized
 from davfs.fs.attributes import Attributes, file_mtime_ns
@@ -59,6 +60,7 @@ class Tree:
             wall_s=wall_s,
             hidden=self.may_be_hidden,
             recall=self._recall,
+            believable=self.listings.believable,
         )
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
         self.kernel_knows: Callable[[Node], Awaitable[None]] = _nobody_to_tell  # told, and told it was heard
@@ -175,10 +177,11 @@ class Tree:
     async def _ask_for(self, parent: Node, name: str, *, patiently: bool) -> bool | None:
         """One look-up, as Depth 0 or as a listing; see `Questions` for what it returns."""
         # Who has lost patience goes on waiting for what was asked: another question answers no sooner.
+        above = None if parent.parent is None else parent.parent.ino
         listing = not self.questions.is_out((parent.ino, name)) and (
             (
                 self.questions.is_out((parent.ino, None))
-                or self.meta.wants_listing(parent.ino, trio.current_time())
+                or self.meta.wants_listing(parent.ino, trio.current_time(), above)
                 or self.client.capabilities.spelling.is_told_by_lists(name)
             )
             and not self.may_be_hidden(name)
@@ -411,7 +414,8 @@ class Tree:
         if node.is_folder:
             return self.settings.dir_mode
         executable = entry is not None and entry.resource is not None and entry.resource.executable
-        mode = self.settings.file_mode
+        is_fixed = entry is not None and entry.resource is not None and is_read_only(entry.resource)
+        mode = self.settings.file_mode & ~(0o222 if is_fixed else 0)
         return mode | (mode & 0o444) >> 2 if executable else mode
 
     def _size_and_mtime(self, node: Node, entry: Entry | None) -> tuple[int, int]:
@@ -448,13 +452,7 @@ class Tree:
     def _recall(self, ino: int) -> Folder | None:
         """What an earlier run knew of a folder."""
         node = self.nodes.find(ino)
-        if node is None or node.unlinked:
-            return None
-        folder = self.listings.load(ino, node.path)
-        if folder is not None and (kept := self.store.index.locals_below(ino)):
-            for name, entry in folder.entries.items():
-                entry.kept = kept.get(self.nodes.number_of(node, name))
-        return folder
+        return None if node is None or node.unlinked else self.listings.recalled(node, self.nodes)
 
     def remember_last(self, node: Node) -> None:
         """Before a node leaves the tree: what fstat will go on saying."""
@@ -576,6 +574,7 @@ class Tree:
         if entry is None:
             return
         entry.touched_ns, entry.pushed_s = now_ns, self.wall_s()
+        self.meta.changed.add(folder.parent.ino if folder.parent else 0)
         if entry.kept is not None and entry.kept.mtime_ns is not None:
             entry.kept = LocalAttributes(entry.kept.mode)
             self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)
@@ -586,6 +585,7 @@ class Tree:
         if entry is None:
             return
         entry.pushed_s = self.wall_s()
+        self.meta.changed.add(folder.parent.ino if folder.parent else 0)
         if entry.kept is not None and entry.kept.mtime_ns is not None:
             entry.kept = replace(entry.kept, version=Validator(mtime_s=int(entry.pushed_s)))
             self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)

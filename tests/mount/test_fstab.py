@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from davfs.demo import DemoServer
+from tests.mount.people import opened_ways
 
 pytestmark = [
     pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse cannot be opened"),
@@ -22,19 +23,6 @@ pytestmark = [
 ]
 
 _HELPERS = ("mount.fuse.davfs", "umount.fuse.davfs")
-
-
-def _opened_ways(over: Path, *needed: Path) -> str:
-    """Shell lines that let every user reach these folders: one on the way may be root's alone (/root)."""
-    closed = {
-        next((each for each in reversed(place.parents) if not each.stat().st_mode & 0o001), None)
-        for place in needed
-    } - {None}
-    held = [(place, over / f"way{number}") for number, place in enumerate(needed)]
-    kept = [f" mkdir {aside}; mount --bind {place} {aside};" for place, aside in held]
-    hidden = [f" mount -t tmpfs -o mode=755 tmpfs {each};" for each in closed]
-    back = [f" mkdir -p {place}; mount --bind {aside} {place};" for place, aside in held]
-    return "".join([*kept, *hidden, *back]) if closed else ""
 
 
 class Machine:
@@ -73,7 +61,7 @@ class Machine:
             f" mount --bind {fstab} /etc/fstab; mount -t tmpfs tmpfs /run/mount;"
             # 0666 as udev makes it; some machines without udev have it for root alone
             f" mknod -m 666 {over}/fuse c 10 229; mount --bind {over}/fuse /dev/fuse;"
-            f"{_opened_ways(over, Path(sys.base_prefix), Path.cwd(), self.folder)} set +e; D={self.drive}; "
+            f"{opened_ways(over, Path(sys.base_prefix), Path.cwd(), self.folder)} set +e; D={self.drive}; "
         )
         return subprocess.run(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", prepared + script],

@@ -302,3 +302,54 @@ def test_a_hundred_thousand_files_in_one_folder(apache_share: Share, mount_of: M
     assert len(names) == 100_000
     assert len(set(names)) == 100_000
     assert drive.mount.peak_bytes() < 300_000_000
+
+
+def test_a_remount_within_the_time_out_asks_nothing(share: Share, mount_of: MountOf, tmp_path: Path) -> None:
+    """A walk through what the last mount listed: no request; what this machine changed before is in it."""
+    for number in range(3):
+        share.write(f"folder{number}/file", b"x" * number)
+    for made in sorted(share.root.rglob("*"), reverse=True):
+        os.utime(made, (1_600_000_000, 1_600_000_000))
+    os.utime(share.root, (1_600_000_000, 1_600_000_000))
+    cache, walk = tmp_path / "kept-cache", ["find", ".", "-printf", "%P %s %T@ %i\\n"]
+    first = mount_of(share, cache_dir=cache, attr_timeout_min=60)
+    first.run(walk)
+    first.unlink("folder1/file")
+    before = sorted(first.run(walk).splitlines())
+    first.mount.close()
+    second = mount_of(share, cache_dir=cache, attr_timeout_min=60)
+    share.forget_requests()
+    assert sorted(second.run(walk).splitlines()) == before
+    found = [f"{said(request)} {request.path}" for request in share.log_requests()]
+    assert [
+        one for one in found if one.strip(" /") != "P 0"
+    ] == []  # the top, Depth 0: how much room there is
+
+
+def test_who_looks_up_every_name_has_each_folder_listed_once(share: Share, mount_of: MountOf) -> None:
+    """As rsync and git do, listing nothing: one PROPFIND for each folder, and one more for the first."""
+    for folder in range(8):
+        for number in range(4):
+            share.write(f"d{folder}/f{number}", b"x")
+    drive = mount_of(share)
+    drive.listdir()
+    share.forget_requests()
+    for folder in range(8):
+        for number in range(4):
+            assert drive.stat(f"d{folder}/f{number}").size == 1
+    found = Counter(f"{said(request)} {request.path.strip('/')}" for request in share.log_requests())
+    assert found == Counter(["P 0 d0/f0", *(f"P 1 d{folder}" for folder in range(8))])
+
+
+def test_one_look_in_each_folder_lists_none(share: Share, mount_of: MountOf) -> None:
+    """A single name of each of four folders is one small answer each."""
+    for folder in range(4):
+        for number in range(4):
+            share.write(f"d{folder}/f{number}", b"x")
+    drive = mount_of(share)
+    drive.listdir()
+    share.forget_requests()
+    for folder in range(4):
+        drive.stat(f"d{folder}/f1")
+    found = [f"{said(request)} {request.path}" for request in share.log_requests()]
+    assert found == [f"P 0 d{folder}/f1" for folder in range(4)]

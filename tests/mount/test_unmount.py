@@ -158,7 +158,7 @@ def test_a_cache_that_a_mounted_drive_uses_is_refused_with_its_place(
     other.mkdir()
     refused = drive.mount.davfs("mount", apache_share.url, str(other), "-o", f"cache_dir={cache}", "-f")
     assert refused.returncode == 2
-    assert refused.stderr.strip().endswith(f"(pid {drive.mount.pid}) for {drive.mount.point}")
+    assert f"(pid {drive.mount.pid}) for {drive.mount.point}: " in refused.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -68,13 +68,8 @@ def _tried(output: str) -> list[str]:
 _EXPECTED = ["hello", "status 10", "status 1"]
 
 
-def test_the_debian_package(tmp_path: Path) -> None:
-    """Built, installed with dpkg, used, purged: nothing is left that was not there before."""
-    built = subprocess.run(
-        ["scripts/build-deb"], cwd=REPO, capture_output=True, text=True, timeout=500, check=False
-    )
-    assert built.returncode == 0, built.stderr
-    package = REPO / built.stdout.strip()
+def test_the_debian_package(package: Path, tmp_path: Path) -> None:
+    """Installed with dpkg, used, purged: nothing is left that was not there before."""
     script = f"""
 cp {package} /tmp/davfs.deb
 dpkg -i /tmp/davfs.deb >/tmp/log 2>&1 || cat /tmp/log

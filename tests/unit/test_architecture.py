@@ -52,8 +52,8 @@ _LAYERS = {
     "fuse": _layer("fuse", "errors fs", "pyfuse3 trio", "a thin adaptor: unpack, call one method, pack"),
     "demo": _layer("demo", "", "wsgidav cheroot", "the demo is one more server: it must not know davfs"),
     "surface": _layer(
-        "__init__ __main__ answers cli commands config connections control credentials daemon exitcodes"
-        " holder logins logs mount mountpoint notify options profiles secret service shutdown",
+        "__init__ __main__ answers cli commands config connections control credentials daemon desktop"
+        " exitcodes holder logins logs mount mountpoint notify options profiles secret service shutdown",
         "errors dav fs fuse demo",
         "httpx trio rich keyring",
         "pyfuse3 is only known to davfs/fuse.py; lxml and the caches belong to the layers below",

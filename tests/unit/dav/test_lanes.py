@@ -11,9 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
+from trio.testing import MockClock
 
 from davfs.dav.auth import Credentials, build_auth
 from davfs.dav.lanes import Lanes, LaneSettings, Preflight, PreflightAnswer, Proxies
+from davfs.dav.lanes.lane import GATHER_S
 from davfs.errors import PreconditionFailed, Unauthorized
 from tests.unit.dav.peer import Data, Line, Seen, ask, lanes_to, serving
 
@@ -592,3 +594,42 @@ async def test_ipv6() -> None:
         await lanes.aclose()
         nursery.cancel_scope.cancel()
     assert f"\r\nHost: {url[7:-1]}\r\n".encode().lower() in heard[0].lower()
+
+
+async def _pieces(size_bytes: int, *, chunked: bool) -> tuple[list[int], float]:
+    """The pieces of a body that comes 1 kB at a time, as they are read, and how long that took."""
+
+    async def drips(line: Line) -> None:
+        await line.request()
+        framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size_bytes}"
+        await line.say(f"HTTP/1.1 200 X\r\n{framing}\r\n\r\n")
+        for _ in range(size_bytes // 1024):
+            await line.stream.send_all((b"400\r\n%b\r\n" if chunked else b"%b") % bytes(1024))
+            await trio.sleep(0.0001)
+        if chunked:
+            await line.stream.send_all(b"0\r\n\r\n")
+
+    async with serving(drips) as peer, lanes_to(peer) as lanes:
+        answer = await lanes.handle_async_request(httpx.Request("GET", peer.url))
+        assert isinstance(answer.stream, httpx.AsyncByteStream)
+        begun_s = trio.current_time()
+        pieces = [len(piece) async for piece in answer.stream]
+        return pieces, trio.current_time() - begun_s
+
+
+async def test_a_long_body_that_drips_is_read_in_gulps(autojump_clock: MockClock) -> None:
+    """1 MiB in drops of 1 kB, 0.1 ms apart: some 40 together, but the last 256 kB at once as they come."""
+    pieces, _ = await _pieces(1024 * 1024, chunked=False)
+    assert sum(pieces) == 1024 * 1024
+    assert len([size for size in pieces if size <= 8 * 1024]) < 280
+    assert len(pieces) < 400
+
+
+@pytest.mark.parametrize(("size_bytes", "chunked"), [(64 * 1024, False), (64 * 1024, True)])
+async def test_a_short_body_is_read_as_it_comes(
+    size_bytes: int, chunked: bool, autojump_clock: MockClock
+) -> None:
+    """Nothing is waited for: a program, or a listing, waits for it."""
+    pieces, took_s = await _pieces(size_bytes, chunked=chunked)
+    assert sum(pieces) == size_bytes
+    assert took_s < 0.0001 * 64 + GATHER_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import Validator
 from davfs.errors import DavfsError, StaleVersion
 from davfs.fs.content import Content
@@ -30,6 +32,23 @@ class WithoutRanges(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         request.headers.pop("range", None)
         return await self._server.handle_async_request(request)
+
+
+class Mixing(httpx.AsyncBaseTransport):
+    """As rclone can: the tag and the length of the version before, the bytes of the next."""
+
+    def __init__(self, server: FakeDav) -> None:
+        self._server = server
+        self.newer = b""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await self._server.handle_async_request(request)
+        if request.method != "GET" or not self.newer:
+            return answer
+        self._server.put("/f", self.newer)
+        return httpx.Response(
+            answer.status_code, headers=answer.headers, content=self.newer[: len(await answer.aread())]
+        )
 
 
 def serving(size: int, etags: ETags = "strong") -> tuple[FakeDav, bytes]:
@@ -287,6 +306,28 @@ async def test_a_changed_file_of_the_same_size_is_stale_by_its_date(tmp_path: Pa
         server.put("/f", os.urandom(4 * MIB))
         with pytest.raises(StaleVersion):
             await it.read(content, 3 * MIB, 3 * MIB + 10)
+
+
+@pytest.mark.parametrize(("age_s", "looks"), [(5, 1), (3600, 0)])
+async def test_bytes_under_the_tag_of_another_version_are_not_taken(
+    tmp_path: Path, age_s: int, looks: int
+) -> None:
+    """Where the server is known to mix, a small file that changed lately is looked at after its GET."""
+    server = FakeDav()
+    server.put("/f", b"old bytes", mtime_s=time.time() - age_s)
+    wire = Mixing(server)
+    async with rig(wire, tmp_path / "c") as it:
+        it.client.capabilities = Capabilities(server="rclone/v1.75.2")
+        content = await it.opened_file("/f")
+        before = len(server.requests("PROPFIND"))
+        if looks:
+            wire.newer = b"new bytes, and more of them"
+            with pytest.raises(StaleVersion):
+                await it.read(content, 0, 9)
+            assert content.missing(0, 9)
+        else:
+            assert await it.read(content, 0, 9) == b"old bytes"
+        assert len(server.requests("PROPFIND")) - before == looks
 
 
 async def test_a_program_that_writes_meanwhile_keeps_its_bytes(

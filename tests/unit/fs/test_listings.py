@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from davfs.dav.resource import ETag, Resource
-from davfs.fs.index import Index
-from davfs.fs.listings import Listings, decoded, encoded
+from davfs.fs.index import Index, boot_id
+from davfs.fs.listings import Clocks, Listings, decoded, encoded
 from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
 from tests.unit.fs.rig import at
 
@@ -42,15 +42,17 @@ def a_folder_of(*members: str, complete: bool = True) -> Folder:
     return Folder({name: Entry(a_file(), 5.0) for name in members}, listed_s=5.0, complete=complete)
 
 
-def packed(folder: Folder) -> bytes:
-    return b"".join(encoded(folder, 0.0))
+def packed(folder: Folder, clocks: Clocks | None = None) -> bytes:
+    return b"".join(encoded(folder, clocks or Clocks(5.0, 1_000.0, 100.0)))
 
 
 @given(st.dictionaries(names, resources, max_size=20), st.booleans(), st.booleans())
 def test_a_folder_comes_back_as_it_was(members: dict[str, Resource], listed: bool, complete: bool) -> None:
     """Names of any bytes, kinds, sizes, dates and tags; and nothing of it counts as fresh."""
     entries = {name: Entry(resource, 5.0) for name, resource in members.items()}
-    found = decoded(packed(Folder(entries, listed_s=5.0 if listed else None, complete=complete, mtime_s=9)))
+    found = decoded(
+        packed(Folder(entries, listed_s=5.0 if listed else None, complete=complete, mtime_s=9)), None
+    )
     assert found is not None
     assert {name: entry.resource for name, entry in found.entries.items()} == members
     assert all(entry.learned_s == NEVER for entry in found.entries.values())
@@ -61,7 +63,7 @@ def test_a_folder_comes_back_as_it_was(members: dict[str, Resource], listed: boo
 def test_more_than_one_chunk() -> None:
     """A folder of 5,001 is cut in pieces and comes back in order."""
     wanted = [f"file{number}" for number in range(5_001)]
-    found = decoded(packed(a_folder_of(*wanted)))
+    found = decoded(packed(a_folder_of(*wanted)), None)
     assert found is not None
     assert list(found.entries) == wanted
 
@@ -77,8 +79,8 @@ def test_more_than_one_chunk() -> None:
 @example(b'{"version":1,"listed":true,"complete":true,"mtime_s":1}\n' + b"[" * 100_000)
 def test_damaged_rows_are_none(data: bytes) -> None:
     """Whatever stands there: no exception, and no name that no folder can hold."""
-    assert decoded(data) is None
-    assert decoded(zlib.compress(data)) is None
+    assert decoded(data, None) is None
+    assert decoded(zlib.compress(data), None) is None
 
 
 @given(st.integers(0, 400), st.integers(1, 255))
@@ -87,7 +89,7 @@ def test_a_flipped_byte_is_noticed(at_byte: int, mask: int) -> None:
     whole = packed(a_folder_of("a", "b", "c"))
     data = bytearray(whole)
     data[at_byte % len(data)] ^= mask
-    found = decoded(bytes(data))
+    found = decoded(bytes(data), None)
     assert found is None or list(found.entries) == ["a", "b", "c"]
 
 
@@ -163,7 +165,7 @@ async def test_the_oldest_listings_go_first(index: Index) -> None:
 def test_what_was_sent_after_the_last_save_is_known(index: Index) -> None:
     """The daemon was killed between an upload and the next save: the cached version is the newer one."""
     listings = Listings(index, wall_s=lambda: 100.0)
-    listings._put(FOLDER, packed(a_folder_of("a", "old")))
+    listings._put(FOLDER, packed(a_folder_of("a", "old")), None)
     cursor = index.run(
         "INSERT INTO contents (ino, path, size, base_size, base_known, etag, etag_weak, written, sent, acked,"
         " used_at) VALUES (1, ?, 5, 5, 1, 'two', 0, 1, 1, 1, 101.0)",
@@ -174,3 +176,69 @@ def test_what_was_sent_after_the_last_save_is_known(index: Index) -> None:
     assert folder is not None
     assert folder.entries["a"].resource == Resource(is_collection=False, size_bytes=5, etag=ETag("two"))
     assert folder.entries["old"].resource == a_file()
+
+
+@given(st.integers(0, 10**6), st.integers(-9, 10**6), st.integers(-9, 10**6))
+def test_a_row_comes_back_as_old_as_it_is(asked: int, wall: int, uptime: int) -> None:
+    """By the clock that says more; and old for ever if one of the two went back. No entry is made younger."""
+    folder = a_folder_of("a", "b")
+    folder.entries["b"].learned_s = 4.0  # before the listing
+    folder.changed_s = 2.0
+    folder.cost_s = 1.5
+    data = packed(folder, Clocks(5.0 + asked, 1_000.0, 1e7))
+    found = decoded(data, Clocks(-300.0, 1_000.0 + wall, 1e7 + uptime))
+    assert found is not None
+    if min(wall, uptime) < 0:
+        assert (found.listed_s, found.changed_s, found.cost_s) == (NEVER, None, 0.0)
+    else:
+        assert found.listed_s is not None
+        age_s = -300.0 - found.listed_s
+        assert age_s == pytest.approx(asked + max(wall, uptime))
+        assert found.listed_s - (found.changed_s or 0.0) == pytest.approx(3.0, abs=1e-3)
+        assert found.cost_s == 1.5
+    assert found.entries["a"].learned_s == found.listed_s
+    assert found.entries["b"].learned_s == NEVER
+
+
+def test_when_a_member_last_came_or_went_is_kept() -> None:
+    """Of a folder in a folder: without it its mtime would go back at a remount."""
+    folder = a_folder_of("a", "file")
+    folder.entries["a"] = Entry(Resource(is_collection=True), 5.0, touched_ns=7, pushed_s=8.5)
+    found = decoded(packed(folder), None)
+    assert found is not None
+    assert (found.entries["a"].touched_ns, found.entries["a"].pushed_s) == (7, 8.5)
+    assert (found.entries["file"].touched_ns, found.entries["file"].pushed_s) == (0, 0.0)
+
+
+def test_rows_of_another_boot_are_old(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock since the start of the machine began again; and what is not believed once never is again."""
+
+    def next_run() -> set[int]:
+        listings = Listings(index, wall_s=lambda: 1_000.0, uptime_s=lambda: 100.0)
+        believable = set(listings.believable)
+        listings.end(Metadata(min_s=3, max_s=60, wall_s=lambda: 0.0))
+        return believable
+
+    monkeypatch.setattr(index, "unclean", False)
+    Listings(index, wall_s=lambda: 1_000.0)._put(FOLDER, packed(a_folder_of("a")), 1_060.0)
+    index.run("INSERT INTO listings_ended VALUES (?)", (boot_id(),))
+    assert next_run() == next_run() == {FOLDER}
+    index.run("UPDATE listings_ended SET boot='another'")
+    assert next_run() == next_run() == set()
+
+
+def test_a_table_of_an_older_davfs_gets_its_column(index: Index) -> None:
+    """What is in it is kept for the time without a server, and is not believed before."""
+    index.run(
+        "CREATE TABLE listings (ino INTEGER PRIMARY KEY, saved_s REAL NOT NULL, bytes INTEGER NOT NULL,"
+        " members BLOB NOT NULL)"
+    )
+    header = b'{"version":1,"listed":true,"complete":true,"mtime_s":1}\n[["x",8,1,1,"tag"]]'
+    index.run("INSERT INTO listings VALUES (?, 5.0, 9, ?)", (FOLDER, zlib.compress(header)))
+    listings = Listings(index, wall_s=lambda: 5.0)
+    folder = listings.load(FOLDER, None)
+    assert folder is not None
+    assert folder.entries["x"].resource == Resource(
+        is_collection=False, size_bytes=1, mtime_s=1, etag=ETag("tag", weak=True)
+    )
+    assert not listings.believable

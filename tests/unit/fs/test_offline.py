@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -66,9 +67,11 @@ def line(server: FakeDav) -> Line:
 
 
 @asynccontextmanager
-async def drive(line: Line, folder: Path, *, offline: bool = False) -> AsyncIterator[Vfs]:
+async def drive(
+    line: Line, folder: Path, *, offline: bool = False, later_s: float = 0.0
+) -> AsyncIterator[Vfs]:
     settings = Settings(str(folder / "cache"), attr_timeout_min_s=1, attr_timeout_max_s=1, write_back_s=0.1)
-    async with running(line, URL, settings, offline=offline) as fs:
+    async with running(line, URL, settings, offline=offline, now_s=lambda: time.time() + later_s) as fs:
         yield Vfs(fs)
 
 
@@ -154,7 +157,7 @@ async def test_and_also_after_a_restart(tmp_path: Path, line: Line, autojump_clo
     async with drive(line, tmp_path) as vfs:
         await visit(vfs)
     line.cut = True
-    async with drive(line, tmp_path, offline=True) as vfs:
+    async with drive(line, tmp_path, offline=True, later_s=100) as vfs:
         await serves_what_is_kept(vfs)
 
 
