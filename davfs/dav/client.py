@@ -113,19 +113,18 @@ class Client:
         who typed the address.
         """
         root = await self._exchange.repeat(ONCE, "connect", self._describe_root)
+        if not root.is_collection:
+            raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         with suppress(ServerRefused):  # proxies filter OPTIONS; PROPFIND has answered, which is enough
             self.capabilities = await self._exchange.repeat(ONCE, "OPTIONS", self._options)
             self.extras |= self.capabilities.extras
-        if not root.is_collection and self.extras:  # one of those may tell
-            root = await self._exchange.repeat(ONCE, "connect", self._describe_root)
-        if not root.is_collection:
-            raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         self.reach.proven()
         return root
 
     async def probe(self, longest_s: float) -> None:
         """Asks for the root although the link is down. What it says does not matter: the link has noticed."""
-        request = replace(self._root_request(), is_probe=True)
+        request = self._propfind(ROOT, "0", self._asked(), is_collection=True)
+        request = replace(request, is_probe=True)
         with suppress(DavfsError):
             await self._exchange.repeat(
                 ONCE, request.label, lambda: self._describe(request), longest_s=longest_s
@@ -391,11 +390,11 @@ class Client:
 
     # --- PROPFIND and OPTIONS -----------------------------------------------------------------------
 
-    def _root_request(self) -> _Request:
-        return self._propfind(ROOT, "0", self._asked(), is_collection=True)
-
     async def _describe_root(self) -> Resource:
-        request = replace(self._root_request(), is_probe=True)
+        body = properties.propfind(
+            self.extras | {properties.IS_COLLECTION}
+        )  # it may be all that tells folders
+        request = replace(self._propfind(ROOT, "0", body, is_collection=True), is_probe=True)
         try:
             return (await self._describe(request)).resource
         except NotFound as error:
@@ -432,13 +431,7 @@ class Client:
             raise refused("PROPFIND", builder.refused_status, shown(request.path))
         listing = builder.build(complete=document.complete)
         self._learn_listing(listing)
-        return self._within_reach(request.path, listing)
-
-    def _within_reach(self, folder: DavPath, listing: Listing) -> Listing:
-        """Without names that the server lists and refuses: nobody could open them."""
-        self._filtered.listed(folder, listing.members)
-        for name in filter(self.capabilities.is_out_of_reach, list(listing.members)):
-            del listing.members[name]
+        self._filtered.leave_out(self.capabilities, request.path, listing.members)
         return listing
 
     async def _parse(self, request: _Request, take: Callable[[Iterable[Entry]], None]) -> Multistatus:
@@ -574,10 +567,8 @@ class Client:
         if answer.status == 413 and request.content is not None:
             self.upload_limit = self.upload_limit.refused(request.content.size_bytes, self._clock())
         if answer.status in (404, 409) and not microsoft.says_more(answer.headers):
-            raise ParentMissing(
-                f"{request.label}: the server answered {answer.status}, the folder may be missing",
-                status=answer.status,
-            )
+            text = f"{request.label}: the server answered {answer.status}, the folder may be missing"
+            raise ParentMissing(text, status=answer.status)
         await self._check_change(request, answer)
         if answer.status == 201:
             try:
@@ -602,9 +593,8 @@ class Client:
 
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
-        filtered = self.capabilities.filtered(request.path.name) if answer.status == 404 else None
-        if filtered is not None and self._filtered.missing(request.path):
-            self.capabilities = self.capabilities.learned_names(filtered)
+        if answer.status == 404:
+            self.capabilities = self._filtered.missing(self.capabilities, request.path)
         return microsoft.explained(
             answer.headers, request.method, answer.status, shown(request.path), retry_after_s=wait_s
         )

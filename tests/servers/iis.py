@@ -10,9 +10,9 @@ iis_child.py, which knows nothing of davfs. `kind` is "iis" or "sharepoint"; the
 - `flags`: "1" for 1/0, "true" for True/False in iscollection and ishidden; `resourcetype`: is there one;
 - `fat`: kilobytes of further headers in each answer.
 
-The kind "plain" is a server that nobody knows, for what is learned of names: `form` is the Unicode form that it
-gives them, `strip` what it cuts off their ends, `fold_case` whether case is no difference, `echo` whether PROPFIND
-answers in the words of the question.
+The kind "plain" is a server that nobody knows, for what is learned of names: `form` is the Unicode form
+that it gives them, `strip` what it cuts off their ends, `fold_case` whether case is no difference, `echo`
+whether PROPFIND answers in the words of the question.
 """
 
 from __future__ import annotations

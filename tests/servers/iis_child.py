@@ -1,9 +1,9 @@
 """The process behind iis.py: IIS WebDAV or SharePoint as documents and trackers describe them, on a folder.
 
-Run as a script with one JSON file; nothing of davfs or of the tests is imported. What it does wrong
-on purpose is what those servers do: names without case, dots and blanks cut off the end, 404 for what request filtering
-does not like, MOVE onto the same file with Overwrite: T destroys it, SharePoint writes into office files.
-Sources: servers.md (last part), peers.md 19 and 28, [MS-WDV], [MS-WDVME], [MS-WEBDAVE].
+Run as a script with one JSON file; nothing of davfs or of the tests is imported. What it does wrong is on
+purpose, and what those servers do: names without case, dots and blanks cut off the end, 404 for what request
+filtering does not like, MOVE onto the same file with Overwrite: T destroys it, SharePoint writes into office
+files. Sources: servers.md (last part), peers.md 19 and 28, [MS-WDV], [MS-WDVME], [MS-WEBDAVE].
 """
 
 from __future__ import annotations
