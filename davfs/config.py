@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # at run time imported where used: `davfs --help` must not lo
     from davfs.fs.settings import Settings
 
 LockPolicy = Literal["auto", "always", "never"]
+TimePolicy = Literal["auto", "properties", "local"]
 AuthScheme = Literal["auto", "basic", "digest", "ntlm", "negotiate", "bearer", "none"]
 _OPEN_SCHEMES = frozenset({"basic", "digest", "bearer"})  # who listens can read, replay or guess the secret
 
@@ -54,6 +55,8 @@ class Config:
     write_back_s: float
     close_sync: bool
     lock: LockPolicy
+    symlinks: bool
+    mtime: TimePolicy
     uid: int
     gid: int
     umask: int | None  # None: 022 for what others made, and programs decide for what they create
@@ -89,6 +92,8 @@ class Config:
             write_back_s=self.write_back_s,
             close_sync=self.close_sync,
             lock=self.lock,
+            symlinks=self.symlinks,
+            mtime=self.mtime,
             uid=self.uid,
             gid=self.gid,
             file_mode=0o666 & ~umask,

@@ -11,11 +11,13 @@
     │   ├── Disconnected      broke midway: the outcome is unknown
     │   └── TimedOut          no answer within the deadline
     ├── ProtocolError         an answer that is not what the RFCs allow, or not WebDAV
+    │   └── Garbled           bytes that are not HTTP: may pass
+    │       └── Damaged       bytes of another checksum than was told
     ├── StaleVersion          the server's version is not the one this handle has open
     └── ServerRefused         a final status; one sub-class per meaning
         ├── Unauthorized      401, 407
         ├── Forbidden         403, 405, 451; 415 of a file: a kind that it does not take
-        │   └── NotThatName   stored, but under another name
+        ├── NotThatName       stored, but under another name
         ├── NotFound          404, 410
         ├── AlreadyExists     405 on MKCOL, 412 on Overwrite: F
         ├── ParentMissing     409 where a parent is needed
@@ -148,6 +150,15 @@ class Garbled(ProtocolError):
     retry_helps = True
 
 
+class Damaged(Garbled):
+    """Bytes that arrived do not have the checksum that was told beside them."""
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """The server that says so has not stored them."""
+        return False
+
+
 class StaleVersion(DavfsError):
     """The resource changed on the server under an open handle (promise 4: never mix versions)."""
 
@@ -177,8 +188,10 @@ class Forbidden(ServerRefused):
     errno = errno.EACCES
 
 
-class NotThatName(Forbidden):
+class NotThatName(ServerRefused):
     """It was stored, but under another name, and is not shown as saved. Not EINVAL: fsync(2) tells it too."""
+
+    errno = errno.EACCES
 
 
 class NotFound(ServerRefused):

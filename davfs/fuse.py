@@ -13,8 +13,10 @@ import errno
 import functools
 import logging
 import os
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+import stat
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from tempfile import TemporaryFile
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import pyfuse3
@@ -250,35 +252,42 @@ class KernelOperations(pyfuse3.Operations):
 
     @_answering
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
-        raise FUSEError(errno.EOPNOTSUPP)
+        await self._fs.setxattr(inode, os.fsdecode(name), value)  # pyfuse3 sees to XATTR_CREATE and _REPLACE
 
     @_answering
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
-        raise FUSEError(errno.EOPNOTSUPP)
+        await self._fs.removexattr(inode, os.fsdecode(name))
 
-    # --- what a share cannot have: EPERM as in link(2), mknod(2), symlink(2); cp, tar and install know it
+    @_answering
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        """A plain file: `tar --xattrs` makes it so. EPERM as in mknod(2) for what a share cannot have."""
+        if not stat.S_ISREG(mode):
+            raise FUSEError(errno.EPERM)
+        wanted = stat.S_IMODE(mode) & ~ctx.umask
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        opened, attributes = await self._fs.create(parent_inode, os.fsdecode(name), wanted, flags)
+        await self._fs.release(opened.handle)
+        return _entry(attributes)
+
+    @_answering
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        return _entry(await self._fs.symlink(parent_inode, os.fsdecode(name), os.fsdecode(target)))
+
+    @_answering
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        return FileNameT(os.fsencode(await self._fs.readlink(inode)))
+
+    # --- what a share cannot have: EPERM as in link(2); cp, tar and install know it
 
     @_answering
     async def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         raise FUSEError(errno.EPERM)
-
-    @_answering
-    async def symlink(
-        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
-    ) -> EntryAttributes:
-        raise FUSEError(errno.EPERM)
-
-    @_answering
-    async def mknod(
-        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
-    ) -> EntryAttributes:
-        raise FUSEError(errno.EPERM)
-
-    @_answering
-    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        raise FUSEError(errno.EINVAL)
 
 
 def _entry(attributes: Attributes) -> EntryAttributes:
@@ -310,15 +319,15 @@ def _info(opened: Opened) -> FileInfo:
 
 
 def _statvfs(quota: Quota) -> StatvfsData:
-    stat = StatvfsData()
+    told = StatvfsData()
     used = quota.used_bytes or 0
     free = quota.available_bytes if quota.available_bytes is not None else UNKNOWN_SPACE_BYTES
-    stat.f_bsize = stat.f_frsize = BLOCK_BYTES
-    stat.f_blocks = (used + free) // BLOCK_BYTES
-    stat.f_bfree = stat.f_bavail = free // BLOCK_BYTES
-    stat.f_files = stat.f_ffree = stat.f_favail = 0
-    stat.f_namemax = 255
-    return stat
+    told.f_bsize = told.f_frsize = BLOCK_BYTES
+    told.f_blocks = max(1, (used + free) // BLOCK_BYTES)  # df leaves out what has none
+    told.f_bfree = told.f_bavail = free // BLOCK_BYTES
+    told.f_files = told.f_ffree = told.f_favail = 0
+    told.f_namemax = 255
+    return told
 
 
 # --- the session
@@ -326,10 +335,34 @@ def _statvfs(quota: Quota) -> StatvfsData:
 
 def mount(filesystem: Filesystem, mountpoint: str, options: frozenset[str]) -> None:
     """Attach to the kernel. Raises DavfsError when the kernel or fusermount3 says no."""
+    with _standard_error() as said:
+        try:
+            pyfuse3.init(KernelOperations(filesystem), mountpoint, set(options))
+        except RuntimeError as error:
+            reason = said().removeprefix("fusermount3: ") or str(error)
+            raise DavfsError(f"cannot mount on {mountpoint}: {reason}") from None
+
+
+@contextmanager
+def _standard_error() -> Iterator[Callable[[], str]]:
+    """What is written to it meanwhile: fusermount3 says there why it refuses; a daemon has no terminal."""
     try:
-        pyfuse3.init(KernelOperations(filesystem), mountpoint, set(options))
-    except RuntimeError as error:
-        raise DavfsError(f"cannot mount on {mountpoint}: {error}") from None
+        before = os.dup(2)
+    except OSError:  # closed by who started us
+        yield str
+        return
+    with TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+
+        def last_line() -> str:
+            lines = os.pread(sink.fileno(), 4096, 0).decode(errors="replace").strip().splitlines()
+            return lines[-1].strip() if lines else ""
+
+        try:
+            yield last_line
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 async def handle_requests(filesystem: Filesystem) -> None:

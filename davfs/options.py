@@ -130,6 +130,10 @@ def _close(text: str, around: Surroundings) -> bool:
     return _choice("async", "sync")(text, around) == "sync"
 
 
+def _symlinks(text: str, around: Surroundings) -> bool:
+    return _choice("auto", "never")(text, around) == "auto"
+
+
 def _offline(text: str, around: Surroundings) -> bool:
     return _choice("ok", "no")(text, around) == "ok"
 
@@ -312,6 +316,24 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "WHEN",
         "auto: lock on the server what stays open for writing; always: at open, which fails while"
         " somebody else holds the lock; never",
+    ),
+    Option(
+        "symlinks",
+        "symlinks",
+        _symlinks,
+        "auto",
+        "WHEN",
+        "auto: where the server keeps properties, a small file whose property holds the target; never: links"
+        " are not made, and those that others made are small files",
+    ),
+    Option(
+        "mtime",
+        "mtime",
+        _choice("auto", "properties", "local"),
+        "auto",
+        "HOW",
+        "times that programs set are kept here, and: auto: on servers that can set the time of a file;"
+        " properties: on all others that keep properties too, one request for each; local: with uploads only",
     ),
     Option("uid", "uid", _account("user"), None, "USER", "the owner of all files", "who mounts"),
     Option("gid", "gid", _account("group"), None, "GROUP", "the group of all files", "of who mounts"),

@@ -28,7 +28,8 @@ from typing import Final
 import httpx
 import trio
 
-from davfs.dav import locks, microsoft, properties, proppatch
+from davfs.dav import locks, microsoft, properties, proppatch, times
+from davfs.dav.cloud import Cloud
 from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
 from davfs.dav.filtered import Refusals
@@ -49,7 +50,7 @@ from davfs.dav.multistatus import (
 from davfs.dav.names import odd_in
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
-from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav_text
+from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav
 from davfs.dav.refusals import check_location, check_stored, raise_failures
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
@@ -58,8 +59,9 @@ from davfs.dav.request import Request as _Request
 from davfs.dav.request import conditions as _conditions
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
 from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
-from davfs.dav.wire import Body, Incoming, Octets, deadline
+from davfs.dav.wire import Body, Incoming, Octets, Summed, deadline
 from davfs.errors import (
+    Busy,
     DavfsError,
     NotFound,
     NotThatName,
@@ -103,6 +105,7 @@ class Client:
         self.extras: frozenset[str] = frozenset()  # of `properties.EXTRAS`: what listings ask for beside
         self._exchange = Exchange(wire, self._share, timeout_s, clock)
         self.reach = self._exchange.reach
+        self.cloud = Cloud(self._exchange, self._share, timeout_s)
 
     # --- what callers ask of the wire ---------------------------------------------------------------
 
@@ -118,6 +121,7 @@ class Client:
         with suppress(ServerRefused):  # proxies filter OPTIONS; PROPFIND has answered, which is enough
             self.capabilities = await self._exchange.repeat(ONCE, "OPTIONS", self._options)
             self.extras |= self.capabilities.extras
+        self.extras |= self.capabilities.told_permissions
         self.reach.proven()
         return root
 
@@ -132,8 +136,19 @@ class Client:
 
     async def stat(self, path: DavPath, *, is_collection: bool = False) -> Resource:
         """PROPFIND Depth 0. `is_collection` is a hint that saves Apache's redirect from 'a' to 'a/'."""
-        request = self._propfind(path, "0", self._asked(), is_collection=is_collection)
+        if path == ROOT:
+            request = self._root_request()
+        else:
+            request = self._propfind(path, "0", self._asked(), is_collection=is_collection)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).resource
+
+    async def properties_of(
+        self, path: DavPath, names: Iterable[str], *, is_collection: bool = False
+    ) -> Mapping[str, str]:
+        """The texts of those that it has. Raises ProtocolError when all of them are more than 1 MiB."""
+        request = self._propfind(path, "0", properties.propfind_of(names), is_collection=is_collection)
+        _, _, body = await self._ask(PATIENT, request, fine=(207,))
+        return properties.texts_of(body, shorter_than=_SMALL_BODY_BYTES)
 
     async def look(self, path: DavPath, size_bytes: int, lock_token: locks.LockToken | None) -> Resource:
         """`stat` before a large upload over it: also raises what that would end with, Locked or NoSpace."""
@@ -157,9 +172,9 @@ class Client:
             policy, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
         )
 
-    async def quota(self) -> Quota:
-        """RFC 4331, of the share's root."""
-        request = self._propfind(ROOT, "0", PROPFIND_QUOTA, is_collection=True)
+    async def quota(self, folder: DavPath = ROOT) -> Quota:
+        """RFC 4331."""
+        request = self._propfind(folder, "0", PROPFIND_QUOTA, is_collection=True)
         return (await self._exchange.repeat(PATIENT, request.label, lambda: self._describe(request))).quota
 
     def get(
@@ -209,8 +224,10 @@ class Client:
         }
         if lock_token is not None or weak_tag is not None:
             headers |= if_header((self._tagged(path), lock_token, weak_tag))
-        if mtime_s is not None:
-            headers["X-OC-Mtime"] = str(mtime_s)  # Nextcloud, copyparty; ignored elsewhere
+        if mtime_s is not None:  # ignored where it is not known
+            headers |= times.put_headers(mtime_s, by_date=self.capabilities.is_nginx_dav)
+        if isinstance(body, Summed) and body.checksum is not None:
+            headers["OC-Checksum"] = body.checksum
         request = _Request(
             "PUT",
             path,
@@ -293,12 +310,18 @@ class Client:
         *,
         is_collection: bool = False,
         lock_token: locks.LockToken | None = None,
+        if_tag: ETag | None = None,
+        ahead: bool = False,
     ) -> Mapping[str, int]:
-        """Sets and removes properties: the status of each. Raises ServerRefused for the whole."""
+        """Sets and removes properties: the status of each. Raises ServerRefused for the whole.
+
+        `if_tag`: while it has this tag, where the server looks (sabre/dav, Apache). `ahead`: as for `list`.
+        """
         body = proppatch.body(changes)
-        claim = if_header((self._tagged(path, is_collection=is_collection), lock_token, None))
+        tag = if_tag if self.capabilities.move_condition_honoured else None
+        claim = if_header((self._tagged(path, is_collection=is_collection), lock_token, tag))
         headers = {**_XML, "Content-Length": str(len(body)), **claim}
-        request = _Request("PROPPATCH", path, headers, Octets(body), is_collection)
+        request = _Request("PROPPATCH", path, headers, Octets(body), is_collection, is_ahead=ahead)
         with self.reach.watched(), deadline(self._timeout_s, request.label):
             status, _, answer = await self._ask(ONCE, request, fine=(207,))
         return proppatch.outcome(changes, status, answer)
@@ -358,9 +381,11 @@ class Client:
 
         By the server's own clock (Date), as its answers to PROPFIND tell it; RFC 9110 8.8.2.2.
         """
-        if not self.capabilities.coarse_tags:
-            return False
-        return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < YOUNG_S
+        return self.capabilities.coarse_tags and self.age_s(version) < YOUNG_S
+
+    def age_s(self, version: Validator) -> float:
+        """By the server's own clock; 0 when it does not tell."""
+        return 0 if version.mtime_s is None else time.time() + self._clock_ahead_s - version.mtime_s
 
     def may_be_mixed(self, version: Validator) -> bool:
         """Whether a GET of `version` is to be looked at again: a server that mixes, a file in use."""
@@ -374,6 +399,7 @@ class Client:
 
     def check_name(self, path: DavPath, *, is_folder: bool) -> None:
         """Raises BadName or NameTooLong when the server is known not to hold the name."""
+        self.cloud.names.check(path.name)
         self.capabilities.names.check(self._share.base, path.parts, is_folder=is_folder)
 
     @property
@@ -390,6 +416,11 @@ class Client:
 
     # --- PROPFIND and OPTIONS -----------------------------------------------------------------------
 
+    def _root_request(self) -> _Request:
+        """The root alone is asked which of our properties are in use (not its listing: see fs.marker)."""
+        asked = properties.propfind(self.extras | {properties.KEPT})
+        return self._propfind(ROOT, "0", asked, is_collection=True)
+
     async def _describe_root(self) -> Resource:
         body = properties.propfind(
             self.extras | {properties.IS_COLLECTION}
@@ -402,7 +433,7 @@ class Client:
             raise NotFound(text, status=error.status) from None
         except ServerRefused as error:
             if error.status in (400, 405, 501):
-                raise NotWebDav(not_webdav_text(self.url(ROOT), error.status)) from None
+                raise not_webdav(self.url(ROOT), error.status) from None
             raise
 
     async def _options(self) -> Capabilities:
@@ -479,7 +510,7 @@ class Client:
         if answer.status == 207:
             return
         if 200 <= answer.status < 300:  # an HTML page: the server took PROPFIND for GET
-            raise NotWebDav(not_webdav_text(self.url(ROOT), answer.status))
+            raise not_webdav(self.url(ROOT), answer.status)
         raise self._refusal(request, answer)
 
     # --- GET ----------------------------------------------------------------------------------------
@@ -561,10 +592,13 @@ class Client:
         if answer.status == 207:
             raise_failures(request, await answer.receive_small(_SMALL_BODY_BYTES))
         elif not 200 <= answer.status < 300:
+            if self.capabilities.is_owncloud:
+                await self.cloud.judge(request, answer)
             raise self._refusal(request, answer)
 
     async def _check_put(self, request: _Request, answer: Incoming) -> None:
-        if answer.status == 413 and request.content is not None:
+        parts_may_be_smaller = self.capabilities.is_owncloud
+        if answer.status == 413 and request.content is not None and not parts_may_be_smaller:
             self.upload_limit = self.upload_limit.refused(request.content.size_bytes, self._clock())
         if answer.status in (404, 409) and not microsoft.says_more(answer.headers):
             text = f"{request.label}: the server answered {answer.status}, the folder may be missing"
@@ -595,6 +629,8 @@ class Client:
         wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
         if answer.status == 404:
             self.capabilities = self._filtered.missing(self.capabilities, request.path)
+        if request.method == "GET" and answer.status == 423 and self.capabilities.is_owncloud:
+            return Busy(f"{request.label}: somebody writes to it", status=423)  # for as long as a PUT runs
         return microsoft.explained(
             answer.headers, request.method, answer.status, shown(request.path), retry_after_s=wait_s
         )

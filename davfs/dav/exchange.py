@@ -21,12 +21,13 @@ import httpx
 import trio
 
 from davfs.dav.hrefs import Share
+from davfs.dav.owncloud import MOST_REFUSAL_BYTES, Refusal
 from davfs.dav.reach import Reach
 from davfs.dav.redirects import is_in_share, redirected
 from davfs.dav.request import Request, Traffic
 from davfs.dav.retry import RetryPolicy
 from davfs.dav.wire import Incoming, Outgoing, deadline, translated
-from davfs.errors import DavfsError, LinkDown, ProtocolError, UriTooLong
+from davfs.errors import DavfsError, LinkDown, ProtocolError, Unreachable, UriTooLong, refused
 
 T = TypeVar("T")
 
@@ -38,6 +39,8 @@ _MOST_REDIRECTS: Final = 3
 _LONG_FACTOR: Final = 10
 _BUFFERED_BYTES: Final = 8 * 1024 * 1024  # beyond what the kernel takes for a peer that is gone (tcp_wmem)
 _CONNECT_TIMEOUT_S: Final = 15.0
+_SHORT_BYTES: Final = 1024 * 1024
+_NOT_NOW: Final = 503
 
 
 class Exchange:
@@ -98,6 +101,19 @@ class Exchange:
                     raise
             await trio.sleep(wait_s)
 
+    async def ask(
+        self, policy: RetryPolicy, request: Request, *, fine: tuple[int, ...] = ()
+    ) -> tuple[int, httpx.Headers, bytes]:
+        """A short answer, read whole. Raises ServerRefused unless it is success, or `fine`."""
+
+        async def attempt() -> tuple[int, httpx.Headers, bytes]:
+            async with self.answer(request) as answer:
+                if not (200 <= answer.status < 300 or answer.status in fine):
+                    raise refused(request.method, answer.status, request.label.partition(" ")[2])
+                return answer.status, answer.headers, await answer.receive_small(_SHORT_BYTES)
+
+        return await self.repeat(policy, request.label, attempt)
+
     @asynccontextmanager
     async def answer(self, request: Request) -> AsyncIterator[Incoming]:
         """The answer to `request`; afterwards its connection is free again."""
@@ -114,7 +130,7 @@ class Exchange:
 
     async def send(self, request: Request) -> Incoming:
         """The final answer, after redirects. The caller finishes it."""
-        url = self._share.url(request.path, is_collection=request.is_collection)
+        url = request.address or self._share.url(request.path, is_collection=request.is_collection)
         for redirects in range(_MOST_REDIRECTS + 1):
             incoming = await self._send_once(request, url, is_ours=not redirects)
             if incoming.status not in _REDIRECTS:
@@ -145,8 +161,11 @@ class Exchange:
             raise UriTooLong(f"{request.label}: the address is too long", status=414) from None
         finally:
             self._requests.update(sent)
+        incoming = Incoming(response, address, request.label, self._count_down)
+        if incoming.status == _NOT_NOW and await _is_maintenance(incoming):
+            raise Unreachable(f"{request.label}: the server is in maintenance mode")
         self.reach.answered()
-        return Incoming(response, address, request.label, self._count_down)
+        return incoming
 
     def _in_time(self, request: Request) -> AbstractContextManager[None]:
         """The wire's time-outs are of one connection: a keep-alive one that ends after a while is followed
@@ -197,3 +216,16 @@ class Exchange:
     def _count_down(self, size_bytes: int) -> None:
         self._down_bytes += size_bytes
         self.reach.progressed()
+
+
+async def _is_maintenance(answer: Incoming) -> bool:
+    """Whether a 503 is Nextcloud's (servers.md E): it says so in its body, the newer ones in a header too."""
+    if answer.headers.get("x-nextcloud-maintenance-mode") == "1":
+        await answer.finish()
+        return True
+    if "xml" not in answer.headers.get("content-type", ""):
+        return False
+    said = Refusal.parse(await answer.receive_small(MOST_REFUSAL_BYTES))
+    if said.is_maintenance:
+        await answer.finish()
+    return said.is_maintenance

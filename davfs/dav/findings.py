@@ -480,6 +480,8 @@ def _mtime(e: Evidence) -> Finding:
     detail = ", ".join(ways) + ("; X-OC-MTime: accepted" if accepted else "")
     refuted = accepted and "x_oc_mtime" not in ways
     assumes = "the time was taken: the answer says accepted" if refuted else ""
+    if e.known.time_in_put and not {"x_oc_mtime", "put_date"}.intersection(ways):
+        assumes = assumes or "a PUT sets the time of the file"
     return e.find("mtime", "settable" if ways else "not settable", *MTIMES, detail=detail, assumes=assumes)
 
 

@@ -201,8 +201,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     # --- times and properties
     "mtime": {
-        "settable": "cp -p and rsync -a could keep times on the server.",
-        "not settable": "The server has its own times; davfs keeps others only here.",
+        "settable": "cp -p and rsync -a keep times on the server.",
+        "not settable": "It has its own times; davfs keeps others here, with mtime=properties there too.",
     },
     "dead_properties": {
         "kept": "Own attributes can be stored with a file.",

@@ -27,7 +27,7 @@ from lxml import etree
 from davfs.dav.dates import parse_date
 from davfs.dav.hrefs import Share, folded
 from davfs.dav.names import is_respelled
-from davfs.dav.properties import EXTRAS, IS_COLLECTION, extra_text, is_true
+from davfs.dav.properties import EXECUTABLE, EXTRAS, IS_COLLECTION, extra_text, is_true
 from davfs.dav.resource import DavPath, ETag, Quota, Resource
 from davfs.errors import ProtocolError
 
@@ -50,7 +50,6 @@ _PROPSTAT: Final = "{DAV:}propstat"
 _PROP: Final = "{DAV:}prop"
 _COLLECTION: Final = "{DAV:}collection"
 _RESOURCETYPE: Final = "{DAV:}resourcetype"
-_EXECUTABLE: Final = "{http://apache.org/dav/props/}executable"
 _QUOTA_AVAILABLE: Final = "{DAV:}quota-available-bytes"
 _QUOTA_USED: Final = "{DAV:}quota-used-bytes"
 _NO_QUOTA: Final = Quota()
@@ -208,7 +207,7 @@ class _Properties:
             size_bytes=size_bytes,
             mtime_s=parse_date(texts.get("{DAV:}getlastmodified")),
             etag=_etag(texts.get("{DAV:}getetag")),
-            executable=_EXECUTABLE_TEXTS.get(texts.get(_EXECUTABLE, "")),
+            executable=_EXECUTABLE_TEXTS.get(texts.get(EXECUTABLE, "")),
             extras=self.extras,
         )
 

@@ -151,6 +151,7 @@ class Download:
         self.total_bytes = answer.total_bytes
         self.validator = answer.validator
         self.ranged = answer.ranged
+        self.checksum = None if answer.ranged else incoming.headers.get("oc-checksum")  # of the whole file
         self._incoming = incoming
         self._expected_end = expected.size_bytes
         self._where = where

@@ -7,15 +7,20 @@ server said of extras is in `Resource.extras`, as text; their meaning is with th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
 from lxml import etree
 
+from davfs.dav.documents import root_of
+from davfs.errors import ProtocolError
+
 OWN: Final = "urn:davfs:"  # the namespace of dead properties that davfs itself sets
 EXTRA_TEXT_MAX: Final = 4096  # characters of one that are kept: PATH_MAX, the longest that any of them needs
 
+# Apache tells the bit itself; all that keep dead properties take one of this name too (servers.md, table 12).
+EXECUTABLE: Final = "{http://apache.org/dav/props/}executable"
 # getcontenttype is not asked for: no program sees it, and Apache and wsgidav guess it file by file. Nor is
 # creationdate: 60 bytes of each entry that nothing reads.
 ALWAYS: Final = (
@@ -23,11 +28,21 @@ ALWAYS: Final = (
     "{DAV:}getcontentlength",
     "{DAV:}getlastmodified",
     "{DAV:}getetag",
-    "{http://apache.org/dav/props/}executable",
+    EXECUTABLE,
 )
 MTIME: Final = f"{{{OWN}}}mtime"
 LINK: Final = f"{{{OWN}}}symlink"
 OWN_EXECUTABLE: Final = f"{{{OWN}}}executable"
+XATTRS: Final = f"{{{OWN}}}xattrs"  # which attributes a file has: see `attributes.Inventory`
+# On the share's root, a list of words: which dead properties some davfs has set below it. See `fs.marker`.
+KEPT: Final = f"{{{OWN}}}kept"
+# What a word there is about, and the property that listings then ask for (None: asked file by file).
+KEPT_WORDS: Final[Mapping[str, str | None]] = {
+    "mtime": MTIME,
+    "symlink": LINK,
+    "executable": OWN_EXECUTABLE,
+    "xattr": XATTRS,
+}
 PRIVILEGES: Final = "{DAV:}current-user-privilege-set"  # RFC 3744
 PERMISSIONS: Final = "{http://owncloud.org/ns}permissions"
 WIN32_MTIME: Final = "{urn:schemas-microsoft-com:}Win32LastModifiedTime"
@@ -40,6 +55,8 @@ EXTRAS: Final = frozenset(
         MTIME,
         LINK,
         OWN_EXECUTABLE,
+        XATTRS,
+        KEPT,
         PRIVILEGES,
         PERMISSIONS,
         WIN32_MTIME,
@@ -68,6 +85,39 @@ def propfind_of(names: Iterable[str]) -> bytes:
 def is_true(text: str | None) -> bool:
     """`iscollection` and `ishidden`: 1, true, True, t."""
     return text is not None and text.strip().casefold() in {"1", "true", "t", "-1"}
+
+
+def kept_words(text: str | None) -> frozenset[str]:
+    """What the value of KEPT says; words of newer versions stay in it."""
+    return frozenset((text or "").split())
+
+
+def kept_text(words: frozenset[str]) -> str:
+    return " ".join(sorted(words))
+
+
+def kept_extras(words: frozenset[str]) -> frozenset[str]:
+    """What listings ask for where these are in use."""
+    found = (KEPT_WORDS.get(word) for word in words)
+    return frozenset(name for name in found if name is not None)
+
+
+def texts_of(body: bytes, *, shorter_than: int) -> dict[str, str]:
+    """The properties that a 207 to Depth 0 gives, with their texts; nothing from an answer that is none.
+
+    Raises ProtocolError for one that may have been cut, because it was read up to this length only.
+    """
+    if len(body) >= shorter_than:
+        raise ProtocolError(f"more than {shorter_than} bytes of properties")
+    root = root_of(body)
+    found: dict[str, str] = {}
+    for propstat in root.iterfind("{DAV:}response/{DAV:}propstat") if root is not None else ():
+        status = (propstat.findtext("{DAV:}status") or "200").split()
+        if any(word.startswith("2") and len(word) == 3 for word in status):
+            for value in propstat.iterfind("{DAV:}prop/*"):
+                if isinstance(value.tag, str):
+                    found[value.tag] = value.text or ""
+    return found
 
 
 def extra_text(element: etree._Element) -> str:

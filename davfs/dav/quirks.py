@@ -20,7 +20,9 @@ from typing import Final, Literal
 
 from davfs.dav import microsoft
 from davfs.dav.names import ALLOWING, CONTROLS, EXACT, NameRules, Spelling, differs_in_case_only, form_between
+from davfs.dav.properties import PERMISSIONS, PRIVILEGES
 from davfs.dav.resource import ETag, Resource
+from davfs.dav.times import WAYS, Way
 
 Conditions = Literal["unknown", "honoured", "ignored"]
 Condition = Literal["same", "absent"]  # If-Match; If-None-Match: *
@@ -43,6 +45,7 @@ _RCLONE_NAMES: Final = NameRules(CONTROLS, why="rclone")
 _NEXTCLOUD_NAMES: Final = NameRules(
     frozenset("\\") | CONTROLS, utf8_only=True, longest_bytes=228, why="Nextcloud"
 )
+TIME_TELLS_S: Final = 60  # clocks differ
 _WSGIDAV_METHODS: Final = frozenset(
     ["OPTIONS", "HEAD", "GET", "PROPFIND", "DELETE", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"]
 )
@@ -71,10 +74,14 @@ class Capabilities:
     put_etag: bool | None = None
     etags_in_propfind: bool | None = None
     takes_mtime: bool | None = None  # answered 'X-OC-MTime: accepted' to a PUT (servers.md 39)
+    put_sets_mtime: bool | None = None  # by what PROPFIND said after a PUT with another time than now
+    time_way: Way | None = None  # of PROPPATCH: it set a time, and that was read back
+    refused_ways: frozenset[Way] = frozenset()
     tags_end_in_size: bool | None = None
     other_tags: int = 0  # one after the other that did not
     conditions_seen: Conditions = "unknown"  # by its answers to conditional PUTs
     locks_refused: bool = False  # announced, but LOCK is answered with 405 or 501
+    tree_tags_refuted: bool = False  # a folder changed and kept its tag
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
     sharepoint: str = ""  # its version, where it is one
     authors_via: str = ""  # MS-Author-Via
@@ -149,7 +156,7 @@ class Capabilities:
         """Which of the servers that were measured it is treated as, for people."""
         known = {
             "Apache mod_dav": self._is_apache_dav,
-            "Nextcloud or ownCloud": self._is_sabre and not self.may_stage,
+            "Nextcloud or ownCloud": self._is_sabre and self.is_owncloud,
             "sabre/dav": self._is_sabre,
             "lighttpd mod_webdav": self._is_lighttpd_dav,
             "WsgiDAV": self._is_wsgidav,
@@ -183,10 +190,6 @@ class Capabilities:
         """Of `properties.EXTRAS`: what a listing of this server is worth asking for by its kind alone."""
         return microsoft.EXTRAS if self.is_iis or self.is_sharepoint else frozenset()
 
-    @property
-    def _is_nextcloud(self) -> bool:
-        return any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
-
     # --- names
 
     @property
@@ -196,7 +199,7 @@ class Capabilities:
             rules = microsoft.sharepoint_names(self.sharepoint)
         elif self.is_iis:
             rules = microsoft.IIS_NAMES
-        elif self._is_nextcloud:
+        elif self.is_owncloud:
             rules = _NEXTCLOUD_NAMES
         elif self._is_sabre:
             rules = _SABRE_NAMES
@@ -214,7 +217,7 @@ class Capabilities:
         opens `é` in NFC for a PUT in NFD, and answers PROPFIND in the words of the question."""
         seen = self.seen_spelling
         ignores_case = seen.ignores_case or self.is_iis or self.is_sharepoint
-        form = seen.form or ("NFC" if self._is_nextcloud else None)
+        form = seen.form or ("NFC" if self.is_owncloud else None)
         return Spelling(ignores_case, form, ignores_form=self._named("rclone"))
 
     @property
@@ -307,12 +310,23 @@ class Capabilities:
         return not (self._is_lighttpd_dav or (self.is_nginx_dav and not plain))
 
     @property
+    def is_owncloud(self) -> bool:
+        """Nextcloud or ownCloud: they announce classes of their own."""
+        return any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
+
+    @property
     def may_stage(self) -> bool:
         """Whether an upload may go to a temporary name and be moved over the old file.
 
-        Not on Nextcloud, ownCloud and SharePoint: there its shares, versions and comments would go with it.
+        Not on Nextcloud and ownCloud: there its shares, versions and comments would go with the old one. They
+        have a way of their own to replace a file whole, see `chunked`. Not on SharePoint for the same reason.
         """
-        return not (self._is_nextcloud or self.is_sharepoint)
+        return not (self.is_owncloud or self.is_sharepoint)
+
+    @property
+    def tags_cover_trees(self) -> bool:
+        """A folder's tag changes with anything below it (servers.md 11), unless it was seen not to."""
+        return self.is_owncloud and not self.tree_tags_refuted
 
     @property
     def mixes_versions(self) -> bool:
@@ -337,6 +351,65 @@ class Capabilities:
     def weak_tag_in_if(self) -> bool:
         """`If: ([W/"..."])` compares weakly there (mod_dav; servers.md 10): it works for fresh files too."""
         return self._is_apache_dav
+
+    @property
+    def put_clears_executable(self) -> bool:
+        """mod_dav_fs puts a new file in the place of the old one, without its mode bits."""
+        return self._is_apache_dav
+
+    @property
+    def told_permissions(self) -> frozenset[str]:
+        """The properties that say what this account may do, where there is reason to ask.
+
+        Nextcloud and ownCloud announce access-control too; their letters say more in fewer bytes.
+        """
+        if any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes):
+            return frozenset({PERMISSIONS})
+        return frozenset({PRIVILEGES}) if "access-control" in self.dav_classes else frozenset()
+
+    # --- times that programs set
+
+    @property
+    def time_in_put(self) -> bool:
+        """A PUT takes the time along. Without evidence: nginx by Date, rclone 1.75 by X-OC-Mtime."""
+        if self.put_sets_mtime is not None:
+            return self.put_sets_mtime
+        return bool(self.takes_mtime) or self.is_nginx_dav or self._named("rclone")
+
+    @property
+    def versions_by_time(self) -> bool:
+        """The time of a file is all, or nearly all, that tells its versions: the server's own clock does it
+        better than that of whoever wrote the file.
+        """
+        return self.is_nginx_dav or self._named("rclone")
+
+    def next_time_way(self, *, properties: bool) -> Way | None:
+        """How to set a time by PROPPATCH: what worked, else what is worth a try; None where nothing is.
+
+        `properties`: the dead property may be used. Where nothing but that works (servers.md 39, measured) no
+        other way is tried.
+        """
+        if self.methods and "PROPPATCH" not in self.methods and not self._is_sabre:
+            return None
+        if self.time_way is not None:
+            return self.time_way if properties or self.time_way != "property" else None
+        real_ones = not (
+            self._is_apache_dav or self._is_lighttpd_dav or self._is_wsgidav or self._named("rclone")
+        ) and not (self._is_sabre and self.may_stage)
+        worth = (way for way in WAYS if (properties if way == "property" else real_ones))
+        return next((way for way in worth if way not in self.refused_ways), None)
+
+    def learned_time(self, *, sent_s: int, found_s: int | None, now_s: float) -> Capabilities:
+        """From what is said of a file right after a PUT that carried a time; one of now tells nothing."""
+        if found_s is None or abs(sent_s - now_s) < TIME_TELLS_S:
+            return self
+        sets = found_s == sent_s
+        return self if sets == self.put_sets_mtime else replace(self, put_sets_mtime=sets)
+
+    def learned_time_way(self, way: Way, *, worked: bool) -> Capabilities:
+        if worked:
+            return replace(self, time_way=way)
+        return replace(self, time_way=None, refused_ways=self.refused_ways | {way})
 
     def move_unsafe(self, name: str) -> bool:
         """True if MOVE to a place below or named `name` may end at another name on this server.
@@ -417,6 +490,10 @@ class Capabilities:
         else:
             return self
         return self if found == seen else replace(self, seen_spelling=found)
+
+    def learned_tree_tags(self, *, refuted: bool) -> Capabilities:
+        """After a folder was listed with the tag that it had, and with other members."""
+        return self if refuted == self.tree_tags_refuted else replace(self, tree_tags_refuted=refuted)
 
     def learned_lock(self, *, refused: bool) -> Capabilities:
         """After LOCK was answered with 405 or 501, whatever OPTIONS says."""

@@ -30,6 +30,13 @@ class LoginPage(NotWebDav):
     errno = errno.EACCES
 
 
+def not_webdav(url: str, status: int) -> NotWebDav:
+    text = f"{url} does not speak WebDAV: it answered {status} to PROPFIND"
+    if status == 405:  # servers.md E and 21
+        text += " (Nextcloud: add /remote.php/dav/files/USER/; Apache: set DirectoryIndex disabled)"
+    return NotWebDav(text)
+
+
 def redirected(
     share: Share, label: str, method: str, here: str, location: str, *, is_collection: bool
 ) -> str:
@@ -74,10 +81,3 @@ def _is_home(share: Share, url: httpx.URL) -> bool:
 def _home(origin: str) -> tuple[str, str, int | None]:
     url = httpx.URL(origin)  # httpx drops default ports, so ':443' and '' are equal
     return url.scheme, url.host, url.port
-
-
-def not_webdav_text(url: str, status: int) -> str:
-    text = f"{url} does not speak WebDAV: it answered {status} to PROPFIND"
-    if status == 405:  # servers.md E and 21
-        text += " (Nextcloud: add /remote.php/dav/files/USER/; Apache: set DirectoryIndex disabled)"
-    return text

@@ -38,6 +38,7 @@ class Request:
     preflight: Preflight | None = None
     is_probe: bool = False  # sent although the link is down
     is_ahead: bool = False  # nobody has asked for it yet: only if there is a lane to spare, and only once
+    address: str | None = None  # in place of the path's: another place of the same server
 
     @property
     def label(self) -> str:

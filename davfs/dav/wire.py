@@ -149,6 +149,13 @@ class FileLike(Protocol):
     def sent_up_to(self, size_bytes: int) -> None: ...
 
 
+@runtime_checkable
+class Summed(Protocol):
+    """A Body whose checksum is known, as OC-Checksum says it: `SHA1:...`."""
+
+    checksum: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Octets:
     """A Body of bytes at hand."""

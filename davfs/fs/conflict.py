@@ -55,6 +55,7 @@ class Conflicts:
         content.life = Life(content.life.written + 1)
         content.save()
         twin.content, node.content = content, None
+        self._tree.wishes.follow(node, twin)
         for file in self._handles.of(content):
             self._tree.nodes.pin(twin)
             file.node = twin

@@ -16,13 +16,17 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import Final
 
 import trio
 
 from davfs.dav.client import Client
 from davfs.dav.hrefs import shown
+from davfs.dav.properties import XATTRS
+from davfs.dav.quirks import TIME_TELLS_S
 from davfs.dav.resource import DavPath, Resource, Validator
+from davfs.dav.times import NS
 from davfs.errors import BadName, NotFound, ServerRefused
 from davfs.fs.content import Content, path_from_bytes
 from davfs.fs.leftovers import Leftovers
@@ -65,7 +69,9 @@ class Copies:
         server = self._tree.client.capabilities
         # A PUT takes the time of the file along, where the server takes it: a COPY does not.
         useful = size >= COPY_MIN and content.id not in self._vain
-        return useful and self._has_copy and server.etags_in_propfind is not False and not server.takes_mtime
+        is_old = time.time() - content.mtime_ns / NS > TIME_TELLS_S
+        time_goes = server.takes_mtime or (server.time_in_put and is_old)
+        return useful and self._has_copy and server.etags_in_propfind is not False and not time_goes
 
     async def _identical(self, source: Content, fd: int, size: int) -> tuple[DavPath, Validator] | None:
         """Where the server has these very bytes, and in which version; None when that is not certain."""
@@ -77,6 +83,9 @@ class Copies:
         if not same or source.dirty or source.orphan or source.base != version:
             return None
         node = self._tree.nodes.find(source.ino)
+        resource = None if node is None else self._tree.known_resource(node)
+        if resource is not None and resource.extra(XATTRS) is not None:
+            return None  # the copy would have them too
         if node is not None and node.content is source and not node.unlinked:
             return node.path, version
         try:

@@ -7,37 +7,39 @@ server may hold. DELETE goes to our own temporary names only.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NoReturn
 
 import trio
 
+from davfs.dav.chunked import ChunkedUploads
 from davfs.dav.hrefs import folded, shown
-from davfs.dav.names import may_be_respelled
+from davfs.dav.quirks import TIME_TELLS_S
 from davfs.dav.request import PutResult
-from davfs.dav.resource import DavPath, Resource, Validator
+from davfs.dav.resource import DavPath, ETag, Resource, Validator
 from davfs.errors import (
     AlreadyExists,
+    Damaged,
     DavfsError,
     Disconnected,
     Forbidden,
     Locked,
     NotFound,
-    NotThatName,
     ParentMissing,
     PreconditionFailed,
     ServerRefused,
     StaleVersion,
     TooLarge,
 )
+from davfs.fs.body import FileBody
+from davfs.fs.chunks import Chunks, NoChannel, checksum_of
 from davfs.fs.conflict import Conflicts
-from davfs.fs.content import DIGEST_MAX, FORK_MAX, Content, new_digest, path_bytes
+from davfs.fs.content import DIGEST_MAX, Content, new_digest
 from davfs.fs.copies import Copies
 from davfs.fs.download import Downloads
 from davfs.fs.guard import HTTP_LOCKED, SMALL_NEW, Guard, Known, Superseded, needs_staging
@@ -45,91 +47,18 @@ from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
 from davfs.fs.queue import Pending
-from davfs.fs.spellings import kept_name
+from davfs.fs.spellings import is_doubtful, stored_as
 from davfs.fs.strays import LATE_S, Strays
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.verification import Verification
 
 log = logging.getLogger("davfs.upload")
 
-BODY_PIECE: Final = 128 * 1024  # what the wire sends at once
-SUM_PIECE: Final = 4 << 20
-SUM_S: Final = 10.0  # what is longer than that stays unsummed: then only the same bytes are known again
 STEPS_MAX: Final = 12  # a file that needs more steps than this has a server that contradicts itself
 PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server that will not have them
 HTTP_METHOD_NOT_ALLOWED: Final = 405
 CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
 CONTENDED_DIGEST_MAX: Final = 64 << 20  # and compared up to this size where a tag does not prove the version
-NOTHING_BEFORE: Final = Unanswered()
-
-
-class FileBody:
-    """A request body: the file as it was when the PUT began. Iterable again from the start.
-
-    `digest` is known of a small file, which a fork may change meanwhile, when all of it was read. Of a large
-    one, which nobody changes while it is sent, it costs more than sending: `sum_up` makes it, if need be.
-    """
-
-    def __init__(self, fd: int, size_bytes: int, *, before: Unanswered = NOTHING_BEFORE) -> None:
-        self.file = fd
-        self._size = size_bytes
-        self._passed = 0
-        self.before = before  # what earlier PUTs carried that may still land
-        self.whole: bytes | None = None  # of a small one, when it was read
-        self.digest = None if size_bytes else new_digest().digest()
-        self.is_out = not size_bytes  # all of it was handed to the connection
-
-    @property
-    def size_bytes(self) -> int:
-        return self._size
-
-    @property
-    def fd(self) -> int | None:
-        """Where the kernel may send it from."""
-        return self.file if self._size > FORK_MAX else None
-
-    @property
-    def sent_bytes(self) -> int:
-        """How much of it the connection has taken."""
-        return self._size if self.is_out else self._passed
-
-    def sent_up_to(self, size_bytes: int) -> None:
-        self._passed = size_bytes
-        self.is_out = self.is_out or size_bytes == self._size
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        at, summed = 0, new_digest() if self.fd is None else None
-        self._passed = 0
-        while at < self._size:
-            piece = os.pread(self.file, min(BODY_PIECE, self._size - at), at)
-            if not piece:
-                raise DavfsError("the cached file is shorter than it was")
-            at += len(piece)
-            if summed is not None:
-                summed.update(piece)
-            if at == self._size:
-                self.is_out = True
-                self.digest = summed.digest() if summed is not None else None
-                self.whole = piece if len(piece) == at <= SMALL_NEW else None
-            yield piece
-            self._passed = at
-
-    async def sum_up(self) -> None:
-        """The digest of a body that is out, also while being cancelled: after that the bytes may change."""
-        if not self.is_out or self.digest is not None:
-            return
-        summed, at = new_digest(), 0
-        with trio.move_on_after(SUM_S, shield=True), suppress(OSError, DavfsError):
-            while at < self._size:
-                at += await trio.to_thread.run_sync(self._add_to, summed, at)
-            self.digest = summed.digest()
-
-    def _add_to(self, summed: hashlib.blake2b, at: int) -> int:
-        piece = os.pread(self.file, min(SUM_PIECE, self._size - at), at)
-        if not piece:
-            raise DavfsError("the cached file is shorter than it was")
-        summed.update(piece)
-        return len(piece)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +81,10 @@ class Delivery:
         verification: Verification,
         guard: Guard,
         leftovers: Leftovers,
+        chunks: Chunks,
         free_slot: Callable[[Pending], None],
     ) -> None:
+        self._chunks = chunks
         self._tree = tree
         self._downloads = downloads
         self._conflicts = conflicts
@@ -164,6 +95,7 @@ class Delivery:
         self._copies = Copies(tree, leftovers)
         self._strays = Strays()
         self.sent_files = 0
+        self.carry: Callable[[Node, DavPath], Awaitable[None]] = _nothing_to_carry
         self._on_their_way: dict[int, OnItsWay] = {}  # by content id
 
     def on_their_way(self) -> list[OnItsWay]:
@@ -174,6 +106,7 @@ class Delivery:
         """Step by step until the server has the file. Raises what stands in the way."""
         path = None if pending.node.unlinked else pending.node.path
         await self._settle(pending)
+        self._chunks.forsake(pending.content.id)
         if path is not None:
             await self._guard.done(path)
 
@@ -231,7 +164,7 @@ class Delivery:
     ) -> tuple[LookedUp | None, bool]:
         """One PUT: (what the server holds, as far as it was asked; whether a precondition was refused)."""
         try:
-            return await self._put(pending, todo, trust_tags=trust_tags), False
+            return await self._put_undamaged(pending, todo, trust_tags=trust_tags), False
         except Superseded:
             pending.node.foreign_s = trio.current_time()
             pending.content.base = None  # whatever its tag says: it is not the version ours is based on
@@ -244,11 +177,13 @@ class Delivery:
             if error.status != HTTP_LOCKED or not await self._guard.locked(pending.node.path):
                 raise
             return await self._look_up(pending.node), False
+        except (NoChannel, TooLarge) as error:
+            if not self._chunks.has_another_way(error, pending.content.size_bytes):
+                raise
+            return await self._look_up(pending.node), False
         except (ParentMissing, NotFound) as error:
             await self._make_parents(pending.node, pending.content.size_bytes, error.status)
             return await self._look_up(pending.node), False
-        except NotThatName:
-            raise
         except Forbidden as error:
             found = await self._look_up(pending.node)
             blocked = found.resource is not None and found.resource.is_collection
@@ -269,31 +204,43 @@ class Delivery:
         other = found.spelled if found.spelled is not None else node.name
         return LookedUp(found if folded((other,)) == folded((node.name,)) else None)
 
+    async def _put_undamaged(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
+        """What arrived with another checksum than was sent along is not stored: it is sent once more."""
+        with suppress(Damaged):
+            return await self._put(pending, todo, trust_tags=trust_tags)
+        return await self._put(pending, todo, trust_tags=trust_tags)
+
     async def _put(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
         """One PUT. Returns what verification found when that is not what we sent."""
         node, content = pending.node, pending.content
         await self._downloads.ensure_whole(content, lambda: node.path)
         over = self._replaced(node, content, todo)
+        channel = await self._chunks.channel(content.size_bytes, new=over is None)
         with content.steady() as fd:
-            size = content.size_bytes
+            size, life = content.size_bytes, content.life.put_begins()
             body = FileBody(fd, size, before=content.unanswered)
             pending.is_out = lambda: body.is_out
-            etag = stored = None
+            etag: ETag | LookedUp | None = None
+            stored: Resource | None = None
             self._on_their_way[content.id] = OnItsWay(content, body, trio.current_time())
             try:
-                if self._must_stage(node, size, new=over is None):
+                if channel is not None and size:
+                    etag = await self._put_chunked(pending, body, over, life, channel)
+                elif self._must_stage(node, size, new=over is None):
                     async with self._guard.staging(node.path, over):
-                        await self._put_staged(pending, body, over)
+                        await self._put_staged(pending, body, over, life)
                 else:
-                    result = await self._put_directly(pending, body, over, trust_tags=trust_tags)
+                    result = await self._put_directly(pending, body, over, life, trust_tags=trust_tags)
                     etag, stored = result.etag, result.stored
             finally:
                 del self._on_their_way[content.id]
+        if isinstance(etag, LookedUp):
+            return etag
         if stored is not None:
             is_rewritten = stored.size_bytes != size or (etag is not None and stored.etag != etag)
             self._acknowledge(pending, stored.validator, body, is_rewritten=is_rewritten)
             return None
-        if etag is not None and not self._is_name_doubtful(node):
+        if etag is not None and not is_doubtful(self._tree, node.name):
             self._acknowledge(pending, Validator(etag, None, size), body)
             return None
         self._free_slot(pending)
@@ -313,11 +260,14 @@ class Delivery:
         return needs_staging(server, size=size, new=new) and not server.move_unsafe(node.name)
 
     async def _put_directly(
-        self, pending: Pending, body: FileBody, over: Known | None, *, trust_tags: bool
+        self, pending: Pending, body: FileBody, over: Known | None, life: Life, *, trust_tags: bool
     ) -> PutResult:
         path, content = pending.node.path, pending.content
-        mtime_s = content.mtime_ns // 1_000_000_000
-        content.life = content.life.put_begins()
+        mtime_s = body.mtime_s = self._time_along(content, over)
+        if self._tree.client.capabilities.is_owncloud and body.size_bytes:
+            kind = self._tree.client.cloud.checksum_kind
+            body.checksum = await checksum_of(body.file, body.size_bytes, kind)
+        content.life = replace(content.life, sent=life.sent, unknown=True)
         content.save()
         try:
             if over is None:
@@ -333,17 +283,20 @@ class Delivery:
             raise
         return result
 
-    async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None) -> None:
+    async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None, life: Life) -> None:
         """To a temporary name beside it, then MOVE. Until the MOVE nothing of the file can be on the server.
 
-        Returns nothing: a server may give the file another tag at its new name (Tomcat).
+        `life` is that of the moment that `body` shows. Returns nothing: a server may give it another tag
+        at its new name (Tomcat).
         """
         path, content = pending.node.path, pending.content
         staged = path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         self._leftovers.note(staged)
-        life, moving = content.life.put_begins(), False
+        moving = False
         try:
-            await self._fill_staged(content, body, staged)
+            await self._fill_staged(content, body, staged, over)
+            if over is not None:
+                await self.carry(pending.node, staged)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
             content.life = replace(content.life, sent=life.sent, unknown=True)
             self._note_body(content, body)  # a daemon that is killed now must know its own bytes again
@@ -365,15 +318,60 @@ class Delivery:
             raise
         self._leftovers.forget(staged)
 
-    async def _fill_staged(self, content: Content, body: FileBody, staged: DavPath) -> None:
+    async def _put_chunked(
+        self,
+        pending: Pending,
+        body: FileBody,
+        over: Known | None,
+        life: Life,
+        channel: ChunkedUploads,
+    ) -> ETag | LookedUp | None:
+        """In parts beside, then one MOVE. Until that nothing of the file can be at its name."""
+        path, content = pending.node.path, pending.content
+        underway = await self._chunks.send(channel, content.id, body, path, over)
+        if body.fd is None:  # may be forked: its digest is known before the MOVE, as after a PUT
+            await body.sum_up()
+        # Written to meanwhile: the counters go on, what is sent stays as it was when the upload began.
+        content.life = replace(content.life, sent=life.sent, unknown=True)
+        self._note_body(content, body)
+        content.save()
+        body.mtime_s = mtime_s = content.mtime_ns // 1_000_000_000
+        try:
+            return await self._chunks.assemble(channel, underway, over, mtime_s=mtime_s)
+        except BaseException as error:
+            await body.sum_up()
+            self._unanswered(content, path, body, error)
+            if not isinstance(error, DavfsError) or not error.outcome_unknown:
+                raise
+            self._free_slot(pending)
+            if not await self._chunks.settled(channel, underway, over, error):
+                raise
+            return await self._look_up(pending.node)
+
+    async def _fill_staged(
+        self, content: Content, body: FileBody, staged: DavPath, over: Known | None
+    ) -> None:
         """By a COPY of what the server has already, else by PUT."""
         if await self._copies.stage(content, body.file, staged):
             body.sent_up_to(body.size_bytes)
             if body.fd is None:  # may be forked: its digest is known before the MOVE, as after a PUT
                 await body.sum_up()
         else:
-            mtime_s = content.mtime_ns // 1_000_000_000
-            await self._tree.client.put(staged, body, mtime_s=mtime_s, is_new=True)
+            body.mtime_s = self._time_along(content, over)
+            await self._tree.client.put(staged, body, mtime_s=body.mtime_s, is_new=True)
+
+    def _time_along(self, content: Content, over: Known | None) -> int | None:
+        """The time that goes with the PUT. Where times tell versions: only one that a program set, or an old
+        one, and none that would make this version look like the one before.
+        """
+        mtime_s, server = content.mtime_ns // 1_000_000_000, self._tree.client.capabilities
+        if not server.versions_by_time:
+            return mtime_s
+        alike = over is not None and over.version.size_bytes == content.size_bytes
+        if alike and over is not None and over.version.mtime_s in {None, mtime_s}:
+            return None
+        is_old = time.time() - mtime_s > TIME_TELLS_S
+        return mtime_s if is_old or self._tree.owed.goes_along(content.ino, content.mtime_ns) else None
 
     def _unanswered(self, content: Content, path: DavPath, body: FileBody, error: BaseException) -> None:
         """Note what is known of a PUT that did not succeed; a 500 does not say that nothing happened."""
@@ -428,40 +426,23 @@ class Delivery:
             nonlocal found
             size = resource.size_bytes if resource is not None and not resource.is_collection else None
             if resource is not None and size == body.size_bytes:
+                self._learn_time(body, resource)
                 self._acknowledge(pending, resource.validator, body)
             else:
                 found = LookedUp(resource)
 
         await self._verification.ask(pending.node, learn)
-        if found == LookedUp(None) and self._is_name_doubtful(pending.node):
-            return await self._find_respelled(pending, body)
+        if found == LookedUp(None) and is_doubtful(self._tree, pending.node.name):
+            found = None
+            learn(await stored_as(self._tree, pending.node, pending.content))
         return found
 
-    def _is_name_doubtful(self, node: Node) -> bool:
-        """Whether the server may list it under another name than it was sent to."""
-        return not self._tree.client.capabilities.keeps_names and may_be_respelled(node.name)
-
-    async def _find_respelled(self, pending: Pending, body: FileBody) -> LookedUp | None:
-        """It was stored, and is not there under its name. In another Unicode form it is the same file, else
-        that is told: raises NotThatName."""
-        node, content, parent = pending.node, pending.content, pending.node.parent
-        if parent is None or self._tree.may_be_hidden(node.name):
-            return LookedUp(None)
-        members = (await self._tree.client.list(parent.path)).members
-        name = kept_name(self._tree, node.name, members)
-        if name is None:
-            content.life = content.life.put_refused()
-            content.save()
-            raise NotThatName(f"PUT {shown(node.path)}: the server stored it under another name", status=403)
-        if members[name].size_bytes != body.size_bytes:
-            return LookedUp(members[name])
-        if name != node.name and node.parent is parent and node.content is content:
-            with self._tree.store.atomically():
-                self._tree.moved(node, parent, name)
-                content.path = path_bytes(node.path)
-                content.save()
-        self._acknowledge(pending, members[name].validator, body)
-        return None
+    def _learn_time(self, body: FileBody, resource: Resource) -> None:
+        if body.mtime_s is not None:
+            client = self._tree.client
+            client.capabilities = client.capabilities.learned_time(
+                sent_s=body.mtime_s, found_s=resource.mtime_s, now_s=time.time()
+            )
 
     def _refused_in_place(self, node: Node, size: int, status: int) -> NoReturn:
         """404, 409, and the folder is there: more than IIS allows (peers.md 19), or a bad name."""
@@ -500,6 +481,7 @@ class Delivery:
 
     def gave_up(self, path: DavPath, content: Content) -> None:
         """It was replaced, removed or renamed; a PUT that nobody answered may still land under this name."""
+        self._chunks.forsake(content.id)
         for size, digest in content.unanswered.bodies:
             self._strays.note(path, size, digest, trio.current_time())
 
@@ -561,8 +543,9 @@ class Delivery:
         self, node: Node, content: Content, resource: Resource
     ) -> Literal["newest", "older"] | None:
         life, version = content.life, resource.validator
-        which: Literal["newest", "older"] = "newest"
         at, summed, same_as_now, beginning = 0, new_digest(), content.complete, b""
+        if await self._chunks.holds(node.path, content, resource):
+            return self._found(node, content, version, None, content.size_bytes)
         async with self._tree.client.get(node.path) as download:
             async for chunk in download:
                 summed.update(chunk)
@@ -572,21 +555,37 @@ class Delivery:
             if not version.same_version(download.validator):
                 return None
         if same_as_now and at == content.size_bytes and content.life == life:
-            content.life = Life(life.written, life.written, life.written)
-        elif (
+            return self._found(node, content, version, summed.digest(), at)
+        if (
             content.unanswered.has(summed.digest())
             or (len(beginning) == at and self._strays.has_part(node.path, beginning, trio.current_time()))
             or (same_as_now and at <= self._longest_cut(content))
         ):
-            content.life = content.life.found_unapplied()  # the newest is to be sent
-            which = "older"
-        else:
-            return None
-        content.base, content.base_size = version, at
-        self._note_proof(node, content, summed.digest(), at)
+            return self._found(node, content, version, summed.digest(), at, which="older")
+        return None
+
+    def _found(
+        self,
+        node: Node,
+        content: Content,
+        version: Validator,
+        digest: bytes | None,
+        size: int,
+        *,
+        which: Literal["newest", "older"] = "newest",
+    ) -> Literal["newest", "older"]:
+        """The server has a version of ours: if it is an older one, the newest is to be sent."""
+        written, older = content.life.written, content.life.found_unapplied()
+        content.life = Life(written, written, written) if which == "newest" else older
+        content.base, content.base_size = version, size
+        self._note_proof(node, content, digest, size)
         content.save()
         self._tree.uploaded(node, content, version.etag, version.mtime_s)
         return which
+
+
+async def _nothing_to_carry(_node: Node, _staged: DavPath) -> None:
+    """The file that is replaced has no properties of ours."""
 
 
 def _is_contended(node: Node) -> bool:

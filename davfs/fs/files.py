@@ -25,6 +25,7 @@ from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
 from davfs.fs.locks import Locks
 from davfs.fs.metadata import Entry
+from davfs.fs.permissions import allowed, check
 from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
@@ -168,6 +169,7 @@ class Files:
             return await self.open(existing, flags), existing
         if parent.unlinked:
             raise PosixError(errno.ENOENT)
+        check(allowed(self._tree.known_resource(parent)).files, f"a file in {parent.name!r}")
         path = parent.path.child(name)
         made = await self._locks.opened_for_writing(None, path)
         rival = parent.children.get(name)
@@ -208,6 +210,10 @@ class Files:
         if node.parent is None:
             raise PosixError(errno.ESTALE)
         entry = await self._tree.entry(node.parent, node.name)
+        if self._tree.link_target(node) is not None:  # the kernel follows it, and opens what it leads to
+            raise PosixError(errno.ELOOP)
+        if writing:
+            check(allowed(entry.resource).content, f"writing to {node.name!r}")
         refusal = self._tree.refusal()
         if refusal is not None and not emptied and not self._is_here(node, entry, whole=writing):
             raise refusal
@@ -352,6 +358,8 @@ class Files:
         entry = self._known_entry(node)
         resource = None if entry is None else entry.resource
         if resource is None or resource.is_collection or node.content is not None:
+            return None
+        if resource.extras and self._tree.link_target(node) is not None:
             return None
         if not resource.size_bytes or resource.size_bytes > WHOLE_MAX:
             return None
@@ -505,14 +513,18 @@ class Files:
         if node.unlinked:
             node.last_mtime_ns = mtime_ns
             return
-        if node.parent is None or (content is not None and content.dirty):
+        node.ctime_ns = now_ns = time.time_ns()
+        if node.parent is None:
+            return
+        if content is not None and content.dirty:
+            self._tree.owed.set(node, mtime_ns, now_ns=now_ns, is_unsent=True)
             return
         entry = await self._tree.entry(node.parent, node.name)
         if entry.resource is not None and not node.is_folder:
             self._tree.keep_mtime(node, mtime_ns, entry.resource.validator)
         elif node.is_folder:
             self._tree.keep_mtime(node, mtime_ns, None)
-        node.ctime_ns = time.time_ns()
+        self._tree.owed.set(node, mtime_ns, now_ns=now_ns, is_unsent=False)
 
     # --- durability
 

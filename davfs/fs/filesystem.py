@@ -18,11 +18,13 @@ from typing import Final
 
 import trio
 
+from davfs.dav.attributes import XATTR_PREFIX
 from davfs.dav.client import Client
 from davfs.dav.microsoft import attribute_words
 from davfs.dav.resource import Quota, Resource
 from davfs.errors import PosixError
 from davfs.fs.attributes import Attributes, Changes, Opened
+from davfs.fs.chunks import Chunks
 from davfs.fs.conflict import Conflicts
 from davfs.fs.download import Downloads
 from davfs.fs.failures import Failures
@@ -31,27 +33,32 @@ from davfs.fs.guard import Guard
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import ROOT_INO, Node
 from davfs.fs.leftovers import Leftovers
+from davfs.fs.links import Links
 from davfs.fs.locks import Locks
 from davfs.fs.namespace import Namespace
 from davfs.fs.overview import Overview
 from davfs.fs.pending import Pendings
 from davfs.fs.prefetch import Prefetch
 from davfs.fs.probe import Probe
+from davfs.fs.pushes import Pushes
 from davfs.fs.quota import Allowance
 from davfs.fs.renames import Renames
 from davfs.fs.settings import Settings
 from davfs.fs.spellings import Spellings
 from davfs.fs.store import ContentStore
+from davfs.fs.times import Times
 from davfs.fs.tree import Tree
 from davfs.fs.upload import Uploads
+from davfs.fs.xattrs import OWN_PREFIX, Xattrs
 
 __all__ = ["ROOT_INO", "Attributes", "Changes", "Filesystem", "Invalidation", "Opened"]
 
-XATTR_PREFIX: Final = "user.davfs."
 TOLD_WITHIN_S: Final = 1.0
 XATTR_LOCK: Final = "user.davfs.lock"
 SETTLE_LOCKS_S: Final = 5.0
 SETTLE_RENAMES_S: Final = 5.0
+SETTLE_PROPERTIES_S: Final = 5.0
+TIMES_WITHIN_S: Final = 10.0  # for what goes after the files, and is no part of them
 CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
 
 
@@ -91,10 +98,24 @@ class Filesystem:
         conflicts = Conflicts(self._tree, self._downloads, self._handles)
         self._locks = locks = Locks(client, content.index, self._handles, settings.lock)
         guard = Guard(client, locks)
-        self._uploads = Uploads(self._tree, self._downloads, conflicts, guard, self._leftovers, settings)
+        self._chunks = Chunks(
+            client,
+            guard,
+            content.index,
+            connections=settings.connections,
+            timeout_s=settings.timeout_s,
+        )
+        self._uploads = Uploads(
+            self._tree, self._downloads, conflicts, guard, self._leftovers, self._chunks, settings
+        )
         self._failures = Failures(content.index)
         self._uploads.failed = self._failures.noted
         self._allowance = Allowance(client, content.growth)
+        self._pushes = Pushes(self._tree, locks)
+        self._tree.sent = self._pushes.uploaded
+        self._xattrs = Xattrs(self._tree, self._pushes)
+        self._uploads.delivery.carry = self._xattrs.carry
+        self._links = Links(self._tree, guard, self._leftovers, self._pushes)
         self._files = Files(
             self._tree,
             content,
@@ -121,6 +142,7 @@ class Filesystem:
         self._uploads.settle_name = self._namespace.settle_renames_of
         self._prefetch = Prefetch(self._tree, self._files)
         self._probe = Probe(client, self._tree, self._uploads, timeout_s=settings.timeout_s)
+        self._times = Times(self._tree, self._uploads, locks, settings.connections)
         self._started = now_s()
         self._send_changes, self.invalidations = trio.open_memory_channel[Invalidation](CHANGES_MAX)
         self._tree.changed = self._report_change
@@ -142,6 +164,8 @@ class Filesystem:
                 await nursery.start(self._probe.run)
                 nursery.start_soon(self._tree.listings.run, self._tree.meta)
                 left = self._uploads.recover()
+                self._tree.owed.recover()
+                self._tree.wishes.recover()
                 self._locks.recover(item.node.path for item in self._uploads.pending())
                 with trio.move_on_after(SETTLE_RENAMES_S):  # no program sees half of one
                     await self._namespace.settle_renames()
@@ -149,6 +173,10 @@ class Filesystem:
                 nursery.start_soon(self._send, nursery)
                 nursery.start_soon(self._leftovers.clean, self._client)
                 nursery.start_soon(self._allowance.run)
+                nursery.start_soon(self._chunks.clean)
+                nursery.start_soon(self._client.cloud.learn)
+                nursery.start_soon(self._times.run)
+                nursery.start_soon(self._pushes.run)
                 task_status.started(left)
         finally:
             self._tree.listings.end(self._tree.meta)
@@ -160,12 +188,13 @@ class Filesystem:
         await self._uploads.run(nursery)
 
     async def release_locks(self) -> None:
-        """At the end: what is on the server is unlocked."""
+        """At the end: what is on the server has its properties, and is unlocked."""
+        await self._pushes.drain(SETTLE_PROPERTIES_S)
         await self._locks.leave()
 
     def learn_root(self, resource: Resource) -> None:
         """What connecting has shown of the root: not asked again."""
-        self._tree.learn_root(resource, trio.current_time())
+        self._tree.learn_root(resource, trio.current_time(), itself=True)
 
     def _report_change(self, node: Node) -> None:
         if node.lookups:
@@ -224,6 +253,7 @@ class Filesystem:
             await self._files.set_size(node, handle, changes.size_bytes)
         if changes.mode is not None:
             self._tree.keep_mode(node, changes.mode & 0o7777)
+            self._pushes.mode_changed(node, changes.mode)
             node.ctime_ns = time.time_ns()
         if changes.atime_ns is not None:
             node.atime_ns = changes.atime_ns
@@ -292,9 +322,22 @@ class Filesystem:
         folder = self._tree.nodes.get(parent)
         await self._namespace.rmdir(folder, self._spellings.known(folder, name))
 
+    async def symlink(self, parent: int, name: str, target: str) -> Attributes:
+        """EOPNOTSUPP on a share that keeps no links: `tar`, `cp` and `git` know what to do then."""
+        folder = self._tree.nodes.get(parent)
+        self._namespace.must_be_writable(folder)
+        return self._referenced(
+            await self._links.make(folder, await self._spellings.new(folder, name), target)
+        )
+
+    async def readlink(self, ino: int) -> str:
+        return await self._links.target(self._tree.nodes.get(ino))
+
     async def unlink(self, parent: int, name: str) -> None:
         folder = self._tree.nodes.get(parent)
-        await self._namespace.unlink(folder, self._spellings.known(folder, name))
+        name = self._spellings.known(folder, name)
+        await self._pushes.out_of_the_way((folder, name))
+        await self._namespace.unlink(folder, name)
 
     async def rename(
         self, parent: int, name: str, new_parent: int, new_name: str, *, no_replace: bool = False
@@ -304,6 +347,7 @@ class Filesystem:
         node = source.children.get(name)
         is_folder = node is not None and node.is_folder
         new_name = await self._spellings.new(target, new_name, is_folder=is_folder, renamed=node)
+        await self._pushes.out_of_the_way((source, name), (target, new_name))
         await self._namespace.rename(source, name, target, new_name, no_replace=no_replace)
 
     # --- files
@@ -336,6 +380,7 @@ class Filesystem:
 
     async def fsync(self, handle: int) -> None:
         await self._files.fsync(handle)
+        await self._pushes.settle(self._handles.file(handle).node)
 
     async def release(self, handle: int) -> None:
         node = self._files.release(handle)
@@ -359,27 +404,36 @@ class Filesystem:
 
     async def getxattr(self, ino: int, name: str) -> bytes:
         if not name.startswith(XATTR_PREFIX):
-            # `ls -l` asks for two others of every file, until it is told that this kind is not supported.
-            raise PosixError(errno.ENODATA if name.startswith("user.") else errno.EOPNOTSUPP)
+            # `ls -l` asks for two of every file, until it is told that this kind is not supported.
+            raise PosixError(errno.EOPNOTSUPP)
+        if not name.startswith(OWN_PREFIX):
+            return await self._xattrs.get(self._tree.nodes.get(ino), name)
         node = await self._attributed(ino)
         if name == XATTR_LOCK and not node.unlinked:
             await self._locks.look(node.path)
-        value = self._xattrs(node).get(name)
+        value = self._told(node).get(name)
         if value is None:
             raise PosixError(errno.ENODATA)
         return value
 
     async def listxattr(self, ino: int) -> list[str]:
-        return list(self._xattrs(await self._attributed(ino)))
+        """Not what davfs tells, as CephFS does it: `rsync -X` would copy that, and fail to remove it (23)."""
+        return await self._xattrs.names(self._tree.nodes.get(ino))
+
+    async def setxattr(self, ino: int, name: str, value: bytes) -> None:
+        await self._xattrs.set(self._tree.nodes.get(ino), name, value)
+
+    async def removexattr(self, ino: int, name: str) -> None:
+        await self._xattrs.remove(self._tree.nodes.get(ino), name)
 
     async def _attributed(self, ino: int) -> Node:
         node = self._tree.nodes.get(ino)
         await self._tree.attributes(node)
         return node
 
-    def _xattrs(self, node: Node) -> dict[str, bytes]:
+    def _told(self, node: Node) -> dict[str, bytes]:
         """Read-only attributes that describe the resource."""
-        if node.unlinked:
+        if node.unlinked or self._tree.link_target(node) is not None:
             return {}
         values = {"user.davfs.url": self._client.url(node.path, is_collection=node.is_folder)}
         content = node.content
@@ -399,7 +453,11 @@ class Filesystem:
     async def sync(self, timeout_s: float | None = None, *, patient: bool = True) -> int:
         """Send everything now; returns how many files are left. Not patient: one attempt each."""
         self._probe.hurry()
-        return await self._uploads.drain(timeout_s, patient=patient)
+        ends_s = trio.current_time() + (float("inf") if timeout_s is None else timeout_s)
+        left = await self._uploads.drain(timeout_s, patient=patient)
+        await self._pushes.drain(min(SETTLE_PROPERTIES_S, max(0.0, ends_s - trio.current_time())))
+        await self._times.drain(min(TIMES_WITHIN_S, max(0.0, ends_s - trio.current_time())))
+        return left
 
     def pending_paths(self) -> list[str]:
         """What is not on the server yet."""

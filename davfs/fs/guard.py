@@ -87,7 +87,7 @@ class Guard:
         self._client = client
         self.locks = locks
 
-    async def put_new(self, path: DavPath, body: Body, *, mtime_s: int) -> PutResult:
+    async def put_new(self, path: DavPath, body: Body, *, mtime_s: int | None) -> PutResult:
         """Raises PreconditionFailed when the name is taken, where the server can tell."""
         if (
             not body.size_bytes
@@ -119,7 +119,7 @@ class Guard:
         return replace(result, stored=found if same_document(result.etag, found.etag) else None)
 
     async def put_over(
-        self, path: DavPath, body: Body, over: Known, *, mtime_s: int, trust_tags: bool = True
+        self, path: DavPath, body: Body, over: Known, *, mtime_s: int | None, trust_tags: bool = True
     ) -> PutResult:
         """Raises PreconditionFailed when the server's version is not `over`, Locked when it is locked."""
         tag = _condition(self._client.capabilities, over.version) if trust_tags else None
@@ -194,6 +194,22 @@ class Guard:
                 source, destination, is_collection=is_collection, overwrite=True, dest_lock_token=token
             )
             self.locks.replaced(destination)
+
+    async def assemble(
+        self, path: DavPath, over: Known | None, move: Callable[[ETag | None], Awaitable[T]]
+    ) -> T:
+        """`move` puts a file together from its parts, at a name that is free or still holds `over`.
+
+        It takes the tag of what it may replace, on servers that honour that.
+        """
+        tag = over.version.if_match if over is not None else None
+        sure = over is None or (tag is not None and over.digest is None and not over.contended)
+        if sure:
+            return await patiently(lambda: move(tag))
+        assert over is not None
+        async with self.locks.around(path):
+            await self._check(path, over)
+            return await move(tag)
 
     async def refused(self, path: DavPath) -> None:
         """After 412: it may be the token of a lock that is lost, which then is dropped."""

@@ -16,7 +16,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from davfs.dav.resource import ETag, Validator
@@ -32,8 +32,8 @@ NUMBERS_MAX: Final = 50_000
 
 _SELECT_ROW: Final = (
     "SELECT id, ino, path, generation, size, base_size, present, base_known, etag, etag_weak, mtime_s,"
-    " validator_size, written, sent, acked, unknown, attempts, error, unanswered, own, base_digest, revision"
-    " FROM contents"
+    " validator_size, written, sent, acked, unknown, attempts, error, unanswered, own, base_digest, revision,"
+    " used_at FROM contents"
 )
 # In the order of `_columns`. What is indexed comes after them, then `id`.
 _COLUMNS: Final = (
@@ -74,6 +74,7 @@ class ContentRow:
     source: Validator | None = None
     base_digest: bytes | None = None
     revision: int = 0  # counts the commits: see record
+    used_s: float = field(default=float("-inf"), compare=False)
 
 
 def _columns(row: ContentRow) -> tuple[object, ...]:
@@ -303,6 +304,7 @@ class Index:
                 source=source if row[7] or source != Validator() else None,
                 base_digest=row[20],
                 revision=row[21],
+                used_s=row[22],
             )
 
     # --- what programs set and the server does not keep

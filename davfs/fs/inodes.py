@@ -149,6 +149,11 @@ class Node:
         return f"<Node {self.ino} {self.name!r}>"
 
 
+def is_unsent(node: Node) -> bool:
+    """Whether it holds bytes that are not known to be on the server."""
+    return node.content is not None and node.content.dirty
+
+
 def hashed_number(parent_ino: int, name: str, salt: int) -> int:
     """A 63-bit number above the reserved ones, from place and name."""
     digest = blake2b(f"{parent_ino}/{salt}/{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()

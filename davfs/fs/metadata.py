@@ -9,14 +9,15 @@ Own changes are learned, not dropped, so a program's next question costs no requ
 comes through `recall`, as old as it is: served without asking within the time-outs, and later only while the
 server is away; it never makes a name absent as long as the server can be asked. `changed` and `forgotten`
 name the folders that differ from what is kept on disk, `believable` those that only the disk knows, lately.
+What is too old may be made fresh again by a proof (see `subtrees`).
 Synchronous, no I/O; the clocks come as arguments: `now_s` monotonic, `wall_s` since the epoch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 from cachetools import LRUCache
 
@@ -27,8 +28,9 @@ from davfs.fs.transfers import Hits
 
 COST_FACTOR: Final = 3
 NEXT_WITHIN_S: Final = 2.0  # a program goes from one folder to the next faster than a person
-ENTRIES_MAX: Final = 160_000  # about 460 bytes each
+TRUST_S: Final = 900.0  # a listing is believed on proofs for so long: not all that changes may change a tag
 NEVER: Final = float("-inf")  # the age of what must be asked before it is believed
+ENTRIES_MAX: Final = 160_000  # about 460 bytes each
 
 
 @dataclass(slots=True)
@@ -40,10 +42,15 @@ class Entry:
     kept: LocalAttributes | None = None
     ours: bool = False  # learned from our own change, not from a listing
     touched_ns: int = 0  # of a folder: when a member came or went here
-    pushed_s: float = 0.0  # of a folder: wall time of our last request that changed it on the server
+    pushed_s: float = 0.0  # wall time of our last request that changed it on the server
+    patched_s: float = NEVER  # when we last set properties of it
 
     def inherit(self, before: Entry) -> None:
-        """What only we know of a folder outlives a new answer about it."""
+        """What only we know of a folder outlives a new answer; so do properties that we set since."""
+        if self.resource is not None and before.resource is not None and before.patched_s > self.learned_s:
+            ours = before.resource
+            self.resource = replace(self.resource, executable=ours.executable, extras=ours.extras)
+            self.patched_s = before.patched_s
         if self.resource is not None and self.resource.is_collection:
             self.touched_ns = max(self.touched_ns, before.touched_ns)
             self.pushed_s = max(self.pushed_s, before.pushed_s)
@@ -57,6 +64,8 @@ class Folder:
     mtime_s: int | None = None
     changed_s: float | None = None  # when we last saw (or made) a change in it
     cost_s: float = 0.0  # how long the listing took
+    tag: str | None = None  # its own, in the listing
+    proved_s: float = NEVER  # when the folder was known to have that tag still
     misses: int = 0  # single look-ups since the last listing
     misses_since_s: float = 0.0
     looked_below_s: float = NEVER  # when a folder in it was last listed because of look-ups
@@ -66,6 +75,15 @@ class Folder:
     @property
     def was_listed(self) -> bool:
         return self.listed_s is not None
+
+
+class Proofs(Protocol):
+    """Who knows that a folder still has the tag it was listed with, and all below it is as it was then."""
+
+    @property
+    def is_possible(self) -> bool: ...
+    def proved_s(self, meta: Metadata, folder_ino: int, tag: str, now_s: float) -> float | None: ...
+    def refute(self) -> None: ...
 
 
 class Metadata:
@@ -79,6 +97,7 @@ class Metadata:
         wall_s: Callable[[], float],
         hidden: Callable[[str], bool] = lambda _name: False,
         recall: Callable[[int], Folder | None] = lambda _ino: None,
+        proofs: Proofs | None = None,
         believable: set[int] | None = None,
     ) -> None:
         self._min_s = min(min_s, max_s)
@@ -86,6 +105,7 @@ class Metadata:
         self._wall_s = wall_s
         self._hidden = hidden
         self._recall = recall
+        self._proofs = proofs
         self.hits = Hits()
         self.changed: set[int] = set()
         self.forgotten: set[int] = set()
@@ -107,11 +127,13 @@ class Metadata:
             return None
         entry = folder.entries.get(name)
         if entry is not None:
-            return (
-                entry if now_s - entry.learned_s < self._lifetime_s(entry.resource, folder, now_s) else None
+            fresh = self.left_s(folder, entry, now_s) > 0 or (
+                self._is_proved(folder_ino, folder, now_s) and self.left_s(folder, entry, now_s) > 0
             )
+            return entry if fresh else None
         tells_absence = folder.complete and not folder.earlier and not self._hidden(name)
-        if tells_absence and self.listing_is_fresh(folder_ino, now_s):
+        # A proof vouches for what is there: that a name is missing is asked when the listing itself is old.
+        if tells_absence and self._is_listing_fresh(folder, folder.listed_s, now_s):
             return Entry(None, folder.listed_s or now_s)
         return None
 
@@ -179,13 +201,39 @@ class Metadata:
     def left_s(self, folder: Folder | None, entry: Entry | None, now_s: float) -> float:
         if folder is None or entry is None:
             return self._min_s
-        return max(0.0, entry.learned_s + self._lifetime_s(entry.resource, folder, now_s) - now_s)
+        learned_s = _learned_s(folder, entry)
+        return max(0.0, learned_s + self._lifetime_s(entry.resource, folder, now_s) - now_s)
+
+    def learned_s(self, folder_ino: int, name: str) -> float:
+        """When this was last known to be so."""
+        folder = self._folders.get(folder_ino)
+        entry = folder.entries.get(name) if folder is not None else None
+        return NEVER if folder is None or entry is None else _learned_s(folder, entry)
+
+    def _is_proved(self, folder_ino: int, folder: Folder, now_s: float) -> bool:
+        """Whether there is a newer proof that it is as it was listed."""
+        if self._proofs is None or folder.tag is None or folder.listed_s is None or not folder.complete:
+            return False
+        if now_s - folder.listed_s > TRUST_S or not self._proofs.is_possible:
+            return False
+        proved_s = self._proofs.proved_s(self, folder_ino, folder.tag, now_s)
+        if proved_s is None or proved_s <= max(folder.proved_s, folder.listed_s):
+            return False
+        folder.proved_s = proved_s
+        return True
 
     def listing_is_fresh(self, folder_ino: int, now_s: float) -> bool:
         folder = self._known(folder_ino)
         if folder is None or folder.listed_s is None:
             return False
-        return now_s - folder.listed_s < self._folder_lifetime_s(folder, now_s)
+        known_s = max(folder.listed_s, folder.proved_s)
+        if self._is_listing_fresh(folder, known_s, now_s):
+            return True
+        proved = self._is_proved(folder_ino, folder, now_s)
+        return proved and self._is_listing_fresh(folder, folder.proved_s, now_s)
+
+    def _is_listing_fresh(self, folder: Folder, known_s: float | None, now_s: float) -> bool:
+        return known_s is not None and now_s - known_s < self._folder_lifetime_s(folder, now_s)
 
     def names(self, folder_ino: int) -> list[str]:
         """The members as last known, in listing order."""
@@ -243,6 +291,7 @@ class Metadata:
             listed_s=asked_s, complete=complete, mtime_s=itself.mtime_s, changed_s=before.changed_s
         )
         folder.cost_s = cost_s
+        folder.tag = itself.etag.opaque if itself.etag is not None else None
         folder.looked_below_s = before.looked_below_s
         for name, resource in members.items():
             folder.entries[name] = Entry(resource, asked_s, kept_of(name))
@@ -257,6 +306,8 @@ class Metadata:
                 folder.entries[name] = entry
             elif name not in members and entry.resource is not None:
                 changed = True
+        if self._proofs is not None and self._proofs.is_possible and _contradict(before, folder):
+            self._proofs.refute()
         self.changed.add(folder_ino)
         if before.listed_s is not None and (changed or len(before.entries) != len(folder.entries)):
             folder.changed_s = asked_s
@@ -318,6 +369,12 @@ class Metadata:
         else:
             folder.listed_s = None
 
+    def expire_all(self) -> None:
+        """Of nothing here is enough known any more, nor of what an earlier run has left."""
+        self._believable.clear()
+        for folder_ino in list(self._folders):
+            self.expire(folder_ino)
+
     def forget_folder(self, folder_ino: int) -> None:
         self._believable.discard(folder_ino)
         self._folders.pop(folder_ino, None)
@@ -361,3 +418,21 @@ class Metadata:
     def _clamp(self, seconds: float, folder: Folder) -> float:
         """At least three times what the listing took: else a folder of 100,000 is old when it arrives."""
         return max(self._min_s, min(self._max_s, seconds), COST_FACTOR * folder.cost_s)
+
+
+def _learned_s(folder: Folder, entry: Entry) -> float:
+    """A proof is of the whole folder as it was listed; what was learned since would have changed its tag."""
+    return max(entry.learned_s, folder.proved_s) if entry.learned_s > NEVER else NEVER
+
+
+def _contradict(before: Folder, now: Folder) -> bool:
+    """Whether a folder has kept its tag, but not its members."""
+    if before.tag is None or before.tag != now.tag or not (before.complete and now.complete):
+        return False
+    seen = {name: entry.resource.etag for name, entry in now.entries.items() if entry.resource is not None}
+    known = {name: entry for name, entry in before.entries.items() if not entry.ours}
+    return any(
+        entry.resource.etag != seen.get(name)
+        for name, entry in known.items()
+        if entry.resource is not None and entry.resource.etag is not None
+    )

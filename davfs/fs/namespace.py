@@ -32,20 +32,21 @@ from davfs.errors import (
     ServerRefused,
     StaleVersion,
 )
+from davfs.fs.body import FileBody
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, path_bytes
-from davfs.fs.delivery import FileBody
 from davfs.fs.emptying import Emptying
 from davfs.fs.files import Files
 from davfs.fs.guard import EMPTY_FOLDER, Guard, Known, patiently
 from davfs.fs.handles import Handles
-from davfs.fs.inodes import Node
+from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.leftovers import Leftovers
+from davfs.fs.permissions import allowed, check
 from davfs.fs.renames import Rename, Renames
 from davfs.fs.settings import Settings
 from davfs.fs.spellings import move, name_after, raise_if_filtered
 from davfs.fs.store import ContentStore
-from davfs.fs.tree import HIDDEN_PREFIX, Tree, is_unsent
+from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.upload import Uploads
 
 SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
@@ -82,9 +83,10 @@ class Namespace:
     # --- folders
 
     async def mkdir(self, parent: Node, name: str, mode: int) -> Node:
-        self._writable(parent)
+        self.must_be_writable(parent)
         if await self._tree.find(parent, name) is not None:
             raise PosixError(errno.EEXIST)
+        check(allowed(self._tree.known_resource(parent)).folders, f"a folder in {parent.name!r}")
         path = parent.path.child(name)
         try:
             await self._tree.client.mkcol(path)
@@ -112,7 +114,7 @@ class Namespace:
         raise error
 
     async def rmdir(self, parent: Node, name: str) -> None:
-        self._writable(parent)
+        self.must_be_writable(parent)
         node = await self._existing(parent, name)
         if not node.is_folder:
             raise PosixError(errno.ENOTDIR)
@@ -133,7 +135,7 @@ class Namespace:
     # --- files
 
     async def unlink(self, parent: Node, name: str) -> None:
-        self._writable(parent)
+        self.must_be_writable(parent)
         node = await self._existing(parent, name)
         if node.is_folder:
             raise PosixError(errno.EISDIR)
@@ -230,8 +232,8 @@ class Namespace:
     async def rename(
         self, parent: Node, name: str, new_parent: Node, new_name: str, *, no_replace: bool
     ) -> None:
-        self._writable(parent)
-        self._writable(new_parent)
+        self.must_be_writable(parent)
+        self.must_be_writable(new_parent)
         node = await self._existing(parent, name)
         with self._tree.nodes.held(node):
             await self._rename(node, new_parent, new_name, no_replace=no_replace)
@@ -246,6 +248,9 @@ class Namespace:
             raise PosixError(errno.EEXIST)
         if target is not None:
             await self._may_replace(node, target)
+        elif new_parent is not node.parent:
+            may = allowed(self._tree.known_resource(new_parent))
+            check(may.folders if node.is_folder else may.files, f"moving to {new_parent.name!r}")
         rename = self._rename_folder if node.is_folder else self._rename_file
         with self._tree.nodes.held(target), self._uploads.paused(node, target):
             try:
@@ -268,6 +273,8 @@ class Namespace:
             raise PosixError(errno.EISDIR)
         if target.is_folder:
             await self._must_be_empty(target)
+        else:
+            check(allowed(self._tree.known_resource(target)).content, f"replacing {target.name!r}")
 
     async def _rename_folder(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         for pending in self._uploads.below(node):
@@ -564,7 +571,7 @@ class Namespace:
         if aside is not None:
             await self._leftovers.remove(self._tree.client, aside)
 
-    def _writable(self, parent: Node) -> None:
+    def must_be_writable(self, parent: Node) -> None:
         if self._settings.read_only:
             raise PosixError(errno.EROFS)
         if not parent.is_folder:

@@ -86,5 +86,7 @@ class Overview:
                 "etag_after_put": server.put_etag,
                 "etag_in_listings": server.etags_in_propfind,
                 "takes_mtime": server.takes_mtime,
+                "put_sets_mtime": server.put_sets_mtime,
+                "time_way": server.time_way,
             },
         }

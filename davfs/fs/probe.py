@@ -66,7 +66,7 @@ class Probe:
         error: DavfsError = TimedOut(f"no answer within {patience_s:.0f} s")
         with trio.move_on_after(patience_s):
             try:
-                self._tree.learn_root(await self._client.connect(), asked_s)
+                self._tree.learn_root(await self._client.connect(), asked_s, itself=True)
             except DavfsError as failure:
                 error = failure
             else:

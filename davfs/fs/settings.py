@@ -27,4 +27,6 @@ class Settings:
     connections: int = 16
     timeout_s: float = 30.0
     read_only: bool = False
+    symlinks: bool = True  # where the server keeps what it takes
     lock: Literal["auto", "always", "never"] = "auto"
+    mtime: Literal["auto", "properties", "local"] = "auto"

@@ -32,7 +32,7 @@ from davfs.dav.names import (
     odd_in,
     other_form,
 )
-from davfs.dav.resource import DavPath, checked_name
+from davfs.dav.resource import DavPath, Resource, checked_name
 from davfs.errors import (
     AlreadyExists,
     BadName,
@@ -41,15 +41,17 @@ from davfs.errors import (
     Forbidden,
     NameTooLong,
     NotFound,
+    NotThatName,
     PosixError,
     PreconditionFailed,
     ServerRefused,
     Unauthorized,
 )
+from davfs.fs.content import Content, path_bytes
 from davfs.fs.guard import Guard, Known
-from davfs.fs.inodes import Node
+from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.metadata import Folder
-from davfs.fs.tree import Tree, is_unsent
+from davfs.fs.tree import Tree
 
 log = logging.getLogger("davfs.names")
 
@@ -73,10 +75,36 @@ def kept_name(tree: Tree, name: str, members: Collection[str]) -> str | None:
     return other
 
 
+def is_doubtful(tree: Tree, name: str) -> bool:
+    """Whether the server may list it under another name than it was sent to."""
+    server = tree.client.capabilities
+    return not server.keeps_names and may_be_respelled(name) and not tree.may_be_hidden(name)
+
+
+async def stored_as(tree: Tree, node: Node, content: Content) -> Resource | None:
+    """What was just stored, and is not there under its name. In another Unicode form it is the same file.
+
+    Raises NotThatName for any other name."""
+    parent = node.parent
+    if parent is None:
+        return None
+    members = (await tree.client.list(parent.path)).members
+    name = kept_name(tree, node.name, members)
+    if name is None:
+        content.life = content.life.put_refused()
+        content.save()
+        raise NotThatName(f"PUT {shown(node.path)}: the server stored it under another name", status=403)
+    if name != node.name and node.parent is parent and node.content is content:
+        with tree.store.atomically():
+            tree.moved(node, parent, name)
+            content.path = path_bytes(node.path)
+            content.save()
+    return members[name]
+
+
 async def name_after(tree: Tree, folder: Node, name: str) -> str:
     """`name`, or what the server has made of it. Raises BadName when that is another name."""
-    server = tree.client.capabilities
-    if server.keeps_names or not may_be_respelled(name) or tree.may_be_hidden(name):
+    if not is_doubtful(tree, name):
         return name
     listing = await tree.client.list(folder.path)
     kept = kept_name(tree, name, listing.members) if listing.complete else name

@@ -164,6 +164,8 @@ class ContentStore:
             content.disk_bytes = self.status(content).st_blocks * 512
             if content.life.dirty:
                 content.recorded, content.mode = True, self._kept_mode(content)
+            else:
+                content.saved, content.used_s = row, row.used_s
         except (FileNotFoundError, ValueError):
             # The file or its extents are gone. A clean row is only a lost cache entry.
             if row.written <= row.acked and not row.unknown:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import stat
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -20,27 +19,28 @@ from typing import Final
 import trio
 
 from davfs.dav.client import Client
-from davfs.dav.microsoft import is_read_only
+from davfs.dav.properties import LINK
 from davfs.dav.resource import ETag, Resource, Validator, is_name_short
 from davfs.errors import LinkDown, LinkError, NotFound, PosixError, Unauthorized
-from davfs.fs.attributes import Attributes, file_mtime_ns
+from davfs.fs.appearance import Appearance, mode_set
+from davfs.fs.attributes import Attributes
 from davfs.fs.content import Content
 from davfs.fs.index import LocalAttributes
-from davfs.fs.inodes import InodeTable, Node
+from davfs.fs.inodes import InodeTable, Node, is_unsent
 from davfs.fs.listings import Listings
+from davfs.fs.marker import Marker
 from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
+from davfs.fs.owed import Owed
 from davfs.fs.questions import Ask, Key, Questions
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
+from davfs.fs.subtrees import Subtrees
 from davfs.fs.unread import Unread
+from davfs.fs.wishes import Wishes
 
-_NS: Final = 1_000_000_000
-OWN_CHANGE_S: Final = 2  # servers tell whole seconds, and a change shows when it is done
 HIDDEN_PREFIX: Final = ".davfs-"  # our own temporary names on the server
-
 PATIENCE_S: Final = 3.0  # how long a program waits for names and attributes while old ones are known,
 PATIENCE_SHARE: Final = 0.5  # but no longer than this part of the time-out
-OUTAGE_VALID_S: Final = 1.0  # how long the kernel may believe old ones while the server is away
 _ROOT_ITSELF: Final[Key] = (0, None)  # the key of the question about the root's own attributes
 
 
@@ -60,12 +60,22 @@ class Tree:
             wall_s=wall_s,
             hidden=self.may_be_hidden,
             recall=self._recall,
+            proofs=Subtrees(client, self.nodes, lambda: self._root),
             believable=self.listings.believable,
         )
         self.changed: Callable[[Node], None] = lambda _node: None  # a foreign change: the kernel must be told
         self.kernel_knows: Callable[[Node], Awaitable[None]] = _nobody_to_tell  # told, and told it was heard
         self.unread = Unread()
         self._root: Entry | None = None
+        self.marker = Marker(client)
+        self.marker.widened = self.meta.expire_all
+        self.owed = Owed(client, store.index, self.nodes, settings)
+        self.wishes = Wishes(store.index, self.nodes)
+        self.appearance = Appearance(
+            self.meta, self.owed, self.wishes, settings, is_away=lambda: self.refusal() is not None
+        )
+        # After an upload: (node, mode, what stood there) to what the server goes on to say beside the bytes.
+        self.sent: Callable[[Node, int | None, Resource | None], Resource | None] = lambda *_: None
         self.questions = Questions()
         self.patience_s = min(PATIENCE_S, PATIENCE_SHARE * settings.timeout_s)
 
@@ -209,6 +219,10 @@ class Tree:
         await self._fetch_entry(parent, name)
         return self.meta.stale_entry(parent.ino, name) or Entry(None, trio.current_time())
 
+    async def refreshed_root(self) -> Entry:
+        await self._fetch_root()
+        return self._root or self._recalled_root()
+
     async def list_names(self, node: Node, *, now: bool = False) -> list[str]:
         """The members of a folder, unsent ones included; with `now`, asked of the server now.
 
@@ -304,8 +318,7 @@ class Tree:
 
     async def _fetch_entry(self, parent: Node, name: str) -> None:
         asked_s = trio.current_time()
-        path = parent.path.child(name)
-        known = parent.children.get(name)
+        path, known = parent.path.child(name), parent.children.get(name)
         try:
             resource = await self.client.stat(path, is_collection=known is not None and known.is_folder)
         except NotFound:
@@ -340,8 +353,9 @@ class Tree:
             raise PosixError(errno.ENOENT)
 
     async def _refresh_root(self) -> None:
-        known = self._root
-        if known is not None and trio.current_time() - known.learned_s < self.settings.attr_timeout_max_s:
+        known, now_s = self._root, trio.current_time()
+        is_fresh = known is not None and now_s - known.learned_s < self.settings.attr_timeout_max_s
+        if is_fresh and not self.marker.is_old:
             return
         if self.refusal() is not None:
             self._root = known or self._recalled_root()
@@ -360,9 +374,12 @@ class Tree:
 
     async def _fetch_root(self) -> None:
         asked_s = trio.current_time()
-        self.learn_root(await self.client.stat(self.nodes.root.path), asked_s)
+        self.learn_root(await self.client.stat(self.nodes.root.path), asked_s, itself=True)
 
-    def learn_root(self, resource: Resource, asked_s: float) -> None:
+    def learn_root(self, resource: Resource, asked_s: float, *, itself: bool = False) -> None:
+        """`itself`: from an answer to Depth 0, which tells of the marker too."""
+        if itself:
+            self.marker.learn(resource)
         before = self._root
         self._root = Entry(resource, asked_s, self.store.index.locals_of(self.nodes.root.ino))
         if before is not None:
@@ -377,75 +394,21 @@ class Tree:
     def known_attributes(self, node: Node) -> Attributes:
         """What is known now, without asking."""
         folder = self.meta.known_folder(node.parent.ino) if node.parent is not None else None
-        entry = self._entry_of(node) if folder is None else folder.entries.get(node.name)
-        size, mtime_ns = self._size_and_mtime(node, entry)
-        kind = stat.S_IFDIR if node.is_folder else stat.S_IFREG
-        return Attributes(
-            ino=node.ino,
-            mode=kind | self._permissions(node, entry),
-            size_bytes=size,
-            mtime_ns=mtime_ns,
-            ctime_ns=max(mtime_ns, node.ctime_ns) if node.is_folder else (node.ctime_ns or mtime_ns),
-            atime_ns=node.atime_ns or mtime_ns,
-            nlink=0 if node.unlinked else 1,
-            uid=self.settings.uid,
-            gid=self.settings.gid,
-            valid_s=self._valid_s(node, folder, entry),
-        )
+        entry = self.known_entry(node) if folder is None else folder.entries.get(node.name)
+        return self.appearance.attributes(node, folder, entry)
 
-    def _entry_of(self, node: Node) -> Entry | None:
+    def known_resource(self, node: Node) -> Resource | None:
+        entry = self.known_entry(node)
+        return None if entry is None else entry.resource
+
+    def link_target(self, node: Node) -> bytes | None:
+        """Where it points to, as far as is known; None for what is no link."""
+        return self.appearance.target(node, self.known_entry(node))
+
+    def known_entry(self, node: Node) -> Entry | None:
         if node.parent is not None:
             return self.meta.stale_entry(node.parent.ino, node.name)
         return None if node.unlinked else self._root
-
-    def _valid_s(self, node: Node, folder: Folder | None, entry: Entry | None) -> float:
-        if node.parent is None:
-            return self.settings.attr_timeout_min_s
-        if is_unsent(node):
-            return self.settings.attr_timeout_max_s
-        left_s = self.meta.left_s(folder, entry, trio.current_time())
-        return left_s if self.refusal() is None else max(left_s, OUTAGE_VALID_S)
-
-    def _permissions(self, node: Node, entry: Entry | None) -> int:
-        if node.mode is not None:
-            return node.mode
-        if entry is not None and entry.kept is not None and entry.kept.mode is not None:
-            return entry.kept.mode
-        if node.is_folder:
-            return self.settings.dir_mode
-        executable = entry is not None and entry.resource is not None and entry.resource.executable
-        is_fixed = entry is not None and entry.resource is not None and is_read_only(entry.resource)
-        mode = self.settings.file_mode & ~(0o222 if is_fixed else 0)
-        return mode | (mode & 0o444) >> 2 if executable else mode
-
-    def _size_and_mtime(self, node: Node, entry: Entry | None) -> tuple[int, int]:
-        content = node.content
-        resource = entry.resource if entry is not None else None
-        if content is not None and content.is_shown(known=resource is not None):
-            return content.size_bytes, content.mtime_ns
-        if resource is None:
-            return node.last_size, node.last_mtime_ns
-        if node.is_folder:
-            assert entry is not None
-            return 0, self._folder_mtime(node, resource, entry)
-        size = resource.size_bytes
-        if size is None:
-            size = content.size_bytes if content is not None else 0
-        return size, file_mtime_ns(resource, entry.kept if entry is not None else None)
-
-    def _folder_mtime(self, node: Node, resource: Resource, entry: Entry) -> int:
-        """A folder's mtime moves when a member comes or goes, not when a file in it is sent later.
-
-        What a program set (or our last change here) holds until somebody else changes the folder: until the
-        server's mtime is past our own last request there. Clocks may differ: then the server's shows.
-        """
-        server_s, kept = resource.mtime_s or 0, entry.kept
-        if kept is not None and kept.mtime_ns is not None and kept.version is not None:
-            if server_s <= max(kept.version.mtime_s or 0, entry.pushed_s) + OWN_CHANGE_S:
-                return kept.mtime_ns
-        elif entry.touched_ns and server_s <= entry.pushed_s + OWN_CHANGE_S:
-            return entry.touched_ns
-        return max(server_s * _NS, node.last_mtime_ns, entry.touched_ns)
 
     # --- what only we know
 
@@ -456,9 +419,9 @@ class Tree:
 
     def remember_last(self, node: Node) -> None:
         """Before a node leaves the tree: what fstat will go on saying."""
-        entry = self._entry_of(node)
-        node.last_size, node.last_mtime_ns = self._size_and_mtime(node, entry)
-        node.mode = self._permissions(node, entry)
+        entry = self.known_entry(node)
+        node.last_size, node.last_mtime_ns = self.appearance.size_and_mtime(node, entry)
+        node.mode = self.appearance.permissions(node, entry)
         node.ctime_ns = time.time_ns()
 
     def keep_mode(self, node: Node, mode: int) -> None:
@@ -483,7 +446,7 @@ class Tree:
     ) -> None:
         if node.unlinked:
             return
-        entry = self._entry_of(node)
+        entry = self.known_entry(node)
         before = (entry.kept if entry is not None else None) or LocalAttributes(mode=node.mode)
         kept = LocalAttributes(
             mode if mode is not None else before.mode,
@@ -500,15 +463,26 @@ class Tree:
         self.unread.over(node.ino)
         if node.parent is None:
             return
+        before = self.known_entry(node)
+        told = self.sent(node, mode_set(node, before), before.resource if before is not None else None)
         version = Validator(etag, mtime_s, content.base_size)
         kept = LocalAttributes(node.mode, content.mtime_ns, version)
         if content.life.dirty:  # written again meanwhile: the numbers are not those of what was sent
             kept = LocalAttributes(node.mode)
         else:
             self.store.index.save_locals(node.ino, node.parent.ino, kept)
-        resource = Resource(is_collection=False, size_bytes=content.base_size, mtime_s=mtime_s, etag=etag)
-        self.meta.learn(node.parent.ino, node.name, Entry(resource, trio.current_time(), kept, ours=True))
-        self._pushed(node.parent)
+        resource = replace(
+            told or Resource(is_collection=False),
+            is_collection=False,
+            size_bytes=content.base_size,
+            mtime_s=mtime_s,
+            etag=etag,
+        )
+        entry = Entry(resource, trio.current_time(), kept, ours=True, pushed_s=self.wall_s())
+        self.meta.learn(node.parent.ino, node.name, entry)
+        if not content.life.dirty:
+            self.owed.stored(node, content.mtime_ns, resource)
+        self.pushed(node.parent)
 
     def made_folder(self, parent: Node, name: str) -> Node:
         now_s = trio.current_time()
@@ -527,11 +501,13 @@ class Tree:
         self.remember_last(node)
         self.unread.over(node.ino)
         self.store.index.delete_locals(node.ino)
+        self.wishes.forget(node)
         if node.is_folder:
             self.meta.forget_folder(node.ino)
         if node.content is not None:
             self.store.discard(node.content)
         self.nodes.detach(node)
+        self.owed.forget(node)
         self.meta.learn(parent.ino, name, Entry(None, trio.current_time(), None, ours=True))
         self.touched(parent)
 
@@ -541,12 +517,17 @@ class Tree:
         assert old_parent is not None
         now_s = trio.current_time()
         replaced = parent.children.get(name)
+        over_link = False
         if replaced is not None and replaced is not node:
+            over_link = self.link_target(replaced) is not None and self.link_target(node) is None
             self.removed(replaced)
         entry = self.meta.stale_entry(old_parent.ino, old_name)
         self.nodes.pin(node)
         self.nodes.move(node, parent, name)
         self.nodes.unpin(node)
+        self.wishes.moved(node)
+        if over_link:  # a PUT in its place leaves the property, and so does MOVE on lighttpd
+            self.wishes.add(node, {LINK: None})
         self.meta.learn(old_parent.ino, old_name, Entry(None, now_s, None, ours=True))
         if entry is not None and entry.resource is not None:
             self.meta.learn(parent.ino, name, Entry(entry.resource, now_s, entry.kept, ours=True))
@@ -556,6 +537,7 @@ class Tree:
             self.store.index.save_locals(node.ino, parent.ino, entry.kept)
         elif node.mode is not None:
             self.store.index.save_locals(node.ino, parent.ino, LocalAttributes(node.mode))
+        self.owed.moved(node)
         node.ctime_ns = time.time_ns()
         self.touched(old_parent)
         self.touched(parent)
@@ -570,7 +552,7 @@ class Tree:
         """A member came or went."""
         now_ns = time.time_ns()
         folder.last_mtime_ns = folder.ctime_ns = now_ns
-        entry = self._entry_of(folder)
+        entry = self.known_entry(folder)
         if entry is None:
             return
         entry.touched_ns, entry.pushed_s = now_ns, self.wall_s()
@@ -579,9 +561,9 @@ class Tree:
             entry.kept = LocalAttributes(entry.kept.mode)
             self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)
 
-    def _pushed(self, folder: Node) -> None:
+    def pushed(self, folder: Node) -> None:
         """A file in it was sent: the server moves the folder's mtime, but here nothing came or went."""
-        entry = self._entry_of(folder)
+        entry = self.known_entry(folder)
         if entry is None:
             return
         entry.pushed_s = self.wall_s()
@@ -593,8 +575,3 @@ class Tree:
 
 async def _nobody_to_tell(_node: Node) -> None:
     """There is no kernel."""
-
-
-def is_unsent(node: Node) -> bool:
-    """Whether it holds bytes that are not known to be on the server."""
-    return node.content is not None and node.content.dirty

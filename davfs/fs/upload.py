@@ -28,6 +28,7 @@ from davfs.errors import (
     Unauthorized,
     as_davfs_error,
 )
+from davfs.fs.chunks import Chunks
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, path_from_bytes
 from davfs.fs.delivery import Delivery
@@ -58,8 +59,10 @@ class Uploads:
         conflicts: Conflicts,
         guard: Guard,
         leftovers: Leftovers,
+        chunks: Chunks,
         settings: Settings,
     ) -> None:
+        self._chunks = chunks
         self._tree = tree
         self._settings = settings
         self._queue = Queue(tree)
@@ -69,7 +72,14 @@ class Uploads:
         self._looking: set[int] = set()  # contents of which a PUT may still land
         self._nursery: trio.Nursery | None = None
         self.delivery = Delivery(
-            tree, downloads, conflicts, Verification(tree, self._queue), guard, leftovers, self._free_slot
+            tree,
+            downloads,
+            conflicts,
+            Verification(tree, self._queue),
+            guard,
+            leftovers,
+            chunks,
+            self._free_slot,
         )
         self.settle_name: Callable[[Node], Awaitable[None]] = _is_settled
         self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None
@@ -84,6 +94,11 @@ class Uploads:
     def out_bytes(self) -> int:
         """Of bodies that are on their way: what the connections have taken already."""
         return sum(one.body.sent_bytes for one in self.delivery.on_their_way())
+
+    @property
+    def is_sending(self) -> bool:
+        """Bodies are on their way."""
+        return bool(self.delivery.on_their_way())
 
     @property
     def sent_files(self) -> int:
@@ -332,6 +347,7 @@ class Uploads:
         """Take up what the last run did not send: every file at its path, queued. Returns how many."""
         found = self._tree.store.unfinished()
         newest = {content.path: content for content in found}
+        self._chunks.recover({content.id for content in found})
         for content in found:
             node = self._tree.nodes.root
             path = path_from_bytes(content.path)

@@ -207,6 +207,8 @@ class FakeDav(httpx.AsyncBaseTransport):
         self.capacity_bytes = capacity_bytes
         self.most_lock_s = 3600.0  # what LOCK grants at most
         self.tells_owners = True
+        self.more_classes = ""  # beside those of the DAV header
+        self.longest_property: int | None = None  # what is longer is cut, as MySQL does
         self.headers: list[tuple[str, str, str]] = []  # method, If, Timeout: of requests that had one
         self.log: list[Logged] = []
         self.changes: list[Change] = []
@@ -269,6 +271,11 @@ class FakeDav(httpx.AsyncBaseTransport):
         node = self._at(_decoded(path, plain=True))
         assert isinstance(node, File), path
         return node.content
+
+    def properties(self, path: str) -> dict[str, str]:
+        """The dead properties of a file or folder, to be looked at and changed: the server's own too."""
+        self._catch_up()
+        return self._at(_decoded(path, plain=True)).dead
 
     def tree(self) -> dict[str, bytes | None]:
         """Every path below the root: a file's content, None for a folder."""
@@ -571,6 +578,7 @@ class FakeDav(httpx.AsyncBaseTransport):
         """The headers of the OPTIONS answer: by them davfs takes it for a server of the same behaviour."""
         headers = {"Allow": ", ".join(self._methods), "MS-Author-Via": "DAV"}
         headers["DAV"] = "1, 2" if self._has_locks else "1"
+        headers["DAV"] += self.more_classes
         if self._anonymous:
             return headers
         if self.conditions and self.etags in {"strong", "young"}:
@@ -655,7 +663,7 @@ class FakeDav(httpx.AsyncBaseTransport):
             etree.SubElement(etree.SubElement(propstat, f"{_DAV}prop"), name)
             etree.SubElement(propstat, f"{_DAV}status").text = f"HTTP/1.1 {status if refused else '200 OK'}"
             if not refused and kind == f"{_DAV}set":
-                node.dead[name] = value
+                node.dead[name] = value[: self.longest_property]
             elif not refused:
                 node.dead.pop(name, None)
         raise Answer(207, _xml(answer), {"Content-Type": 'application/xml; charset="utf-8"'})

@@ -81,6 +81,10 @@ class Driver(Protocol):
     def rename_noreplace(self, old: str, new: str) -> None: ...
     def listxattr(self, path: str) -> list[str]: ...
     def getxattr(self, path: str, name: str) -> bytes: ...
+    def setxattr(self, path: str, name: str, value: bytes) -> None: ...
+    def removexattr(self, path: str, name: str) -> None: ...
+    def symlink(self, target: str, path: str) -> None: ...
+    def readlink(self, path: str) -> str: ...
     def statvfs(self) -> Space: ...
     def sync(self, timeout_s: float = ...) -> int: ...
     def read_file(self, path: str) -> bytes: ...
@@ -246,6 +250,18 @@ class DirectDriver(_Files):
 
     def getxattr(self, path: str, name: str) -> bytes:
         return bytes(self._call(self._vfs.getxattr, path, name))
+
+    def setxattr(self, path: str, name: str, value: bytes) -> None:
+        self._call(self._vfs.setxattr, path, name, value)
+
+    def removexattr(self, path: str, name: str) -> None:
+        self._call(self._vfs.removexattr, path, name)
+
+    def symlink(self, target: str, path: str) -> None:
+        self._call(self._vfs.symlink, target, path)
+
+    def readlink(self, path: str) -> str:
+        return str(self._call(self._vfs.readlink, path))
 
     def statvfs(self) -> Space:
         quota = self._call(self._vfs.statvfs)
@@ -623,6 +639,18 @@ class KernelDriver(_Files):
 
     def getxattr(self, path: str, name: str) -> bytes:
         return bytes(self._call("getxattr", self.at(path), name))
+
+    def setxattr(self, path: str, name: str, value: bytes) -> None:
+        self._call("setxattr", self.at(path), name, value)
+
+    def removexattr(self, path: str, name: str) -> None:
+        self._call("removexattr", self.at(path), name)
+
+    def symlink(self, target: str, path: str) -> None:
+        self._call("symlink", target, self.at(path))
+
+    def readlink(self, path: str) -> str:
+        return str(self._call("readlink", self.at(path)))
 
     def statvfs(self) -> Space:
         return Space(*self._call("statvfs", self.at()))

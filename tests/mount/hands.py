@@ -138,7 +138,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
         write_file, mmap_read, mmap_write, socket_at, walk, read_tree, statvfs,
         os.open, os.close, os.write, os.pread, os.pwrite, os.fsync, os.truncate, os.ftruncate, os.chmod,
         os.chown, os.mkdir, os.rmdir, os.unlink, os.rename, os.link, os.symlink, os.mkfifo, os.mknod,
-        os.listxattr, os.getxattr, os.setxattr, os.chdir, os.getcwd, os.access, os.seteuid, os.fdatasync,
+        os.listxattr, os.getxattr, os.setxattr, os.removexattr, os.readlink, os.chdir, os.getcwd, os.access,
+        os.seteuid, os.fdatasync,
     )
 }  # fmt: skip
 

@@ -81,6 +81,18 @@ def test_a_number_without_a_name_is_told(share: tuple[DemoServer, Path], machine
     )
 
 
+def test_what_fusermount3_refuses_is_told(share: tuple[DemoServer, Path], alice: Person) -> None:
+    """Its reason reaches the terminal, although a daemon in the background has none."""
+    server, _ = share
+    (alice.machine.folder / "fuse.conf").write_text("mount_max = 1\n")
+    second = alice.place("second")
+    assert alice.davfs("mount", server.url, alice.drive).returncode == 0
+    refused = alice.davfs("mount", server.url, second, "-o", f"cache_dir={alice.home}/second-cache")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"davfs: cannot mount on {second}: too many FUSE filesystems mounted;")
+    assert alice.davfs("unmount", alice.drive).returncode == 0
+
+
 def test_allow_other_of_a_user_takes_the_line_in_fuse_conf(
     share: tuple[DemoServer, Path], alice: Person, bob: Person
 ) -> None:

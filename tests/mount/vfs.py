@@ -193,6 +193,22 @@ class Vfs:
         async with self._at(self._whole(path)) as told:
             return await self.fs.getxattr(told.ino, name)
 
+    async def setxattr(self, path: str, name: str, value: bytes) -> None:
+        async with self._at(self._whole(path)) as told:
+            await self.fs.setxattr(told.ino, name, value)
+
+    async def removexattr(self, path: str, name: str) -> None:
+        async with self._at(self._whole(path)) as told:
+            await self.fs.removexattr(told.ino, name)
+
+    async def symlink(self, target: str, path: str) -> None:
+        async with self._folder_of(path) as (parent, name):
+            self.fs.forget((await self.fs.symlink(parent, name, target)).ino, 1)
+
+    async def readlink(self, path: str) -> str:
+        async with self._at(self._whole(path)) as told:
+            return await self.fs.readlink(told.ino)
+
     async def statvfs(self) -> Quota:
         return await self.fs.statfs()
 

@@ -1,6 +1,6 @@
 """A machine that has nothing: a root below an overlay, booted by its own systemd, without davfs.
 
-The root is this machine's, without what may hold a davfs or a Python of a developer (/root, /home, /work ...)
+The root is this machine's, without what may hold a davfs or a Python of a developer (/root, /home, the clone)
 and with no service enabled; or that of DAVFS_CLEAN_ROOT, which clean-root beside this makes by debootstrap.
 What the machine gets is in memory and goes with it. Its network is the host's, so that servers of the tests
 are reached on loopback.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 import uuid
 from contextlib import suppress
@@ -28,7 +29,14 @@ from tests.servers import MissingPart
 
 SYSTEMD: Final = Path("/lib/systemd/systemd")
 _BOOTS_WITHIN_S: Final = 60.0
-_HIDDEN: Final = ("root", "home", "work", "srv", "opt", "tmp", "var/tmp", "var/cache", "usr/local/lib", "mnt")
+_HIDDEN: Final = sorted(
+    {"root", "home", "srv", "opt", "tmp", "var/tmp", "var/cache", "usr/local/lib", "mnt"}
+    | {
+        place.parts[1]
+        for place in (Path(__file__), Path(sys.base_prefix))
+        if place.parts[1] not in {"usr", "var"}
+    }
+)
 
 # In its own cgroup, mount and PID namespace; $1: an empty folder, $2: one to share, $3: the root.
 _BOOT: Final = (

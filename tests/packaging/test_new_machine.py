@@ -6,7 +6,9 @@ without a systemd, step by step: tests/mount/test_service.py and test_fstab.py.
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -218,3 +220,31 @@ def test_removed(machine: Booted) -> None:
         "ls /usr/bin/davfs /usr/lib/davfs /etc/davfs /lib/systemd/system/davfs@.service"
     ).stdout
     assert left == ""
+
+
+def _the_two_commands_of_the_readme(tmp_path: Path) -> None:
+    """On a Debian with nothing: a clone, `scripts/demo` sets all up and works, `scripts/install` too."""
+    with Booted(tmp_path) as machine:
+        tracked = subprocess.run(["git", "archive", "HEAD"], cwd=REPO, capture_output=True, check=True).stdout
+        (machine.shared / "davfs.tar").write_bytes(tracked)
+        for file in ("/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf"):
+            if Path(file).exists():  # the way to Debian's and Python's packages is the host's
+                shutil.copy(file, machine.shared)
+        _ok(machine, "cd /run/shared; cp resolv.conf /etc; cp ca-certificates.crt /etc/ssl/certs")
+        _ok(machine, "cp /run/shared/pip.conf /etc 2>/dev/null || true")
+        _ok(machine, "mkdir /srv/davfs; tar -C /srv/davfs -xf /run/shared/davfs.tar; ! which gcc git")
+        begin = "export PIP_CERT=/etc/ssl/certs/ca-certificates.crt PATH=$PATH:/usr/local/bin; cd /srv/davfs"
+        first = machine.runs(f"{begin}; scripts/demo --run 'echo new >new.txt; cat new.txt'", timeout_s=900)
+        assert (first.returncode, first.stdout.splitlines()[-1]) == (0, "new"), first.stdout + first.stderr
+        again = machine.runs(f"{begin}; scripts/demo --run 'cat notes/monday.txt'")
+        assert again.stdout.splitlines()[-1] == "Write the plan.", again.stderr
+        used = machine.runs(
+            f"{begin}; scripts/install && davfs demo --run 'ls' /mnt/x && scripts/uninstall", timeout_s=900
+        )
+        assert "README.txt" in used.stdout, used.stdout + used.stderr
+        assert machine.runs(f"{begin}; which davfs").stdout == ""
+
+
+# Takes the network and three minutes: not a part of each run. .ci/run itself begins with an empty clone.
+if os.environ.get("DAVFS_CLEAN_ROOT"):
+    test_the_two_commands_of_the_readme = pytest.mark.timeout(1800)(_the_two_commands_of_the_readme)

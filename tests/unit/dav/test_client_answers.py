@@ -47,10 +47,10 @@ async def test_put_announces_its_length() -> None:
     """Never chunked, an empty file included; conditions, time and identity are in the headers."""
     script = Script(httpx.Response(201, headers={"ETag": '"e1"', "X-OC-MTime": "accepted"}))
     client = script.client()
-    result = await client.put(FILE, Octets(b""), if_none_match=True, mtime_s=7)
+    result = await client.put(FILE, Octets(b""), if_none_match=True, mtime_s=700_000)
     again = await client.put(FILE, Octets(b"x" * 300_000), if_match=ETag("e0"))
     first, second = (request.headers for request in script.requests)
-    assert (first["content-length"], first["if-none-match"], first["x-oc-mtime"]) == ("0", "*", "7")
+    assert (first["content-length"], first["if-none-match"], first["x-oc-mtime"]) == ("0", "*", "700000")
     assert (second["content-length"], second["if-match"]) == ("300000", '"e0"')
     assert "transfer-encoding" not in second
     assert second["accept-encoding"] == "identity"

@@ -19,6 +19,7 @@ import trio
 from davfs.dav.client import Client
 from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import DavPath, ETag, Validator
+from davfs.fs.chunks import Chunks
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content
 from davfs.fs.download import Downloads
@@ -160,12 +161,14 @@ async def rig(
         downloads = Downloads(client, store, connections=connections)
         handles = Handles()
         conflicts = Conflicts(tree, downloads, handles)
+        guard = Guard(client, Locks(client, store.index, handles, settings.lock))
         uploads = Uploads(
             tree,
             downloads,
             conflicts,
-            Guard(client, Locks(client, store.index, handles, settings.lock)),
+            guard,
             Leftovers(store.index),
+            Chunks(client, guard, store.index, connections=connections),
             settings,
         )
         async with trio.open_nursery() as nursery:

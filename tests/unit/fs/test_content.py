@@ -22,7 +22,7 @@ from davfs.errors import DavfsError, PosixError
 from davfs.fs.content import FILE_SIZE_MAX, Content, path_bytes, path_from_bytes
 from davfs.fs.index import CacheUnusable
 from davfs.fs.lifecycle import Step, next_step
-from davfs.fs.store import ContentStore
+from davfs.fs.store import USED_S, ContentStore
 from tests.unit.fs.rig import at, close_store, crashed, drop, open_store, opened, version
 
 KIB = 1024
@@ -367,13 +367,13 @@ def blocks(folder: Path) -> int:
 
 
 class Ticks:
-    """A clock that goes on by a second each time it is asked."""
+    """A clock that goes on each time it is asked, by as much as use is noted to."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
 
     def __call__(self) -> float:
-        self.now_s += 1
+        self.now_s += USED_S
         return self.now_s
 
 
@@ -710,3 +710,16 @@ def _copy_of(folder: Path) -> Path:
     copy = folder.with_name(folder.name + "-power")
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("reserve"))
     return copy
+
+
+def test_reading_a_kept_version_again_writes_nothing(folder: Path) -> None:
+    """Opened and closed within seconds of its last use: the index is read, and not changed."""
+    with opened(folder, limit_bytes=300 * KIB) as store:
+        drop(store, fetched(store, 11))
+        again = store.cached(11)
+        assert again is not None
+        store.acquire(again)
+        before = store.index.rows("SELECT total_changes()")
+        drop(store, again)
+        assert store.index.rows("SELECT total_changes()") == before
+        assert store.index.content_of(11) is not None

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import trio
 
+from davfs.fs.body import FileBody
 from davfs.fs.content import FORK_MAX, new_digest
-from davfs.fs.delivery import FileBody
 
 LARGE = FORK_MAX + 5
 

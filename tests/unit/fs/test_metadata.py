@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from cachetools import LRUCache
 
-from davfs.dav.resource import Resource
+from davfs.dav.resource import ETag, Resource
 from davfs.fs.index import LocalAttributes
-from davfs.fs.metadata import Entry, Folder, Metadata
+from davfs.fs.metadata import TRUST_S, Entry, Folder, Metadata
 
 WALL_S = 1_000_000.0
 FOLDER = 7
@@ -188,3 +188,80 @@ def test_a_folder_larger_than_the_bound_is_kept_alone(meta: Metadata) -> None:
     meta._folders = LRUCache[int, Folder](10, getsizeof=lambda folder: len(folder.entries) + 1)
     list_folder(meta, *(str(number) for number in range(50)))
     assert len(meta.names(FOLDER)) == 50
+
+
+# --- proofs of whole trees
+
+
+class Told:
+    """Somebody who knows when the folders were last seen with the tag they were listed with."""
+
+    def __init__(self) -> None:
+        self.is_possible = True
+        self.seen_s: float | None = None
+        self.is_refuted = False
+
+    def proved_s(self, _meta: Metadata, _folder_ino: int, tag: str, _now_s: float) -> float | None:
+        return self.seen_s if tag == "t1" else None
+
+    def refute(self) -> None:
+        self.is_refuted = True
+
+
+def _proved(told: Told) -> Metadata:
+    return Metadata(min_s=3, max_s=60, wall_s=lambda: WALL_S, proofs=told)
+
+
+def _listed(meta: Metadata, at_s: float, *, tag: str = "t1", etag: str = "e1") -> None:
+    itself = Resource(is_collection=True, mtime_s=int(WALL_S), etag=ETag(tag))
+    file = Resource(is_collection=False, mtime_s=int(WALL_S), etag=ETag(etag), size_bytes=1)
+    meta.learn_listing(1, itself, {"a": file}, lambda _name: None, at_s)
+
+
+def test_a_proof_makes_a_folder_fresh_again() -> None:
+    """Its listing and its members, from the time of the proof on; that a name is missing is asked."""
+    told = Told()
+    meta = _proved(told)
+    _listed(meta, 0)
+    assert meta.entry(1, "a", 10) is None
+    told.seen_s = 9.0
+    assert meta.entry(1, "a", 10) is not None
+    assert meta.listing_is_fresh(1, 10)
+    assert meta.entry(1, "b", 10) is None
+    assert meta.remaining_s(1, "a", 10) == pytest.approx(2)
+    assert meta.entry(1, "a", 13) is None
+
+
+def test_a_proof_does_not_cover_what_was_declared_doubtful() -> None:
+    """`expire` means: ask."""
+    told = Told()
+    meta = _proved(told)
+    _listed(meta, 0)
+    told.seen_s = 9.0
+    meta.expire(1, "a")
+    assert meta.entry(1, "a", 10) is None
+    meta.expire(1)
+    assert not meta.listing_is_fresh(1, 10)
+
+
+def test_a_listing_is_believed_on_proofs_for_a_time() -> None:
+    """What changes behind the server's back changes no tag: after a quarter of an hour it is listed again."""
+    told = Told()
+    meta = _proved(told)
+    _listed(meta, 0)
+    told.seen_s = TRUST_S - 1
+    assert meta.listing_is_fresh(1, TRUST_S - 0.5)
+    told.seen_s = TRUST_S + 1
+    assert not meta.listing_is_fresh(1, TRUST_S + 3)
+
+
+@pytest.mark.parametrize(
+    ("tag", "etag", "refuted"), [("t1", "e1", False), ("t1", "e2", True), ("t2", "e2", False)]
+)
+def test_the_same_tag_with_other_members_is_a_refutation(tag: str, etag: str, refuted: bool) -> None:
+    """Then this server's tags do not cover what is below."""
+    told = Told()
+    meta = _proved(told)
+    _listed(meta, 0)
+    _listed(meta, 100, tag=tag, etag=etag)
+    assert told.is_refuted == refuted

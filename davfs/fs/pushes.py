@@ -1,0 +1,318 @@
+"""Properties to the server: at once for who waits, in the background for what is wished.
+
+One PROPPATCH for all that is wished of a file, a moment after the last change: `cp -a` and `git checkout` set
+several things of many files. The executable bit costs requests only where it differs from what the server
+has; a server that does not keep it is found out once, by reading back, and not asked again.
+
+Invariants: nothing is sent about a file whose bytes are not on the server yet, or whose name is changing; a
+property counts as stored only if the server said so, and of a server's first ones, and of each longer than
+any before, only if it gave it back.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+import trio
+
+from davfs.dav.attributes import XATTR_NAMESPACE, Inventory, decoded_name
+from davfs.dav.hrefs import shown
+from davfs.dav.properties import EXECUTABLE, EXTRAS, LINK, MTIME, OWN_EXECUTABLE, XATTRS
+from davfs.dav.proppatch import PropertyChange
+from davfs.dav.resource import DavPath, Resource
+from davfs.errors import (
+    DavfsError,
+    Locked,
+    NoSpace,
+    NotFound,
+    PosixError,
+    ServerRefused,
+    Unsupported,
+    refused,
+)
+from davfs.fs.inodes import Node, is_unsent
+from davfs.fs.locks import Locks
+from davfs.fs.metadata import Entry
+from davfs.fs.permissions import is_executable
+from davfs.fs.tree import Tree
+from davfs.fs.turns import Turns
+from davfs.fs.wishes import Wish
+
+log = logging.getLogger("davfs.properties")
+
+GATHER_S: Final = 0.3  # what else a program sets on the same file goes along
+AT_ONCE: Final = 4
+RETRY_S: Final = 5.0
+RETRY_MAX_S: Final = 120.0
+JUST_SENT_S: Final = 5.0  # nobody else has seen it yet: it has the properties that we know
+SHORT: Final = 200  # characters: any column of a database has room for so many
+WAIT_S: Final = 20.0  # how long `fsync` waits for it
+
+Texts = Mapping[str, str | None]
+
+
+class Pushes:
+    def __init__(self, tree: Tree, locks: Locks) -> None:
+        self._tree = tree
+        self._client = tree.client
+        self._locks = locks
+        self._keeps_executable: bool | None = None  # None: not tried yet
+        self._executable = EXECUTABLE
+        self._read_back: dict[bool, int] = {}  # the longest text that came back: of folders, of files
+        self._turns = Turns()
+        self._rested = trio.Event()
+        self._running: dict[int, trio.Event] = {}  # by inode number
+
+    # --- the executable bit
+
+    def mode_changed(self, node: Node, mode: int) -> None:
+        """A program set it. Of an unsent file `uploaded` says it once it is sent."""
+        if node.is_folder or node.unlinked or is_unsent(node) or self._keeps_executable is False:
+            return
+        wanted = "T" if mode & 0o100 else "F"
+        entry = self._tree.known_entry(node)
+        known = is_executable(entry.resource) if entry is not None else None
+        if (wanted == "T") != bool(known) or self._executable in self._tree.wishes.changes_of(node):
+            self._tree.wishes.add(node, {self._executable: wanted})
+
+    def uploaded(self, node: Node, mode: int | None, before: Resource | None) -> Resource | None:
+        """After an upload over `before`: what the server goes on to say of the bit is right, or is wished.
+
+        `mode` as programs set it, None if none did. Apache makes a new file of each PUT, without the bit.
+        Returns what is known of the file's properties.
+        """
+        known = is_executable(before)
+        kept = None if before is None else _properties_kept(before)
+        if kept is not None and self._client.capabilities.put_clears_executable:
+            kept = replace(kept, executable=False)
+        wanted = bool(known) if mode is None else bool(mode & 0o100)
+        now = is_executable(kept)
+        if wanted != bool(now) and self._keeps_executable is not False:
+            self._tree.wishes.add(node, {self._executable: "T" if wanted else "F"})
+        return kept
+
+    # --- what is wished
+
+    async def run(self) -> None:
+        """The task that sends what is wished, until cancelled."""
+        delay_s = RETRY_S
+        while True:
+            wishes = self._tree.wishes
+            wishes.wake = trio.Event()
+            is_done = await self._send_all()
+            delay_s = RETRY_S if is_done else min(RETRY_MAX_S, delay_s * 2)
+            self._rested.set()
+            self._rested = trio.Event()
+            with trio.move_on_after(float("inf") if is_done else delay_s):
+                await wishes.wake.wait()
+            await trio.sleep(GATHER_S)
+
+    async def _send_all(self) -> bool:
+        """Whether nothing is left that trying again can send."""
+        if self._tree.refusal() is not None:
+            return not len(self._tree.wishes)
+        due = [wish for wish in self._tree.wishes.all() if self._is_due(wish)]
+        left: list[Wish] = []
+        slots = trio.CapacityLimiter(AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            for wish in due:
+                nursery.start_soon(self._send, wish, slots, left)
+        return not left
+
+    def _is_due(self, wish: Wish) -> bool:
+        node = wish.node
+        if node.unlinked:
+            self._tree.wishes.forget(node)
+            return False
+        return not (wish.refused or is_unsent(node) or node.busy or node.ino in self._running)
+
+    async def _send(self, wish: Wish, slots: trio.CapacityLimiter, left: list[Wish]) -> None:
+        async with slots:
+            if not self._is_due(wish):
+                return
+            node, changes = wish.node, dict(wish.changes)
+            path = node.path
+            self._running[node.ino] = trio.Event()
+            try:
+                await self._pay(node, changes)
+            except NotFound:
+                if not node.unlinked and (node.busy or node.path != path):
+                    left.append(wish)
+                else:  # somebody else removed it
+                    self._tree.wishes.forget(node)
+            except DavfsError as error:
+                if error.retry_helps or isinstance(error, Locked):
+                    left.append(wish)
+                else:
+                    wish.refused = True
+                    log.warning("%s keeps its attributes here only: %s", node.name, error)
+            finally:
+                self._running.pop(node.ino).set()
+
+    async def _pay(self, node: Node, changes: dict[str, str | None]) -> None:
+        bit = {name: changes[name] for name in (EXECUTABLE, OWN_EXECUTABLE) if name in changes}
+        others = {name: value for name, value in changes.items() if name not in bit}
+        if bit and not (others and self._keeps_executable and self._executable in bit):  # else all in one
+            if self._keeps_executable is not False:
+                await self._store_executable(node, next(iter(bit.values())) == "T")
+            self._tree.wishes.fulfilled(node, bit)
+            bit = {}
+        if others:
+            await self.store(node, {**others, **bit})
+            self._tree.wishes.fulfilled(node, changes)
+
+    async def _store_executable(self, node: Node, executable: bool) -> None:
+        """Raises what may pass; a server that does not keep the bit is not asked again."""
+        entry = self._tree.known_entry(node)
+        if entry is not None and entry.resource is not None and entry.resource.executable is not None:
+            self._keeps_executable = True  # it tells: Apache
+        try:
+            await self._patch(node, {self._executable: "T" if executable else "F"})
+        except ServerRefused as error:
+            if self._keeps_executable or error.retry_helps or isinstance(error, NotFound | NoSpace):
+                raise
+            self._no_executable(str(error))
+            return
+        if self._keeps_executable is None:
+            found = is_executable((await self._tree.refreshed(node)).resource)
+            if found is executable:
+                self._keeps_executable = True
+            elif self._executable == EXECUTABLE and await self._tree.marker.begin("executable"):
+                self._executable = OWN_EXECUTABLE
+                await self._store_executable(node, executable)
+            else:
+                self._no_executable("it is not read back")
+
+    def _no_executable(self, why: str) -> None:
+        log.info("this server does not keep the executable bit, which is kept here: %s", why)
+        self._keeps_executable = False
+
+    async def settle(self, node: Node) -> None:
+        """Until nothing that was wished of this file is left, or it cannot be had, but not for ever."""
+        with trio.move_on_after(WAIT_S):
+            while (wish := self._tree.wishes.of(node)) is not None and not wish.refused and not node.unlinked:
+                self._tree.wishes.wake.set()
+                await self._rested.wait()
+
+    async def drain(self, limit_s: float) -> None:
+        """Until nothing is left that can be sent now."""
+        with trio.move_on_after(limit_s):
+            while any(self._is_due(wish) for wish in self._tree.wishes.all()) or self._running:
+                if self._tree.refusal() is not None:
+                    return
+                self._tree.wishes.wake.set()
+                await self._rested.wait()
+
+    async def out_of_the_way(self, *names: tuple[Node, str]) -> None:
+        """Until no PROPPATCH of these runs: their names are about to change, and mean other files then."""
+        for folder, name in names if self._running else ():
+            node = folder.children.get(name)
+            for wish in self._tree.wishes.all() if node is not None else ():
+                running = self._running.get(wish.node.ino)
+                if running is not None and node is not None and wish.node.is_within(node):
+                    await running.wait()
+
+    # --- storing
+
+    async def store(self, node: Node, changes: Texts) -> None:
+        """These properties of this file, and the inventory of its attributes, in one PROPPATCH.
+
+        Raises what stands in the way; then nothing is stored.
+        """
+        async with self._turns.at(node.path):
+            await self._store(node, dict(changes))
+
+    async def _store(self, node: Node, texts: dict[str, str | None]) -> None:
+        added, removed = xattrs_in(texts)
+        if added or removed:
+            entry = await self._now(node)
+            text = entry.resource.extra(XATTRS) if entry.resource is not None else None
+            inventory = Inventory.parse(text).changed(added, removed)
+            if not inventory.fits:
+                raise PosixError(errno.ENOSPC, "too many attributes: their names do not fit one property")
+            texts[XATTRS] = inventory.text()
+        await self._patch(node, texts)
+        await self._compare(node, {name: text for name, text in texts.items() if text is not None})
+
+    async def store_at(self, path: DavPath, texts: Texts) -> None:
+        """The same of a name that no program knows. Raises ServerRefused when one of them is refused."""
+        changes = [PropertyChange(name, value) for name, value in texts.items()]
+        outcome = await self._client.proppatch(path, changes, lock_token=self._locks.token_for(path))
+        _raise_for(outcome, path)
+
+    async def _now(self, node: Node) -> Entry:
+        entry = self._tree.known_entry(node)
+        if entry is not None and entry.ours and trio.current_time() - entry.learned_s < JUST_SENT_S:
+            return entry
+        if node.parent is not None:
+            return await self._tree.refreshed(node)
+        return await self._tree.refreshed_root()
+
+    async def _patch(self, node: Node, texts: Texts) -> None:
+        path = node.path
+        outcome = await self._client.proppatch(
+            path,
+            [PropertyChange(name, value) for name, value in texts.items()],
+            is_collection=node.is_folder,
+            lock_token=self._locks.token_for(path),
+        )
+        _raise_for(outcome, path)
+        entry = self._tree.known_entry(node)
+        if entry is not None and entry.resource is not None:
+            entry.resource = with_properties(entry.resource, texts)
+            entry.patched_s = trio.current_time()
+            if node.parent is not None:
+                self._tree.meta.changed.add(node.parent.ino)
+
+    async def _compare(self, node: Node, texts: Mapping[str, str]) -> None:
+        """One longer than any that this server has given back: it may have been cut (MySQL: at 255)."""
+        longest = max(map(len, texts.values()), default=0)
+        if longest <= self._read_back.get(node.is_folder, 0):
+            return
+        found = await self._client.properties_of(node.path, texts, is_collection=node.is_folder)
+        if all(found.get(name) == text for name, text in texts.items()):
+            self._read_back[node.is_folder] = max(SHORT, longest)
+            return
+        spoilt = {name: None for name, text in texts.items() if name != XATTRS and found.get(name) != text}
+        await self._patch(node, spoilt)
+        if not found:
+            raise Unsupported(f"{shown(node.path)}: the server does not keep properties", status=501)
+        raise NoSpace(f"{shown(node.path)}: the server does not keep properties of this size", status=507)
+
+
+def xattrs_in(texts: Texts) -> tuple[frozenset[str], frozenset[str]]:
+    """The attributes that are set, and that are removed."""
+    added: set[str] = set()
+    removed: set[str] = set()
+    for tag, text in texts.items():
+        namespace, _, coded = tag[1:].partition("}")
+        name = decoded_name(coded) if namespace == XATTR_NAMESPACE else None
+        if name is not None:
+            (removed if text is None else added).add(name)
+    return frozenset(added), frozenset(removed)
+
+
+def _raise_for(outcome: Mapping[str, int], path: DavPath) -> None:
+    """The cause, if anything failed: 424 only says that another one did."""
+    failed = [status for status in outcome.values() if not 200 <= status < 300]
+    if failed:
+        status = next((each for each in failed if each != 424), 424)
+        raise refused("PROPPATCH", status, shown(path))
+
+
+def with_properties(resource: Resource, texts: Texts) -> Resource:
+    """What the server says of it after these were set."""
+    extras = tuple((name, text) for name, text in resource.extras if name not in texts)
+    extras += tuple((name, text) for name, text in texts.items() if text is not None and name in EXTRAS)
+    bit = texts.get(EXECUTABLE)
+    return replace(resource, extras=extras, executable=bit == "T" if bit is not None else resource.executable)
+
+
+def _properties_kept(before: Resource) -> Resource:
+    """What other bytes under the same name leave as it was: not the time, and it is no link any more."""
+    extras = tuple((name, text) for name, text in before.extras if name not in {LINK, MTIME})
+    return replace(before, extras=extras)
