@@ -417,15 +417,13 @@ class Client:
     # --- PROPFIND and OPTIONS -----------------------------------------------------------------------
 
     def _root_request(self) -> _Request:
-        """The root alone is asked which of our properties are in use (not its listing: see fs.marker)."""
-        asked = properties.propfind(self.extras | {properties.KEPT})
+        """The root alone is asked which of our properties are in use (not its listing: see fs.marker), and
+        for what may be all that tells folders, before it is known who answers."""
+        asked = properties.propfind(self.extras | {properties.KEPT, properties.IS_COLLECTION})
         return self._propfind(ROOT, "0", asked, is_collection=True)
 
     async def _describe_root(self) -> Resource:
-        body = properties.propfind(
-            self.extras | {properties.IS_COLLECTION}
-        )  # it may be all that tells folders
-        request = replace(self._propfind(ROOT, "0", body, is_collection=True), is_probe=True)
+        request = replace(self._root_request(), is_probe=True)
         try:
             return (await self._describe(request)).resource
         except NotFound as error:
