@@ -346,7 +346,8 @@ class Filesystem:
         name = self._spellings.known(source, name)
         node = source.children.get(name)
         is_folder = node is not None and node.is_folder
-        new_name = await self._spellings.new(target, new_name, is_folder=is_folder, renamed=node)
+        renamed = name if source is target else None
+        new_name = await self._spellings.new(target, new_name, is_folder=is_folder, renamed=renamed)
         await self._pushes.out_of_the_way((source, name), (target, new_name))
         await self._namespace.rename(source, name, target, new_name, no_replace=no_replace)
 

@@ -199,10 +199,10 @@ class Spellings:
         return node if other == name else await self._tree.find(folder, other, soon=True)
 
     async def new(
-        self, folder: Node, name: str, *, is_folder: bool = False, renamed: Node | None = None
+        self, folder: Node, name: str, *, is_folder: bool = False, renamed: str | None = None
     ) -> str:
         """The name for what is to be made, or to be moved there. Raises BadName, NameTooLong, or EEXIST for
-        another spelling of what is there already (unless that is `renamed` itself)."""
+        another spelling of what is there already (unless that is `renamed`, of the same folder)."""
         if folder.unlinked or not folder.is_folder:
             return checked_name(name)  # who makes it says what is wrong
         if self._tree.client.capabilities.spelling.is_told_by_lists(name):
@@ -213,8 +213,7 @@ class Spellings:
         client, path = self._tree.client, folder.path.child(name)
         client.check_name(path, is_folder=is_folder)
         rival = self._rival(folder, name)
-        is_itself = rival is not None and renamed is not None and folder.children.get(rival) is renamed
-        if rival is not None and not is_itself and await self._is_one_name(folder, name):
+        if rival not in {None, renamed} and await self._is_one_name(folder, name):
             raise PosixError(errno.EEXIST, f"{shown(path)}: on this server that is {rival!r}")
         await self._try_long(folder, name)
         return name
