@@ -4,7 +4,7 @@
     ├── PosixError            the file system itself says no (ENOTEMPTY, EISDIR ...)
     │   └── CacheFull         the cache disk has no room: sending what is unsent makes some
     ├── ConfigError           bad option, bad profile: told at start, never to the kernel
-    ├── BadName               a name this share cannot hold (EINVAL, ENAMETOOLONG)
+    ├── BadName               a name this share cannot hold (EINVAL, ENAMETOOLONG, EILSEQ)
     ├── LinkError             the server was not reached, or did not answer in time
     │   ├── Unreachable       DNS, refused, TLS: nothing was sent
     │   │   └── LinkDown      known to be so: not even tried
@@ -90,6 +90,12 @@ class BadName(DavfsError):
 
 class NameTooLong(BadName):
     errno = errno.ENAMETOOLONG
+
+
+class UnstorableName(BadName):
+    """This server does not take it, or would keep it under another name."""
+
+    errno = errno.EILSEQ
 
 
 class LinkError(DavfsError):

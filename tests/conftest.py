@@ -28,7 +28,7 @@ from tests import leaks
 from tests.servers import Apache, Lighttpd, MissingPart, Nginx, Rclone, SabreDav, Server, Share, WsgiDav
 
 _HERE = Path(__file__).parent
-_TIERS = {"fakes", "unit", "property", "protocol", "faults", "mount", "tools", "packaging"}
+_TIERS = {"fakes", "unit", "property", "protocol", "faults", "mount", "tools", "packaging", "contract"}
 _SERVERS: dict[str, type[Server]] = {"apache": Apache, "nginx": Nginx, "wsgidav": WsgiDav}
 _FURTHER: dict[str, type[Server]] = {"lighttpd": Lighttpd, "rclone": Rclone, "sabredav": SabreDav}
 _missing: dict[str, int] = {}  # reason -> number of tests that wanted it

@@ -34,7 +34,7 @@ from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
 from davfs.dav.filtered import Refusals
 from davfs.dav.foresight import UploadWish, check_upload
-from davfs.dav.hrefs import Share, shown
+from davfs.dav.hrefs import Share, decoded_again, shown
 from davfs.dav.lanes import PARENT_FROM_BYTES, Preflight, PreflightAnswer
 from davfs.dav.limits import UploadLimit
 from davfs.dav.multistatus import (
@@ -48,25 +48,26 @@ from davfs.dav.multistatus import (
     spelled_name,
 )
 from davfs.dav.names import odd_in
+from davfs.dav.partial import PartialWay, part_request
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
 from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav
-from davfs.dav.refusals import check_location, check_stored, raise_failures
+from davfs.dav.refusals import check_location, check_stored, raise_failures, refusal
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
-from davfs.dav.request import PutResult, Traffic, if_header
+from davfs.dav.request import PutResult, Traffic, destination, if_header
 from davfs.dav.request import Request as _Request
 from davfs.dav.request import conditions as _conditions
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
-from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
+from davfs.dav.retry import ONCE, PATIENT, RetryPolicy
 from davfs.dav.wire import Body, Incoming, Octets, Summed, deadline
 from davfs.errors import (
-    Busy,
     DavfsError,
     NotFound,
     NotThatName,
     ParentMissing,
     PosixError,
+    PreconditionFailed,
     ProtocolError,
     ServerRefused,
     StaleVersion,
@@ -75,6 +76,7 @@ from davfs.errors import (
 
 __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "Traffic"]
 
+_MAY_MEAN_TAKEN: Final = frozenset({400, 403, 405, 409})
 _SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
 _SLICE_BYTES: Final = 64 * 1024
 YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
@@ -150,6 +152,12 @@ class Client:
         _, _, body = await self._ask(PATIENT, request, fine=(207,))
         return properties.texts_of(body, shorter_than=_SMALL_BODY_BYTES)
 
+    async def has(self, path: DavPath) -> bool:
+        with suppress(NotFound):
+            await self.stat(path)
+            return True
+        return False
+
     async def look(self, path: DavPath, size_bytes: int, lock_token: locks.LockToken | None) -> Resource:
         """`stat` before a large upload over it: also raises what that would end with, Locked or NoSpace."""
         request = self._propfind(path, "0", PROPFIND_PREFLIGHT, is_collection=False)
@@ -217,9 +225,7 @@ class Client:
         weak_tag = if_match if if_match is not None and if_match.weak else None
         headers = {
             **_PLAIN,
-            "Content-Length": str(
-                body.size_bytes
-            ),  # always: chunked uploads end as empty files (peers.md 14)
+            "Content-Length": str(body.size_bytes),  # always: chunked ones end as empty files (peers.md 14)
             **_conditions(None if weak_tag else if_match, if_none_match=if_none_match),
         }
         if lock_token is not None or weak_tag is not None:
@@ -244,6 +250,24 @@ class Client:
                 self.upload_limit = self.upload_limit.stored(body.size_bytes)
                 self.capabilities = self.capabilities.learned_stored(path.name)
             return self._learn_put(request, answer, mtime_sent=mtime_s is not None)
+
+    async def put_part(
+        self, path: DavPath, part: Body, way: PartialWay, *, start: int, total_bytes: int
+    ) -> None:
+        """Replaces a part of a temporary file of ours, from `start` on; it then has `total_bytes`.
+
+        Never of another file: some servers replace the whole by the part (servers.md 5), and all that do it
+        right do it in place (Apache 2.4: of a body cut at 40 % those 40 % were in the file).
+        """
+        method, range_headers = part_request(way, start, part.size_bytes, total_bytes)
+        headers = {**_PLAIN, "Content-Length": str(part.size_bytes), **range_headers}
+        # sabre/dav 1.8 hashes the whole file before it answers
+        longest_s = self._timeout_s + total_bytes / _SERVER_WORK_BYTES_PER_S
+        request = _Request(method, path, headers, content=part, read_timeout_s=longest_s)
+        preflight = self._preflight(UploadWish(path, part.size_bytes), is_known=False, is_new=True)
+        with self.reach.watched():
+            async with self._exchange.answer(replace(request, preflight=preflight)) as answer:
+                await self._check_change(request, answer)
 
     async def mkcol(self, path: DavPath) -> None:
         """Raises AlreadyExists on 405; some servers say 403, 409 or 423, and rclone 201 (peers.md rule 5)."""
@@ -296,9 +320,15 @@ class Client:
         if_match: ETag | None = None,
         dest_lock_token: locks.LockToken | None = None,
     ) -> None:
-        """`if_match` is about `src`: Apache, lighttpd and WsgiDAV look at it, nginx and rclone do not."""
-        claims = if_header((self.url(dst, is_collection=is_collection), dest_lock_token, None))
-        wanted = {**claims, **_conditions(if_match)}
+        """`if_match` is about `src`: Apache, lighttpd and WsgiDAV look at it, nginx, rclone and sabre/dav 1.8
+        do not. A weak one goes out as in `put`.
+        """
+        weak_tag = if_match if if_match is not None and if_match.weak else None
+        claims = if_header(
+            (self._tagged(src, is_collection=is_collection), None, weak_tag),
+            (self.url(dst, is_collection=is_collection), dest_lock_token, None),
+        )
+        wanted = {**claims, **_conditions(None if weak_tag else if_match)}
         await self._transfer("COPY", src, dst, wanted, is_collection=is_collection, overwrite=overwrite)
 
     # --- locks: davfs.dav.locks has what the answers mean -------------------------------------------
@@ -486,6 +516,9 @@ class Client:
         entry = sole_entry(entries, self._share, request.path)
         if entry is None:
             hrefs = [href for entry in entries for href in entry.hrefs]
+            if hrefs and self._share.path_of(hrefs[0]) == decoded_again(request.path) != request.path:
+                self.capabilities = self.capabilities.learned_decoding(twice=True)
+                raise NotFound(f"{request.label}: the server took it for another name", status=404)
             about = f"; it speaks of {hrefs[0][:200]!r}" if hrefs else ""
             raise ProtocolError(f"{request.label}: the answer says nothing about it{about}")
         if not entry.is_ok:
@@ -557,14 +590,14 @@ class Client:
             return
         if is_collection and dst.is_within(src):  # destroys the tree on nginx
             raise PosixError(errno.EINVAL, f"cannot {method.lower()} {shown(src)} into itself")
-        headers = {
-            **_PLAIN,
-            "Destination": self.url(dst, is_collection=is_collection),
-            "Overwrite": "T" if overwrite else "F",
-            **claims,
-        }
-        request = _Request(method, src, headers, is_collection=is_collection)
-        await self._change(request, is_long=is_collection or method == "COPY")
+        to_there = destination(self.url(dst, is_collection=is_collection), overwrite=overwrite)
+        request = _Request(method, src, {**_PLAIN, **to_there, **claims}, is_collection=is_collection)
+        try:
+            await self._change(request, is_long=is_collection or method == "COPY")
+        except ServerRefused as error:  # copyparty says 400 for 412 to Overwrite: F (servers.md 4)
+            if overwrite or error.status not in _MAY_MEAN_TAKEN or not await self.has(dst):
+                raise
+            raise PreconditionFailed(f"{error}: {shown(dst)} is there", status=412) from error
 
     async def _change(self, request: _Request, *, is_long: bool = False) -> None:
         """Sends it once. `is_long`: the server may have to work on a whole tree before it answers."""
@@ -595,8 +628,7 @@ class Client:
             raise self._refusal(request, answer)
 
     async def _check_put(self, request: _Request, answer: Incoming) -> None:
-        parts_may_be_smaller = self.capabilities.is_owncloud
-        if answer.status == 413 and request.content is not None and not parts_may_be_smaller:
+        if answer.status == 413 and request.content is not None and not self.capabilities.is_owncloud:
             self.upload_limit = self.upload_limit.refused(request.content.size_bytes, self._clock())
         if answer.status in (404, 409) and not microsoft.says_more(answer.headers):
             text = f"{request.label}: the server answered {answer.status}, the folder may be missing"
@@ -614,7 +646,8 @@ class Client:
         accepted = answer.headers.get("x-oc-mtime", "").lower() == "accepted" if mtime_sent else None
         self.capabilities = self.capabilities.learned_put(etag=etag is not None, mtime_accepted=accepted)
         check_stored(request, self.capabilities.stored_bytes(etag) if etag is not None else None)
-        return PutResult(answer.status == 201, etag)
+        is_final = not mtime_sent or self.capabilities.put_tag_is_final
+        return PutResult(answer.status == 201, etag if is_final else None)
 
     def _preflight(self, wish: UploadWish, *, is_known: bool, is_new: bool) -> Preflight:
         """What is checked before the body, when the wire finds that a look is worth it."""
@@ -624,11 +657,6 @@ class Client:
         return Preflight(judge, wish.is_conditional, PROPFIND_PREFLIGHT, folder, is_known, is_new)
 
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
-        wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
         if answer.status == 404:
             self.capabilities = self._filtered.missing(self.capabilities, request.path)
-        if request.method == "GET" and answer.status == 423 and self.capabilities.is_owncloud:
-            return Busy(f"{request.label}: somebody writes to it", status=423)  # for as long as a PUT runs
-        return microsoft.explained(
-            answer.headers, request.method, answer.status, shown(request.path), retry_after_s=wait_s
-        )
+        return refusal(request, answer.status, answer.headers, is_owncloud=self.capabilities.is_owncloud)

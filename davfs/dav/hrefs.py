@@ -42,6 +42,11 @@ def folded(parts: Sequence[str]) -> tuple[str, ...]:
     return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts)
 
 
+def decoded_again(path: DavPath) -> DavPath:
+    """What a server that decodes a URL twice takes `path` for: "a%20b" is "a b" there (ASGIWebDAV 2.1)."""
+    return DavPath(tuple(os.fsdecode(unquote_to_bytes(os.fsencode(name))) for name in path.parts))
+
+
 def shown(path: DavPath) -> str:
     """The path for a message: one line, printable, encodable in any log."""
     text = str(path)

@@ -1,7 +1,7 @@
 """Which names a server cannot hold, and which names are one name to it. Pure.
 
 `NameRules` are what is known before a request, so that a program gets its errno before it has written a byte:
-EINVAL for a name that the server refuses, drops a part of or would list as another one, ENAMETOOLONG for one
+EILSEQ for a name that the server refuses, drops a part of or would list as another one, ENAMETOOLONG for one
 that is too long. Rules come by evidence (`dav.quirks`: servers that were measured or that document it), from
 refusals met on the way, and from servers that tell them (`of_lists`, `combined`). They are about names that
 are to be made: whatever a server lists can be opened by the name it lists.
@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from typing import Final, Literal
 from urllib.parse import quote_from_bytes
 
-from davfs.errors import BadName, NameTooLong
+from davfs.errors import NameTooLong, UnstorableName
 
 Form = Literal["NFC", "NFD"]
 
@@ -50,13 +50,13 @@ class NameRules:
     why: str = "this server"
 
     def check(self, base: Sequence[str], parts: Sequence[str], *, is_folder: bool = False) -> None:
-        """Raises BadName or NameTooLong for the last of `parts`, below the folders `base` of the share."""
+        """For the last of `parts`, below the folders `base` of the share. Raises UnstorableName, NameTooLong."""
         name = parts[-1]
         if self != ALLOWING:
             self._check_length(base, parts)
             found = self._objection(name, is_folder=is_folder)
             if found is not None:
-                raise BadName(f"{_shown(name)}: {self.why} does not take {found}")
+                raise UnstorableName(f"{_shown(name)}: {self.why} does not take {found}")
 
     def _check_length(self, base: Sequence[str], parts: Sequence[str]) -> None:
         name, whole = parts[-1], [*base, *parts]

@@ -13,13 +13,16 @@ tests/protocol/test_conditions.py ask every server that can be started.
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from davfs.dav import microsoft
 from davfs.dav.names import ALLOWING, CONTROLS, EXACT, NameRules, Spelling, differs_in_case_only, form_between
+from davfs.dav.partial import PartialWay
 from davfs.dav.properties import PERMISSIONS, PRIVILEGES
 from davfs.dav.resource import ETag, Resource
 from davfs.dav.times import WAYS, Way
@@ -31,20 +34,21 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _CODED_URL_OR_TOKEN: Final = re.compile(r"<[^>]*>|[^,\s][^,]*")
 # servers.md 2: WsgiDAV cuts Destination at %3F and %3B and drops control characters; MOVE to "a?b" then
 # silently overwrites "a".
+_ODD_UNICODE: Final = re.compile("[\ufeff\ufdd0-\ufdef\ufffe\uffff]")
+LIGHTTPD_PUT_NAME_MAX: Final = 245
 _TAG_END: Final = re.compile(r".*-([0-9]{1,19})")
-_CUT_CHARACTERS: Final = frozenset("?;") | frozenset(map(chr, range(0x20))) | {"\x7f"}
+_CONTROLS: Final = frozenset(map(chr, range(0x20))) | {"\x7f"}
+_CUT_CHARACTERS: Final = frozenset("?;") | _CONTROLS
 SPOOLED_WHOLE_BYTES: Final = 64 * 1024
 OTHER_TAGS_MAX: Final = 3
 # What these cannot hold (servers.md, table 13). Bytes that are no UTF-8 end the connection on WsgiDAV, are
 # 400 on lighttpd, and sabre/dav lists them in another encoding, as 1.8 does with a byte order mark;
-# lighttpd appends to a name while it writes; rclone writes pictures of control characters.
-_LIGHTTPD_NAMES: Final = NameRules(CONTROLS, utf8_only=True, longest_bytes=245, why="lighttpd")
+# rclone writes pictures of control characters.
+_LIGHTTPD_NAMES: Final = NameRules(CONTROLS, utf8_only=True, why="lighttpd")
 _WSGIDAV_NAMES: Final = NameRules(utf8_only=True, why="WsgiDAV")
 _SABRE_NAMES: Final = NameRules(frozenset("\ufeff\ufffe"), utf8_only=True, why="sabre/dav")
 _RCLONE_NAMES: Final = NameRules(CONTROLS, why="rclone")
-_NEXTCLOUD_NAMES: Final = NameRules(
-    frozenset("\\") | CONTROLS, utf8_only=True, longest_bytes=228, why="Nextcloud"
-)
+_NEXTCLOUD_NAMES: Final = NameRules(utf8_only=True, why="Nextcloud")  # the rest it tells: `cloud`
 TIME_TELLS_S: Final = 60  # clocks differ
 _WSGIDAV_METHODS: Final = frozenset(
     ["OPTIONS", "HEAD", "GET", "PROPFIND", "DELETE", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"]
@@ -54,6 +58,10 @@ _WSGIDAV_METHODS: Final = frozenset(
 def _size_in(etag: ETag) -> int | None:
     found = _TAG_END.fullmatch(etag.opaque)
     return int(found[1]) if found is not None else None
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _dav_classes(header: str) -> frozenset[str]:
@@ -81,6 +89,10 @@ class Capabilities:
     other_tags: int = 0  # one after the other that did not
     conditions_seen: Conditions = "unknown"  # by its answers to conditional PUTs
     locks_refused: bool = False  # announced, but LOCK is answered with 405 or 501
+    partial_put: PartialWay | Literal["unknown", "no"] = (
+        "unknown"  # by a canary (`fs.partial`), once for a mount
+    )
+    decodes_twice: bool | None = None  # "%2541" in a URL is "A" there, not "%41"
     tree_tags_refuted: bool = False  # a folder changed and kept its tag
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
     sharepoint: str = ""  # its version, where it is one
@@ -255,6 +267,37 @@ class Capabilities:
         """Known to take every encoded character in Destination (servers.md, table 13)."""
         return self._is_apache_dav or self._is_sabre or self.is_nginx_dav or self._named("lighttpd")
 
+    # --- names
+
+    @property
+    def makes_folders_again(self) -> bool:
+        """MKCOL of a folder that is there says 201 (servers.md 27): who made it is not told."""
+        return self._named("rclone")
+
+    @property
+    def decodes_once(self) -> bool:
+        """Known to: others are asked (`decodes_twice`) before a name with "%41" in it is stored."""
+        return self.reads_destination_whole or self._is_wsgidav or self._named("rclone")
+
+    def stores_name(self, name: str) -> bool:
+        """Whether a file of this name is taken, and listed under it again (servers.md, table 13).
+
+        Bytes that are no UTF-8 are stored as other characters by sabre/dav and ASGIWebDAV, refused by
+        lighttpd, and break the connection to WsgiDAV. sabre/dav 1.8 on PHP 8 takes a name with a byte order
+        mark or a non-character for ISO-8859-1. lighttpd says 400 to control characters.
+        """
+        if not _is_utf8(name):
+            return self._is_apache_dav or self.is_nginx_dav or self._named("rclone")
+        if self._is_lighttpd_dav and not _CONTROLS.isdisjoint(name):
+            return False
+        if self.is_owncloud and not unicodedata.is_normalized("NFC", name):
+            return False  # it becomes the composed form, and is not listed under its own
+        return not (self._is_sabre and _ODD_UNICODE.search(name))
+
+    def puts_name(self, name: str) -> bool:
+        """Whether PUT takes it: lighttpd 1.4.69 appends to the name while it writes. MOVE takes it."""
+        return not self._is_lighttpd_dav or len(os.fsencode(name)) <= LIGHTTPD_PUT_NAME_MAX
+
     # --- what an upload has to know
 
     @property
@@ -329,6 +372,15 @@ class Capabilities:
         return self.is_owncloud and not self.tree_tags_refuted
 
     @property
+    def put_tag_is_final(self) -> bool:
+        """Whether the ETag of an answer to a PUT with X-OC-Mtime is that of the stored file.
+
+        rclone 1.75 makes it before it applies the time, and does not say that it does: the file has another
+        one when the answer arrives. Who is not known counts so; a look then tells.
+        """
+        return self._is_sabre or self._is_apache_dav or self._is_lighttpd_dav or self._is_wsgidav
+
+    @property
     def mixes_versions(self) -> bool:
         """GET may say the tag and length of one version and send bytes of the next, cut to that length.
 
@@ -351,6 +403,16 @@ class Capabilities:
     def weak_tag_in_if(self) -> bool:
         """`If: ([W/"..."])` compares weakly there (mod_dav; servers.md 10): it works for fresh files too."""
         return self._is_apache_dav
+
+    @property
+    def way_of_parts(self) -> PartialWay:
+        """How a part of a file is to be sent, if at all: PATCH where it is announced (servers.md 5)."""
+        return "patch" if "sabredav-partialupdate" in self.dav_classes else "content_range"
+
+    @property
+    def replaces_parts(self) -> bool:
+        """A try has shown that it does."""
+        return self.partial_put not in {"unknown", "no"}
 
     @property
     def put_clears_executable(self) -> bool:
@@ -490,6 +552,13 @@ class Capabilities:
         else:
             return self
         return self if found == seen else replace(self, seen_spelling=found)
+
+    def learned_partial_put(self, *, works: bool) -> Capabilities:
+        """From a file of our own that was changed in part and read back."""
+        return replace(self, partial_put=self.way_of_parts if works else "no")
+
+    def learned_decoding(self, *, twice: bool) -> Capabilities:
+        return self if twice == self.decodes_twice else replace(self, decodes_twice=twice)
 
     def learned_tree_tags(self, *, refuted: bool) -> Capabilities:
         """After a folder was listed with the tag that it had, and with other members."""

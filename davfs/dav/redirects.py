@@ -31,6 +31,7 @@ class LoginPage(NotWebDav):
 
 
 def not_webdav(url: str, status: int) -> NotWebDav:
+    """For the person who typed the address."""
     text = f"{url} does not speak WebDAV: it answered {status} to PROPFIND"
     if status == 405:  # servers.md E and 21
         text += " (Nextcloud: add /remote.php/dav/files/USER/; Apache: set DirectoryIndex disabled)"

@@ -72,6 +72,11 @@ def conditions(if_match: ETag | None, *, if_none_match: bool = False) -> dict[st
     return headers
 
 
+def destination(url: str, *, overwrite: bool) -> dict[str, str]:
+    """Where MOVE and COPY go. Overwrite is explicit: the default is F on rclone and npm (servers.md 4)."""
+    return {"Destination": url, "Overwrite": "T" if overwrite else "F"}
+
+
 def if_header(*claims: tuple[str | None, LockToken | None, ETag | None]) -> dict[str, str]:
     """`If: <url> (<token> ["etag"])` for each (url, token, tag) that claims anything (RFC 4918 10.4).
 

@@ -26,6 +26,7 @@ import trio
 
 from davfs.dav.resource import DavPath, Validator
 from davfs.errors import PosixError
+from davfs.fs.changes import Changes
 from davfs.fs.disk import CacheDisk, copy, disk_error, punch
 from davfs.fs.growth import Counted
 from davfs.fs.index import ContentRow
@@ -75,6 +76,10 @@ class Content:
         # What the server made of our bytes when it stored them: they are an older version then, and the base
         # of the next change is this one. In the index this content is one without a version.
         self.successor: Validator | None = None
+        self.fetched = row.base if row.written == 0 else None  # under this tag all that is here came
+        self.changes = Changes()
+        self.turning = False  # the version that the rest is fetched from is being replaced by ours
+        self.staged: tuple[bytes, int] | None = None  # what was moved to its name last, and `written` then
         self._source = row.source
         self.revision = row.revision
         self.recorded = False  # its file carries a record (see record)
@@ -270,6 +275,7 @@ class Content:
         """These bytes are a program's: present, and never to be fetched, also not after a power loss."""
         self.present.add(start, end)
         self.own.add(start, end)
+        self.changes.note(start, end)
 
     def _save_extents(self) -> None:
         """The row must say which bytes are a program's, unless it already says that all are here."""
@@ -282,6 +288,7 @@ class Content:
         self.life = self.life.wrote()
         if before.dirty:
             return
+        self.changes.restart(self.base)
         self.attempts, self.error = 0, None
         try:
             self.save()
@@ -310,6 +317,7 @@ class Content:
     def _note_base(self) -> None:
         """Its tag does not prove which version this is: the bytes do, before they change."""
         self.young = False
+        self.fetched = None  # in that second there may have been others
         if self.complete and 0 < self.size_bytes <= DIGEST_MAX:
             self.base_digest = new_digest(os.pread(self.fd, self.size_bytes, 0)).digest()
 

@@ -9,6 +9,8 @@ Nothing is asked for a folder from which one file was removed, nor for files tha
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -84,3 +86,17 @@ class Emptying:
         await ahead.done.wait()
         is_new = ahead.answered_s is not None and trio.current_time() - ahead.answered_s <= AHEAD_S
         return is_new and not self._tree.known_names(folder)
+
+    async def making_way(self, folder: Node, move: Callable[[None], Awaitable[None]]) -> None:
+        """Removes a folder that a listing just showed to be empty, for a MOVE to its name.
+
+        copyparty has no MOVE over a folder (500). If the MOVE fails all the same, the folder is made again.
+        """
+        client, path = self._tree.client, folder.path
+        await client.delete(path, is_collection=True)
+        try:
+            await move(None)
+        except BaseException:
+            with trio.CancelScope(shield=True), suppress(DavfsError):
+                await client.mkcol(path)
+            raise

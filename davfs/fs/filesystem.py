@@ -150,7 +150,9 @@ class Filesystem:
         self.unsent = Pendings(
             self._tree, self._uploads, self._handles, self._failures, locks, self._report_other_file
         )
-        self._overview = Overview(self._tree, self._files, self._downloads, self._uploads)
+        self._overview = Overview(
+            self._tree, self._files, self._downloads, self._uploads, partial_put=settings.partial_put
+        )
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """The background work, until cancelled. Reports how many unsent files the last run left."""
@@ -337,6 +339,7 @@ class Filesystem:
         folder = self._tree.nodes.get(parent)
         name = self._spellings.known(folder, name)
         await self._pushes.out_of_the_way((folder, name))
+        await self._times.out_of_the_way((folder, name))
         await self._namespace.unlink(folder, name)
 
     async def rename(
@@ -349,6 +352,7 @@ class Filesystem:
         renamed = name if source is target else None
         new_name = await self._spellings.new(target, new_name, is_folder=is_folder, renamed=renamed)
         await self._pushes.out_of_the_way((source, name), (target, new_name))
+        await self._times.out_of_the_way((source, name), (target, new_name))
         await self._namespace.rename(source, name, target, new_name, no_replace=no_replace)
 
     # --- files

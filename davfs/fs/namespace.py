@@ -41,7 +41,8 @@ from davfs.fs.guard import EMPTY_FOLDER, Guard, Known, patiently
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.leftovers import Leftovers
-from davfs.fs.permissions import allowed, check
+from davfs.fs.naming import check_folder, check_name
+from davfs.fs.permissions import check_making, check_writing
 from davfs.fs.renames import Rename, Renames
 from davfs.fs.settings import Settings
 from davfs.fs.spellings import move, name_after, raise_if_filtered
@@ -50,6 +51,7 @@ from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.upload import Uploads
 
 SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
+_MAY_MEAN_NO_FOLDERS: Final = frozenset({400, 403, 405, 409, 500})  # MOVE over a folder
 _MAY_MEAN_TAKEN: Final = frozenset({405, 406, 409, 423})  # MKCOL of a name that is there (peers.md, rule 5)
 
 
@@ -86,8 +88,9 @@ class Namespace:
         self.must_be_writable(parent)
         if await self._tree.find(parent, name) is not None:
             raise PosixError(errno.EEXIST)
-        check(allowed(self._tree.known_resource(parent)).folders, f"a folder in {parent.name!r}")
+        check_making(self._tree.known_resource(parent), parent.name, is_folder=True)
         path = parent.path.child(name)
+        await check_folder(self._tree.client, path)
         try:
             await self._tree.client.mkcol(path)
         except DavfsError as error:
@@ -249,8 +252,9 @@ class Namespace:
         if target is not None:
             await self._may_replace(node, target)
         elif new_parent is not node.parent:
-            may = allowed(self._tree.known_resource(new_parent))
-            check(may.folders if node.is_folder else may.files, f"moving to {new_parent.name!r}")
+            folder = self._tree.known_resource(new_parent)
+            check_making(folder, new_parent.name, is_folder=node.is_folder)
+        await check_name(self._tree.client, new_parent.path.child(new_name))
         rename = self._rename_folder if node.is_folder else self._rename_file
         with self._tree.nodes.held(target), self._uploads.paused(node, target):
             try:
@@ -274,13 +278,19 @@ class Namespace:
         if target.is_folder:
             await self._must_be_empty(target)
         else:
-            check(allowed(self._tree.known_resource(target)).content, f"replacing {target.name!r}")
+            check_writing(self._tree.known_resource(target), target.name)
 
     async def _rename_folder(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         for pending in self._uploads.below(node):
             await self._uploads.settle_running(pending.content, SETTLE_S)
-        over = EMPTY_FOLDER if target is not None else None
-        await self._move(node, new_parent.path.child(new_name), over)
+        send = functools.partial(self._move, node, new_parent.path.child(new_name))
+        try:
+            await send(EMPTY_FOLDER if target is not None else None)
+        except ServerRefused as error:
+            if target is None or error.status not in _MAY_MEAN_NO_FOLDERS:
+                raise
+            await self._must_be_empty(target)
+            await self.emptying.making_way(target, send)
         self._moved(node, new_parent, await name_after(self._tree, new_parent, new_name))
 
     async def _rename_file(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:

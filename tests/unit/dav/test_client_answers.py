@@ -61,6 +61,31 @@ async def test_put_announces_its_length() -> None:
     assert client.traffic.up_bytes == 300_000
 
 
+@pytest.mark.parametrize(("dav", "etag"), [("1, 2", None), ("1, 3, extended-mkcol", ETag("e1"))])
+async def test_a_tag_of_before_the_time_was_set(dav: str, etag: ETag | None) -> None:
+    """rclone makes the tag of its answer before it applies X-OC-Mtime; sabre/dav's is the stored file's."""
+    options = httpx.Response(200, headers={"DAV": dav})
+    stored = httpx.Response(201, headers={"ETag": '"e1"'})
+    client = Script(multistatus(response("/dav/", FOLDER)), options, stored).client()
+    await client.connect()
+    with_time = await client.put(FILE, Octets(b"x"), mtime_s=7)
+    without = await client.put(FILE, Octets(b"x"))
+    assert (with_time.etag, without.etag) == (etag, ETag("e1"))
+
+
+@pytest.mark.parametrize("status", [400, 403, 409])
+async def test_a_move_that_is_refused_because_the_name_is_taken(status: int) -> None:
+    """copyparty says 400 to Overwrite: F of a taken name; if it is free, the refusal is what it is."""
+    there = multistatus(response("/dav/b"))
+    client = Script(httpx.Response(status), there).client()
+    with pytest.raises(errors.PreconditionFailed):
+        await client.move(FILE, ROOT.child("b"), is_collection=False, overwrite=False)
+    client = Script(httpx.Response(status), httpx.Response(404)).client()
+    with pytest.raises(errors.ServerRefused) as caught:
+        await client.move(FILE, ROOT.child("b"), is_collection=False, overwrite=False)
+    assert caught.value.status == status
+
+
 @pytest.mark.parametrize(("overwrite", "header"), [(True, "T"), (False, "F")])
 async def test_move_of_a_folder(overwrite: bool, header: str) -> None:
     """Both URLs end with '/', Destination is the user's URL, Overwrite is explicit."""

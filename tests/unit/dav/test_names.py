@@ -63,7 +63,7 @@ def test_refused(rules: NameRules, name: str) -> None:
     """EINVAL, with a text that has the server and the name in one printable line."""
     with pytest.raises(BadName) as caught:
         rules.check((), (name,))
-    assert caught.value.errno == errno.EINVAL
+    assert caught.value.errno == errno.EILSEQ
     assert rules.why in str(caught.value)
     assert str(caught.value).isprintable()
 
@@ -161,7 +161,7 @@ def test_other_spellings() -> None:
         (SHAREPOINT, "SharePoint", "~$x", "a#b"),
         (capabilities(server="lighttpd/1.4.69", dav="1,2,3"), "lighttpd", "a\tb", "a:b"),
         (capabilities(server="rclone/v1.75.2", dav="1, 2"), "rclone", "a\tb", "a:b"),
-        (NEXTCLOUD, "Nextcloud", "a\\b", "a:b"),
+        (NEXTCLOUD, "Nextcloud", os.fsdecode(b"\xff"), "a:b"),
         (capabilities(server="WsgiDAV/4.4.0"), "WsgiDAV", os.fsdecode(b"\xff"), "a\tb"),
     ],
 )  # fmt: skip

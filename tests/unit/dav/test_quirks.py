@@ -109,3 +109,30 @@ def test_a_file_that_is_being_written_disproves_nothing() -> None:
     for _ in range(3):
         seen = seen.learned_propfind(growing)
     assert seen.learned_propfind(of_three).stored_bytes(cut) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({"DAV": _PROPSET}, ""),
+        ({"Server": "nginx/1.22.1", "DAV": "2"}, ""),
+        ({"Server": "rclone/v1.75.2", "DAV": "1, 2"}, ""),
+        ({"Server": "lighttpd/1.4.69", "DAV": "1,2,3"}, "bytes control"),
+        ({"Server": "nginx", "DAV": "1, 3, extended-mkcol, 2"}, "bytes mark"),
+        ({"Server": "WsgiDAV/4.4.0", "DAV": "1,2"}, "bytes"),
+        ({"DAV": "1, 2"}, "bytes"),
+    ],
+)
+def test_names_that_a_server_does_not_keep(headers: dict[str, str], refused: str) -> None:
+    """As the contract suite found them, through a mount of each."""
+    found = Capabilities.from_options(httpx.Headers(headers))
+    names = {"bytes": "a\udcff", "control": "a\tb", "mark": "\ufeffa", "plain": "a \u00fc%?;\U0001f600"}
+    assert [kind for kind, name in names.items() if not found.stores_name(name)] == refused.split()
+
+
+def test_a_name_that_put_does_not_take() -> None:
+    """lighttpd appends to the name while it writes: from 246 bytes on the file is staged and moved."""
+    lighttpd = Capabilities.from_options(httpx.Headers({"Server": "lighttpd/1.4.69", "DAV": "1,2,3"}))
+    assert lighttpd.puts_name("n" * 245)
+    assert not lighttpd.puts_name("n" * 246)
+    assert Capabilities().puts_name("n" * 255)

@@ -51,6 +51,18 @@ class Mixing(httpx.AsyncBaseTransport):
         )
 
 
+class Silent(FakeDav):
+    """As npm's webdav-server: parts of files come without tag, date and total."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await super().handle_async_request(request)
+        if answer.status_code == 206:
+            for name in ("ETag", "Last-Modified"):
+                answer.headers.pop(name, None)
+            answer.headers["Content-Range"] = answer.headers["Content-Range"].partition("/")[0] + "/*"
+        return answer
+
+
 def serving(size: int, etags: ETags = "strong") -> tuple[FakeDav, bytes]:
     server = FakeDav(etags=etags)
     data = os.urandom(size)
@@ -328,6 +340,19 @@ async def test_bytes_under_the_tag_of_another_version_are_not_taken(
         else:
             assert await it.read(content, 0, 9) == b"old bytes"
         assert len(server.requests("PROPFIND")) - before == looks
+
+
+async def test_parts_that_do_not_tell_their_version_are_looked_at(tmp_path: Path) -> None:
+    """A part without tag, date and total is taken only while a look shows the same version."""
+    server = Silent()
+    server.put("/f", b"A" * 3 * MIB)
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+        assert await it.read(content, 0, 10) == b"A" * 10
+        server.put("/f", b"B" * 3 * MIB)
+        with pytest.raises(StaleVersion):
+            await it.read(content, 2 * MIB, 2 * MIB + 10)
+        assert content.missing(2 * MIB, 2 * MIB + 10)
 
 
 async def test_a_program_that_writes_meanwhile_keeps_its_bytes(
