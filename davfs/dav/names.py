@@ -50,7 +50,7 @@ class NameRules:
     why: str = "this server"
 
     def check(self, base: Sequence[str], parts: Sequence[str], *, is_folder: bool = False) -> None:
-        """For the last of `parts`, below the folders `base` of the share. Raises UnstorableName, NameTooLong."""
+        """For the last of `parts`, below `base` of the server. Raises UnstorableName, NameTooLong."""
         name = parts[-1]
         if self != ALLOWING:
             self._check_length(base, parts)
