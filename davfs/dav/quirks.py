@@ -443,7 +443,7 @@ class Capabilities:
         """The time of a file is all, or nearly all, that tells its versions: the server's own clock does it
         better than that of whoever wrote the file.
         """
-        return self.is_nginx_dav or self._named("rclone")
+        return self.is_nginx_dav or self._named("rclone") or self.etags_in_propfind is False  # copyparty
 
     def next_time_way(self, *, properties: bool) -> Way | None:
         """How to set a time by PROPPATCH: what worked, else what is worth a try; None where nothing is.

@@ -215,9 +215,9 @@ class Delivery:
         pieces = self._partials.pieces(content, node.name, over)
         if over is not None and pieces is not None:
             return await self._put_parts(pending, over, pieces)
+        channel = await self._chunks.channel(content.size_bytes, new=over is None)
         await self._downloads.ensure_whole(content, lambda: node.path)
         over = self._replaced(node, content, todo)
-        channel = await self._chunks.channel(content.size_bytes, new=over is None)
         with content.steady() as fd:
             size, life = content.size_bytes, content.life.put_begins()
             content.changes.sending()
