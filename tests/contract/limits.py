@@ -12,8 +12,8 @@ class Otherwise(Exception):
 
 
 NOT_LISTED: Final = "not listed"
-KEPT_BOTH: Final = "kept beside"
 KEPT_HERE: Final = "kept here"
+ONE_FILE: Final = "one file"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,11 @@ LIMITS: Final[Mapping[str, Mapping[str, Limit]]] = {
     "rclone": {
         **_no_properties("it says yes to PROPPATCH, and keeps nothing"),
         "names that differ in Unicode form only": Limit(
-            KEPT_BOTH, "it finds one spelling by the other: the second file is kept as a conflict copy"
+            ONE_FILE, "it finds one spelling by the other, and keeps the one that a file was made in"
+        ),
+        **dict.fromkeys(
+            [f"a name with {kind}" for kind in ("tabulator", "new line", "control character", "DEL")],
+            Limit("EILSEQ", "it lists pictures of control characters (U+2409)"),
         ),
     },
     "copyparty": {
