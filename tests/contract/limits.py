@@ -25,8 +25,14 @@ class Limit:
 
 _NO_UTF8: Final = "a name with invalid UTF-8"
 
+_NO_PROPERTIES: Final = dict.fromkeys(
+    ["extended attributes of programs", "symbolic links"],
+    Limit("EOPNOTSUPP", "it keeps no dead properties"),
+)
+
 LIMITS: Final[Mapping[str, Mapping[str, Limit]]] = {
-    "nginx": dict.fromkeys(
+    "nginx": _NO_PROPERTIES
+    | dict.fromkeys(
         ["a name with a leading dot", "a name with .htaccess", "hidden files are listed by another mount"],
         Limit(
             NOT_LISTED, "PROPFIND leaves them out; by name they open, and the mount that made them lists them"
@@ -51,14 +57,17 @@ LIMITS: Final[Mapping[str, Mapping[str, Limit]]] = {
     },
     "wsgidav": {_NO_UTF8: Limit("EILSEQ", "it breaks the connection")},
     "rclone": {
+        **_NO_PROPERTIES,
         "names that differ in Unicode form only": Limit(
             KEPT_BOTH, "it finds one spelling by the other: the second file is kept as a conflict copy"
         ),
     },
     "copyparty": {
-        _NO_UTF8: Limit("EILSEQ", "it shows no name of its own: who is not known may change such names")
+        **_NO_PROPERTIES,
+        _NO_UTF8: Limit("EILSEQ", "it shows no name of its own: who is not known may change such names"),
     },
     "asgiwebdav": {
+        **_NO_PROPERTIES,
         **dict.fromkeys(
             [
                 "a name with %20, as it stands",

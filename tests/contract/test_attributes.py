@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 
 import pytest
 
 from tests.contract.refusing import refused
-from tests.contract.stage import Drive
+from tests.contract.stage import Drive, Stage
 
 MTIME_NS = 1_234_567_890_123_456_789
 
@@ -72,10 +73,43 @@ def test_statfs(drive: Drive) -> None:
 
 @pytest.mark.feature("extended attributes that tell of the upload")
 def test_own_xattrs(drive: Drive) -> None:
-    """user.davfs.url and user.davfs.state can be listed and read; what is not there is ENODATA."""
+    """user.davfs.url and user.davfs.state can be read; what is not there is ENODATA."""
     drive.store("a b", b"x")
-    assert {"user.davfs.url", "user.davfs.state"} <= set(drive.listxattr("a b"))
     assert drive.getxattr("a b", "user.davfs.state") == b"clean"
     assert drive.getxattr("a b", "user.davfs.url").decode().endswith("/a%20b")
     with refused(errno.ENODATA):
         drive.getxattr("a b", "user.none")
+
+
+@pytest.mark.feature("extended attributes of programs")
+def test_xattrs(stage: Stage, drive: Drive) -> None:
+    """Set, listed, read, and found by another mount; EOPNOTSUPP where the server keeps no properties."""
+    drive.store("a", b"x")
+    drive.call("setxattr", drive.at("a"), "user.colour", b"blue \x00\xff")
+    assert drive.getxattr("a", "user.colour") == b"blue \x00\xff"
+    assert drive.listxattr("a") == ["user.colour"]
+    other = stage.elsewhere(drive)
+    other.eventually(lambda: other.listxattr("a") == ["user.colour"], "another mount does not see it")
+    assert other.getxattr("a", "user.colour") == b"blue \x00\xff"
+    assert drive.on_server("a") == b"x"
+
+
+def _is_link(drive: Drive, path: str) -> bool:
+    try:
+        return stat.S_ISLNK(drive.lstat(path).mode)
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.feature("symbolic links")
+def test_symbolic_links(stage: Stage, drive: Drive) -> None:
+    """Made, read, followed, and found by another mount; EOPNOTSUPP where the server keeps no properties."""
+    drive.store("a", b"x")
+    drive.call("symlink", "a", drive.at("link"))
+    assert drive.call("readlink", drive.at("link")) == "a"
+    assert drive.read_file("link") == b"x"
+    other = stage.elsewhere(drive)
+    other.eventually(lambda: _is_link(other, "link"), "another mount does not see it")
+    assert other.call("readlink", other.at("link")) == "a"
+    drive.unlink("link")
+    assert drive.rival.names(drive.there) == ["a"]
