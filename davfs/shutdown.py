@@ -27,6 +27,7 @@ UNMOUNTED_LIMIT_S: Final = 300.0
 SILENT_S: Final = 2.0  # an end that takes no longer is not worth a line
 REPORT_EVERY_S: Final = 10.0
 NAMED_MAX: Final = 20
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ANSWERS_S: Final = 0.1  # for the last answers on the control socket
 
 
@@ -58,21 +59,35 @@ class Ending:
         self.phase = "mounted"
 
     async def obey_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The first signal sets the limit, the second one ends everything; until cancelled."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            task_status.started()
-            async for number in signals:
-                name = signal.Signals(number).name
-                if number == signal.SIGHUP and self._on_hangup is not None:
-                    self._on_hangup()
-                elif not self.told.is_set():
-                    log.info("got %s: finishing the uploads, for at most %g s", name, self._limit_s)
-                    self._limit(self._limit_s)
-                    self.told.set()
-                    self._impatient.set()
-                else:
-                    log.warning("got %s again: stopping at once", name)
-                    self._limit(0)
+        """The first signal sets the limit, the second one ends everything; until cancelled.
+
+        After that they do nothing: `systemctl stop` unmounts and sends SIGTERM at once, and a daemon that is
+        killed while it closes its cache leaves one that looks as after a crash.
+        """
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: None)  # what the receiver puts back
+        try:
+            with trio.open_signal_receiver(*_SIGNALS) as signals:
+                task_status.started()
+                async for came in signals:
+                    self._obey(signal.Signals(came))
+        finally:
+            for (
+                number
+            ) in _SIGNALS:  # the interpreter, when it ends, puts back the default instead of a function
+                signal.signal(number, signal.SIG_IGN)
+
+    def _obey(self, number: signal.Signals) -> None:
+        if number == signal.SIGHUP and self._on_hangup is not None:
+            self._on_hangup()
+        elif not self.told.is_set():
+            log.info("got %s: finishing the uploads, for at most %g s", number.name, self._limit_s)
+            self._limit(self._limit_s)
+            self.told.set()
+            self._impatient.set()
+        else:
+            log.warning("got %s again: stopping at once", number.name)
+            self._limit(0)
 
     def _limit(self, within_s: float) -> None:
         self._deadline_s = min(self._deadline_s, trio.current_time() + within_s)

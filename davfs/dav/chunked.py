@@ -25,6 +25,7 @@ from davfs.dav.properties import propfind
 from davfs.dav.request import PLAIN, XML, Request, if_header
 from davfs.dav.resource import DavPath, ETag
 from davfs.dav.retry import ONCE, PATIENT
+from davfs.dav.times import put_headers
 from davfs.dav.wire import Incoming, Octets
 from davfs.errors import Damaged, DavfsError, NotFound, ServerTimedOut, refused
 
@@ -199,7 +200,7 @@ class ChunkedUploads:
         claim = if_header((self._account.destination(upload.path), None, if_match))
         headers = {"Overwrite": "T" if overwrite else "F", **claim}
         if mtime_s is not None:
-            headers["X-OC-Mtime"] = str(mtime_s)
+            headers |= put_headers(mtime_s, by_date=False)
         if checksum is not None:
             headers["OC-Checksum"] = checksum
         longest_s = self._timeout_s + upload.size_bytes / _SERVER_WORK_BYTES_PER_S

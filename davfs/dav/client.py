@@ -48,17 +48,16 @@ from davfs.dav.multistatus import (
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
 from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav
-from davfs.dav.refusals import check_location, check_stored, raise_failures
+from davfs.dav.refusals import check_location, check_stored, raise_failures, refusal
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import XML as _XML
 from davfs.dav.request import PutResult, Traffic, destination, if_header
 from davfs.dav.request import Request as _Request
 from davfs.dav.request import conditions as _conditions
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
-from davfs.dav.retry import ONCE, PATIENT, RetryPolicy, retry_after_s
+from davfs.dav.retry import ONCE, PATIENT, RetryPolicy
 from davfs.dav.wire import Body, Incoming, Octets, Summed, deadline
 from davfs.errors import (
-    Busy,
     DavfsError,
     NotFound,
     ParentMissing,
@@ -218,9 +217,7 @@ class Client:
         weak_tag = if_match if if_match is not None and if_match.weak else None
         headers = {
             **_PLAIN,
-            "Content-Length": str(
-                body.size_bytes
-            ),  # always: chunked uploads end as empty files (peers.md 14)
+            "Content-Length": str(body.size_bytes),  # always: chunked ones end as empty files (peers.md 14)
             **_conditions(None if weak_tag else if_match, if_none_match=if_none_match),
         }
         if lock_token is not None or weak_tag is not None:
@@ -587,14 +584,11 @@ class Client:
             raise self._refusal(request, answer)
 
     async def _check_put(self, request: _Request, answer: Incoming) -> None:
-        parts_may_be_smaller = self.capabilities.is_owncloud
-        if answer.status == 413 and request.content is not None and not parts_may_be_smaller:
+        if answer.status == 413 and request.content is not None and not self.capabilities.is_owncloud:
             self.upload_limit = self.upload_limit.refused(request.content.size_bytes, self._clock())
         if answer.status in (404, 409):
-            raise ParentMissing(
-                f"{request.label}: the server answered {answer.status}, the folder may be missing",
-                status=answer.status,
-            )
+            text = f"{request.label}: the server answered {answer.status}, the folder may be missing"
+            raise ParentMissing(text, status=answer.status)
         await self._check_change(request, answer)
         if answer.status == 201:
             check_location(self._share, request, answer.headers.get("location", ""))
@@ -615,7 +609,4 @@ class Client:
         return Preflight(judge, wish.is_conditional, PROPFIND_PREFLIGHT, folder, is_known, is_new)
 
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
-        wait_s = retry_after_s(answer.headers.get("retry-after"), now_s=time.time())
-        if request.method == "GET" and answer.status == 423 and self.capabilities.is_owncloud:
-            return Busy(f"{request.label}: somebody writes to it", status=423)  # for as long as a PUT runs
-        return refused(request.method, answer.status, shown(request.path), retry_after_s=wait_s)
+        return refusal(request, answer.status, answer.headers, is_owncloud=self.capabilities.is_owncloud)

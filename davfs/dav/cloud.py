@@ -33,7 +33,7 @@ from davfs.dav.request import PLAIN, XML, Request
 from davfs.dav.resource import ROOT, DavPath
 from davfs.dav.retry import ONCE, PATIENT
 from davfs.dav.wire import Incoming, Octets
-from davfs.errors import Damaged, DavfsError, LinkError, ServerRefused
+from davfs.errors import BadName, Damaged, DavfsError, Forbidden, LinkError, NameTooLong, ServerRefused
 
 _CHECKSUMS: Final = "{http://owncloud.org/ns}checksums"
 _CHECKSUM: Final = "{http://owncloud.org/ns}checksum"
@@ -126,3 +126,13 @@ class Cloud:
         target = decode_href(request.headers.get("Destination", "")) or request.path.parts
         if said.is_name and target:
             self.names = self.names.after_refusal(target[-1])
+            self._refuse(request, answer.status, target[-1])
+
+    def _refuse(self, request: Request, status: int, name: str) -> None:
+        """As the next such name will be refused; but fsync must not say EINVAL (errors.py)."""
+        try:
+            self.names.check(name)
+        except BadName as error:
+            if request.method == "PUT" and not isinstance(error, NameTooLong):
+                raise Forbidden(f"{request.label}: {error}", status=status) from error
+            raise

@@ -40,6 +40,7 @@ from davfs.dav.canaries import (
 from davfs.dav.dates import parse_date
 from davfs.dav.hrefs import Share
 from davfs.dav.meanings import MEANINGS
+from davfs.dav.owncloud import account_of, is_legacy
 from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import ROOT, DavPath, ETag
 
@@ -200,6 +201,12 @@ def _privileges(e: Evidence) -> Finding:
 @_needs("root")
 def _checksums(e: Evidence) -> Finding:
     return _told(e, "checksums", CHECKSUMS)
+
+
+@_needs("options")
+def _uploads_in_parts(e: Evidence) -> Finding:
+    has_place = account_of(e.share) is not None or is_legacy(e.share)
+    return e.find("uploads_in_parts", "offered" if e.known.is_owncloud and has_place else "none", "options")
 
 
 @_needs("listing")

@@ -60,6 +60,10 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "told": "The server knows checksums of contents.",
         "silent": "A content is verified by size, and by its tag.",
     },
+    "uploads_in_parts": {
+        "offered": "Large files are sent in parts, and every overwrite is put in place whole.",
+        "none": "A file is sent whole.",
+    },
     "compression": {
         "used": "Listings come compressed.",
         "not used": "Listings come as they are.",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -195,6 +196,8 @@ class Capabilities:
             return self._is_apache_dav or self.is_nginx_dav or self._named("rclone")
         if self._is_lighttpd_dav and not _CONTROLS.isdisjoint(name):
             return False
+        if self.is_owncloud and not unicodedata.is_normalized("NFC", name):
+            return False  # it becomes the composed form, and is not listed under its own
         return not (self._is_sabre and _ODD_UNICODE.search(name))
 
     def puts_name(self, name: str) -> bool:

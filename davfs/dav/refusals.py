@@ -1,12 +1,16 @@
-"""Answers of success that are none: a 207 that lists failures, a 201 for another name, or for half. Pure."""
+"""What refusals mean, and answers of success that are none: a 207 of failures, a 201 for another name."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Mapping
 
 from davfs.dav.hrefs import Share, decode_href, shown
 from davfs.dav.multistatus import parse_failures, root_cause
 from davfs.dav.request import Request
 from davfs.dav.resource import DavPath
-from davfs.errors import Garbled, ProtocolError, refused
+from davfs.dav.retry import retry_after_s
+from davfs.errors import Busy, Garbled, ProtocolError, ServerRefused, refused
 
 
 def raise_failures(request: Request, body: bytes) -> None:
@@ -18,6 +22,14 @@ def raise_failures(request: Request, body: bytes) -> None:
     where = shown(DavPath(decode_href(href) or request.path.parts))
     kind = type(refused(request.method, status, where))
     raise kind(f"{request.label}: {len(failures)} failed, {where} with {status}", status=status)
+
+
+def refusal(request: Request, status: int, headers: Mapping[str, str], *, is_owncloud: bool) -> ServerRefused:
+    """What a final status of no success means. Nextcloud says 423 to a GET for as long as a PUT runs."""
+    wait_s = retry_after_s(headers.get("retry-after"), now_s=time.time())
+    if request.method == "GET" and status == 423 and is_owncloud:
+        return Busy(f"{request.label}: somebody writes to it", status=423, retry_after_s=wait_s)
+    return refused(request.method, status, shown(request.path), retry_after_s=wait_s)
 
 
 def check_location(share: Share, request: Request, location: str) -> None:

@@ -26,7 +26,7 @@ from davfs.fs.inodes import Node
 from davfs.fs.locks import Locks
 from davfs.fs.metadata import Entry
 from davfs.fs.naming import check_name
-from davfs.fs.permissions import allowed, check
+from davfs.fs.permissions import check_making, check_writing
 from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
@@ -170,7 +170,7 @@ class Files:
             return await self.open(existing, flags), existing
         if parent.unlinked:
             raise PosixError(errno.ENOENT)
-        check(allowed(self._tree.known_resource(parent)).files, f"a file in {parent.name!r}")
+        check_making(self._tree.known_resource(parent), parent.name)
         path = parent.path.child(name)
         await check_name(self._tree.client, path)
         made = await self._locks.opened_for_writing(None, path)
@@ -215,7 +215,7 @@ class Files:
         if self._tree.link_target(node) is not None:  # the kernel follows it, and opens what it leads to
             raise PosixError(errno.ELOOP)
         if writing:
-            check(allowed(entry.resource).content, f"writing to {node.name!r}")
+            check_writing(entry.resource, node.name)
         refusal = self._tree.refusal()
         if refusal is not None and not emptied and not self._is_here(node, entry, whole=writing):
             raise refusal
@@ -520,6 +520,8 @@ class Files:
             self._tree.owed.set(node, mtime_ns, now_ns=now_ns, is_unsent=True)
             return
         entry = await self._tree.entry(node.parent, node.name)
+        if entry.ours and self._tree.link_target(node) is not None:
+            entry = await self._tree.refreshed(node)  # a link was made here: its version is not known yet
         if entry.resource is not None and not node.is_folder:
             self._tree.keep_mtime(node, mtime_ns, entry.resource.validator)
         elif node.is_folder:

@@ -333,12 +333,16 @@ class Filesystem:
 
     async def unlink(self, parent: int, name: str) -> None:
         await self._pushes.out_of_the_way((self._tree.nodes.get(parent), name))
+        await self._times.out_of_the_way((self._tree.nodes.get(parent), name))
         await self._namespace.unlink(self._tree.nodes.get(parent), checked_name(name))
 
     async def rename(
         self, parent: int, name: str, new_parent: int, new_name: str, *, no_replace: bool = False
     ) -> None:
         await self._pushes.out_of_the_way(
+            (self._tree.nodes.get(parent), name), (self._tree.nodes.get(new_parent), new_name)
+        )
+        await self._times.out_of_the_way(
             (self._tree.nodes.get(parent), name), (self._tree.nodes.get(new_parent), new_name)
         )
         await self._namespace.rename(

@@ -26,7 +26,7 @@ from davfs.fs.guard import Guard
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.metadata import Entry
-from davfs.fs.permissions import allowed, check
+from davfs.fs.permissions import check_making
 from davfs.fs.pushes import Pushes
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 
@@ -49,7 +49,7 @@ class Links:
             raise PosixError(errno.ENAMETOOLONG)
         if await self._tree.find(parent, name) is not None:
             raise PosixError(errno.EEXIST)
-        check(allowed(self._tree.known_resource(parent)).files, f"a link in {parent.name!r}")
+        check_making(self._tree.known_resource(parent), parent.name)
         path = parent.path.child(name)
         if not self._tree.settings.symlinks or self._is_unsafe(path) or not await self._begin():
             raise PosixError(errno.EOPNOTSUPP, f"{shown(path)}: no symbolic links on this share")

@@ -81,11 +81,13 @@ class Listings:
         *,
         wall_s: Callable[[], float],
         uptime_s: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        extras: Callable[[], frozenset[str]] = frozenset,
         bytes_max: int = BYTES_MAX,
     ) -> None:
         self._index = index
         self._wall_s = wall_s
         self._uptime_s = uptime_s
+        self._extras = extras  # what listings ask for beside what all ask for
         self._bytes_max = bytes_max
         for statement in (_TABLE, _BY_AGE, _ENDED):
             index.run(statement)
@@ -127,7 +129,7 @@ class Listings:
             log.warning("what was known of a folder cannot be read: %s", error)
             return None
         clocks = None if row is None or row[1] is None else self._clocks()
-        folder = None if row is None else decoded(row[0], clocks)
+        folder = None if row is None else decoded(row[0], clocks, self._extras())
         if folder is not None and path is not None:
             for name, resource in self._sent_later.get(path.parts, {}).items():
                 folder.entries[name] = Entry(resource, NEVER)
@@ -161,7 +163,7 @@ class Listings:
             if folder is None:
                 continue
             try:
-                pieces = await self._in_slices(ino, encoded(folder, self._clocks()))
+                pieces = await self._in_slices(ino, encoded(folder, self._clocks(), self._extras()))
             except BaseException:
                 meta.changed.add(ino)
                 raise
@@ -194,7 +196,9 @@ class Listings:
     def _save_now(self, meta: Metadata, ino: int) -> None:
         folder = self._to_save(meta, ino)
         if folder is not None:
-            self._put(ino, b"".join(encoded(folder, self._clocks())), self._until_s(meta, folder))
+            self._put(
+                ino, b"".join(encoded(folder, self._clocks(), self._extras())), self._until_s(meta, folder)
+            )
 
     def _to_save(self, meta: Metadata, ino: int) -> Folder | None:
         """What is known of a folder; what changes from here on is saved the next time.
@@ -262,7 +266,7 @@ class Listings:
 # --- the format
 
 
-def encoded(folder: Folder, clocks: Clocks) -> Iterator[bytes]:
+def encoded(folder: Folder, clocks: Clocks, extras: frozenset[str] = frozenset()) -> Iterator[bytes]:
     """The row of a folder, piece by piece: each next() takes some milliseconds."""
     packer = zlib.compressobj(1)
     listed_s = NEVER if folder.listed_s is None else folder.listed_s
@@ -275,6 +279,7 @@ def encoded(folder: Folder, clocks: Clocks) -> Iterator[bytes]:
         "age_s": None if listed_s == NEVER else clocks.now_s - listed_s,
         "changed_s": None if folder.changed_s is None else clocks.now_s - folder.changed_s,
         "cost_s": folder.cost_s,
+        "extras": sorted(extras),
     }
     yield packer.compress(json.dumps(header).encode())
     members = [(name, entry) for name, entry in folder.entries.items() if entry.resource is not None]
@@ -305,11 +310,15 @@ def _row(name: str, entry: Entry, *, is_old: bool) -> tuple[object, ...]:
     return row if tag is None else (*row, tag)
 
 
-def decoded(data: bytes, clocks: Clocks | None) -> Folder | None:
-    """The folder of a row; None for what is not one. Without clocks all of it is old."""
+def decoded(data: bytes, clocks: Clocks | None, extras: frozenset[str] = frozenset()) -> Folder | None:
+    """The folder of a row; None for what is not one. Without clocks all of it is old, and so it is if one of
+    these extras was not asked for: a link would be shown as a file.
+    """
     try:
         header, *chunks = zlib.decompress(data).split(b"\n")
-        return _folder(json.loads(header), chunks, clocks)
+        told = json.loads(header)
+        was_asked = extras.issubset(told["extras"]) if told["version"] == _VERSION else not extras
+        return _folder(told, chunks, clocks if was_asked else None)
     except (zlib.error, ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, BadName):
         log.info("what was kept of a folder is damaged, and not used")
         return None

@@ -355,8 +355,7 @@ class Metadata:
             folder.listed_s = None
 
     def expire_all(self) -> None:
-        """Of nothing here is enough known any more, nor of what an earlier run has left."""
-        self._believable.clear()
+        """Of nothing that this run knows is enough known any more; kept rows tell what they asked for."""
         for folder_ino in list(self._folders):
             self.expire(folder_ino)
 

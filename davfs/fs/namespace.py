@@ -41,7 +41,7 @@ from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.naming import check_folder, check_name
-from davfs.fs.permissions import allowed, check
+from davfs.fs.permissions import check_making, check_writing
 from davfs.fs.renames import Rename, Renames
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
@@ -86,7 +86,7 @@ class Namespace:
         self.must_be_writable(parent)
         if await self._tree.find(parent, name) is not None:
             raise PosixError(errno.EEXIST)
-        check(allowed(self._tree.known_resource(parent)).folders, f"a folder in {parent.name!r}")
+        check_making(self._tree.known_resource(parent), parent.name, is_folder=True)
         path = parent.path.child(name)
         await check_folder(self._tree.client, path)
         try:
@@ -248,8 +248,8 @@ class Namespace:
         if target is not None:
             await self._may_replace(node, target)
         elif new_parent is not node.parent:
-            may = allowed(self._tree.known_resource(new_parent))
-            check(may.folders if node.is_folder else may.files, f"moving to {new_parent.name!r}")
+            folder = self._tree.known_resource(new_parent)
+            check_making(folder, new_parent.name, is_folder=node.is_folder)
         await check_name(self._tree.client, new_parent.path.child(new_name))
         rename = self._rename_folder if node.is_folder else self._rename_file
         with self._tree.nodes.held(target), self._uploads.paused(node, target):
@@ -274,7 +274,7 @@ class Namespace:
         if target.is_folder:
             await self._must_be_empty(target)
         else:
-            check(allowed(self._tree.known_resource(target)).content, f"replacing {target.name!r}")
+            check_writing(self._tree.known_resource(target), target.name)
 
     async def _rename_folder(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         for pending in self._uploads.below(node):

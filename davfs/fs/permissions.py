@@ -43,8 +43,18 @@ def allowed(resource: Resource | None) -> Allowed:
     return Allowed("{DAV:}write-content" in told, members, members)
 
 
-def check(may: bool, what: str) -> None:
+def check_writing(resource: Resource | None, name: str) -> None:
     """Raises PosixError(EACCES) before anything is stored."""
+    _check(allowed(resource).content, f"writing to {name!r}")
+
+
+def check_making(folder: Resource | None, name: str, *, is_folder: bool = False) -> None:
+    """The same of a file, link or folder that is to be in this one."""
+    may = allowed(folder)
+    _check(may.folders if is_folder else may.files, f"making something in {name!r}")
+
+
+def _check(may: bool, what: str) -> None:
     if not may:
         raise PosixError(errno.EACCES, f"{what}: the server says that this account may not")
 

@@ -25,13 +25,13 @@ from davfs.dav.properties import EXECUTABLE, EXTRAS, LINK, MTIME, OWN_EXECUTABLE
 from davfs.dav.proppatch import PropertyChange
 from davfs.dav.resource import DavPath, Resource
 from davfs.errors import (
-    DavfsError,
     Locked,
     NoSpace,
     NotFound,
     PosixError,
     ServerRefused,
     Unsupported,
+    as_davfs_error,
     refused,
 )
 from davfs.fs.inodes import Node, is_unsent
@@ -47,7 +47,7 @@ log = logging.getLogger("davfs.properties")
 GATHER_S: Final = 0.3  # what else a program sets on the same file goes along
 AT_ONCE: Final = 4
 RETRY_S: Final = 5.0
-RETRY_MAX_S: Final = 120.0
+RETRY_MAX_S: Final = 30.0
 JUST_SENT_S: Final = 5.0  # nobody else has seen it yet: it has the properties that we know
 SHORT: Final = 200  # characters: any column of a database has room for so many
 WAIT_S: Final = 20.0  # how long `fsync` waits for it
@@ -64,7 +64,7 @@ class Pushes:
         self._executable = EXECUTABLE
         self._read_back: dict[bool, int] = {}  # the longest text that came back: of folders, of files
         self._turns = Turns()
-        self._rested = trio.Event()
+        self._rested, self._hurry = trio.Event(), trio.Event()
         self._running: dict[int, trio.Event] = {}  # by inode number
 
     # --- the executable bit
@@ -85,6 +85,8 @@ class Pushes:
         `mode` as programs set it, None if none did. Apache makes a new file of each PUT, without the bit.
         Returns what is known of the file's properties.
         """
+        if self._tree.wishes.of(node) is not None:
+            self._tree.wishes.wake.set()
         known = is_executable(before)
         kept = None if before is None else _properties_kept(before)
         if kept is not None and self._client.capabilities.put_clears_executable:
@@ -99,59 +101,57 @@ class Pushes:
 
     async def run(self) -> None:
         """The task that sends what is wished, until cancelled."""
-        delay_s = RETRY_S
+        wishes, delay_s = self._tree.wishes, RETRY_S
         while True:
-            wishes = self._tree.wishes
-            wishes.wake = trio.Event()
-            is_done = await self._send_all()
+            wishes.wake, self._hurry = trio.Event(), trio.Event()
+            await self._send_all()
+            is_done = not any(map(self._may_be_sent, wishes.all()))
             delay_s = RETRY_S if is_done else min(RETRY_MAX_S, delay_s * 2)
             self._rested.set()
             self._rested = trio.Event()
             with trio.move_on_after(float("inf") if is_done else delay_s):
                 await wishes.wake.wait()
-            await trio.sleep(GATHER_S)
+            with trio.move_on_after(GATHER_S):
+                await self._hurry.wait()
 
-    async def _send_all(self) -> bool:
-        """Whether nothing is left that trying again can send."""
+    async def _send_all(self) -> None:
         if self._tree.refusal() is not None:
-            return not len(self._tree.wishes)
-        due = [wish for wish in self._tree.wishes.all() if self._is_due(wish)]
-        left: list[Wish] = []
+            return
         slots = trio.CapacityLimiter(AT_ONCE)
         async with trio.open_nursery() as nursery:
-            for wish in due:
-                nursery.start_soon(self._send, wish, slots, left)
-        return not left
+            for wish in filter(self._may_be_sent, self._tree.wishes.all()):
+                nursery.start_soon(self._send, wish, slots)
 
-    def _is_due(self, wish: Wish) -> bool:
-        node = wish.node
-        if node.unlinked:
-            self._tree.wishes.forget(node)
-            return False
-        return not (wish.refused or is_unsent(node) or node.busy or node.ino in self._running)
+    def _may_be_sent(self, wish: Wish) -> bool:
+        return not (wish.refused or is_unsent(wish.node))
 
-    async def _send(self, wish: Wish, slots: trio.CapacityLimiter, left: list[Wish]) -> None:
+    async def _send(self, wish: Wish, slots: trio.CapacityLimiter) -> None:
         async with slots:
-            if not self._is_due(wish):
+            node = wish.node
+            if node.busy or not self._may_be_sent(wish):
                 return
-            node, changes = wish.node, dict(wish.changes)
-            path = node.path
             self._running[node.ino] = trio.Event()
             try:
-                await self._pay(node, changes)
-            except NotFound:
-                if not node.unlinked and (node.busy or node.path != path):
-                    left.append(wish)
-                else:  # somebody else removed it
-                    self._tree.wishes.forget(node)
-            except DavfsError as error:
-                if error.retry_helps or isinstance(error, Locked):
-                    left.append(wish)
-                else:
+                await self._try(wish, node)
+            except Exception as failure:  # noqa: BLE001 - one file's trouble must not end the task
+                error = as_davfs_error(failure)
+                if not (error.retry_helps or isinstance(error, Locked)):
                     wish.refused = True
                     log.warning("%s keeps its attributes here only: %s", node.name, error)
             finally:
+                wish.tries += 1
                 self._running.pop(node.ino).set()
+
+    async def _try(self, wish: Wish, node: Node) -> None:
+        if node.unlinked:
+            self._tree.wishes.forget(node)
+            return
+        path = node.path
+        try:
+            await self._pay(node, dict(wish.changes))
+        except NotFound:
+            if not node.busy and (node.parent is None or node.path == path):  # somebody else removed it
+                self._tree.wishes.forget(node)
 
     async def _pay(self, node: Node, changes: dict[str, str | None]) -> None:
         bit = {name: changes[name] for name in (EXECUTABLE, OWN_EXECUTABLE) if name in changes}
@@ -178,8 +178,8 @@ class Pushes:
             self._no_executable(str(error))
             return
         if self._keeps_executable is None:
-            found = is_executable((await self._tree.refreshed(node)).resource)
-            if found is executable:
+            found = await self._client.properties_of(node.path, [self._executable])
+            if found.get(self._executable) == ("T" if executable else "F"):
                 self._keeps_executable = True
             elif self._executable == EXECUTABLE and await self._tree.marker.begin("executable"):
                 self._executable = OWN_EXECUTABLE
@@ -192,19 +192,25 @@ class Pushes:
         self._keeps_executable = False
 
     async def settle(self, node: Node) -> None:
-        """Until nothing that was wished of this file is left, or it cannot be had, but not for ever."""
-        with trio.move_on_after(WAIT_S):
-            while (wish := self._tree.wishes.of(node)) is not None and not wish.refused and not node.unlinked:
-                self._tree.wishes.wake.set()
-                await self._rested.wait()
+        """What is wished for this file is stored, or cannot be had now."""
+        wish = self._tree.wishes.of(node)
+        if wish is not None:
+            await self._tried([wish], WAIT_S)
 
     async def drain(self, limit_s: float) -> None:
-        """Until nothing is left that can be sent now."""
+        """The same for all of them."""
+        await self._tried(list(self._tree.wishes.all()), limit_s)
+
+    async def _tried(self, wishes: list[Wish], limit_s: float) -> None:
+        before = [(wish, wish.tries) for wish in wishes if self._may_be_sent(wish)]
         with trio.move_on_after(limit_s):
-            while any(self._is_due(wish) for wish in self._tree.wishes.all()) or self._running:
+            while any(
+                self._tree.wishes.of(wish.node) is wish and wish.tries == tries for wish, tries in before
+            ):
                 if self._tree.refusal() is not None:
                     return
                 self._tree.wishes.wake.set()
+                self._hurry.set()
                 await self._rested.wait()
 
     async def out_of_the_way(self, *names: tuple[Node, str]) -> None:

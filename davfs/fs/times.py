@@ -61,6 +61,7 @@ class Times:
         self._uploads = uploads
         self._locks = locks
         self._at_once = max(1, connections // 2)
+        self._being_set: dict[int, tuple[Node, trio.Event]] = {}  # by inode number
 
     async def run(self) -> None:
         """Until cancelled. In rounds, so that thousands of times are not looked through for each of them."""
@@ -98,6 +99,17 @@ class Times:
         with trio.move_on_after(within_s):
             while self._has_due() and self._tree.refusal() is None:  # noqa: ASYNC110 - once for a mount
                 await trio.sleep(LOOK_S)
+
+    async def out_of_the_way(self, *names: tuple[Node, str]) -> None:
+        """Until no time is being set on these: their names are about to be those of other files.
+
+        Our own property names its version, and does no harm there.
+        """
+        for folder, name in names if self._being_set else ():
+            about_to_change = folder.children.get(name)
+            for node, was_set in list(self._being_set.values()):
+                if about_to_change is not None and node.is_within(about_to_change):
+                    await was_set.wait()
 
     def _has_due(self) -> bool:
         return any(debt.due_s < NEVER and not debt.tries for debt in self._owed.all())
@@ -172,7 +184,11 @@ class Times:
         if before.mtime_s == wanted_s:
             return True
         was_old = self._client.age_s(before.validator) >= YOUNG_S
-        accepted = await self._proppatch(node, way, debt.mtime_ns, before)
+        self._being_set[node.ino] = (node, trio.Event())
+        try:
+            accepted = await self._proppatch(node, way, debt.mtime_ns, before)
+        finally:
+            self._being_set.pop(node.ino)[1].set()
         after = await self._client.stat(node.path, is_collection=node.is_folder)
         worked = accepted and after.mtime_s == wanted_s
         is_same = before.validator.same_version(after.validator)

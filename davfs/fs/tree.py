@@ -53,7 +53,7 @@ class Tree:
         self.settings = settings
         self.wall_s = wall_s
         self.nodes = InodeTable(store.index.numbers)
-        self.listings = Listings(store.index, wall_s=wall_s)
+        self.listings = Listings(store.index, wall_s=wall_s, extras=lambda: client.extras)
         self.meta = Metadata(
             min_s=settings.attr_timeout_min_s,
             max_s=settings.attr_timeout_max_s,

@@ -32,6 +32,7 @@ class Wish:
 
     node: Node
     changes: dict[str, str | None] = field(default_factory=dict)
+    tries: int = 0
     refused: bool = False  # the server said no: asked again by the next daemon, or after another change
 
 

@@ -44,9 +44,11 @@ php-sqlite3 /usr/lib/php/*/pdo_sqlite.so
 attr getfattr
 fio fio
 git git
+libglib2.0-bin gio
 make make
 rsync rsync
 sqlite3 sqlite3
+systemd /lib/systemd/systemd
 vim-tiny vim.tiny
 "
 

@@ -5,7 +5,7 @@ tests/captures/nextcloud) and what the developer manual says of chunked upload v
 - A new file is spooled. **An overwrite is written in place**: cut off, it leaves the old ETag, size and date
   while GET serves the new bytes, cut to the old length; while it runs, GET and PUT of the file are 423.
 - A file's ETag is of (file id, second, size), so a rewrite of the same size and second keeps it. A change
-  gives all folders above it new ETags.
+  gives all folders above it new ETags. Names are composed (NFC).
 - `MKCOL /remote.php/dav/uploads/USER/ID`, `PUT ID/00001` ..., `MOVE ID/.file`, the last with conditions and
   an ETag in its answer, and as slow as `assembly_s`; a proxy that gives up after `proxy_s` answers 504.
   `strict`: as with object storage, chunks of at least 5 MB, names from 1 to 10000, a Destination each time.
@@ -26,6 +26,7 @@ import os
 import socket
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 from xml.sax.saxutils import escape
+
+from lxml import etree
 
 USER: Final = "alice"
 PASSWORD: Final = "secret"
@@ -50,6 +53,8 @@ CLASSES: Final = {
     "sabre": "1, 3, extended-mkcol, access-control",
 }
 _PIECE: Final = 64 * 1024
+_DAV: Final = "{DAV:}"
+_PROTECTED: Final = {f"{_DAV}{name}" for name in ("getlastmodified", "getcontentlength", "resourcetype")}
 
 
 class Asked(NamedTuple):
@@ -73,6 +78,7 @@ class File:
     etag: str = ""
     checksum: str = ""
     is_locked: bool = False
+    dead: dict[str, str] = field(default_factory=dict)
 
     def settle(self, mtime_s: int, checksum: str) -> None:
         self.size, self.mtime_s, self.checksum = len(self.content), mtime_s, checksum
@@ -84,6 +90,7 @@ class Folder:
     etag: str = ""
     mtime_s: int = 0
     members: dict[str, File | Folder] = field(default_factory=dict)
+    dead: dict[str, str] = field(default_factory=dict)
 
 
 class Refused(Exception):
@@ -267,7 +274,8 @@ class Nextcloud:
             raise Refused(
                 403, "OCP\\Files\\ForbiddenException", f'"{name}" is a forbidden file or folder name.'
             )
-        if any(letter in name for letter in self.forbidden_characters) or len(name.encode()) > NAME_MAX:
+        unfit = len(os.fsencode(name)) > NAME_MAX or not _is_utf8(name)
+        if unfit or any(letter in name for letter in self.forbidden_characters):
             raise Refused(400, kind, "File name contains at least one invalid character")
         if name.endswith(".part"):
             raise Refused(423, "OCA\\DAV\\Connector\\Sabre\\Exception\\FileLocked", "locked")
@@ -339,7 +347,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _prepare(self) -> None:
         self.cloud = self.server.cloud
-        self.parts = _parts(unquote_to_bytes(urlsplit(self.path).path).decode("utf-8", "surrogateescape"))
+        self.parts = _decoded(urlsplit(self.path).path)
+        self.asked = _parts(unquote_to_bytes(urlsplit(self.path).path).decode("utf-8", "surrogateescape"))
         self.length = int(self.headers.get("Content-Length") or 0)
         self.taken = 0
 
@@ -566,6 +575,11 @@ class _Handler(BaseHTTPRequestHandler):
         wanted, kind = self.headers.get("If-Match"), "Sabre\\DAV\\Exception\\PreconditionFailed"
         if wanted and (old is None or wanted not in {"*", f'"{old.etag}"'}):
             raise Refused(412, kind, "An If-Match header was specified", old.etag if old else None)
+        claim = self.headers.get("If", "")
+        if "[" in claim and (
+            old is None or claim[claim.index("[") + 1 : claim.index("]")] != f'"{old.etag}"'
+        ):
+            raise Refused(412, kind, "An If header was specified", old.etag if old else None)
         if self.headers.get("If-None-Match") == "*" and old is not None:
             raise Refused(412, kind, "An If-None-Match header was specified", old.etag)
 
@@ -629,7 +643,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _target(self) -> tuple[str, ...]:
         address = urlsplit(self.headers.get("Destination", ""))
-        parts = _parts(unquote_to_bytes(address.path).decode("utf-8", "surrogateescape"))
+        parts = _decoded(address.path)
         base = FILES if self._in(UPLOADS) is not None or self._in(FILES) is not None else WEBDAV
         if parts[: len(base)] != base or len(parts) == len(base):
             raise Refused(403, "Sabre\\DAV\\Exception\\Forbidden", "Destination out of base URI")
@@ -652,7 +666,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _url_in(self, claim: str) -> tuple[str, ...]:
         path = urlsplit(claim[claim.index("<") + 1 : claim.index(">")]).path
-        return _parts(unquote_to_bytes(path).decode("utf-8", "surrogateescape"))[len(FILES) :]
+        return _decoded(path)[len(FILES) :]
 
     # --- chunks
 
@@ -731,11 +745,10 @@ class _Handler(BaseHTTPRequestHandler):
                 node = self.cloud.at(place)
                 if isinstance(node, File) and node.is_locked and node.size == 0:
                     raise Refused(404)
-                base = self.parts[: len(self.parts) - len(place)]
-                entries = [self._described((*base, *place), node, asked)]
+                entries = [self._described(self.asked, node, asked)]  # sabre/dav echoes the path
                 if depth == "1" and isinstance(node, Folder):
                     entries += [
-                        self._described((*base, *place, name), child, asked)
+                        self._described((*self.asked, name), child, asked)
                         for name, child in node.members.items()
                     ]
         body = (
@@ -776,6 +789,7 @@ class _Handler(BaseHTTPRequestHandler):
             text += f"<d:resourcetype/><d:getcontentlength>{node.size}</d:getcontentlength>"
             if b"checksums" in asked and node.checksum:
                 text += f"<oc:checksums><oc:checksum>{node.checksum}</oc:checksum></oc:checksums>"
+        text += "".join(_element(tag, value) for tag, value in node.dead.items() if _is_asked(tag, asked))
         if b"current-user-principal" in asked:
             text += (
                 "<d:current-user-principal><d:href>/remote.php/dav/principals/users/alice/</d:href>"
@@ -784,8 +798,40 @@ class _Handler(BaseHTTPRequestHandler):
         return _response(parts, text, is_folder=isinstance(node, Folder))
 
     def _proppatch(self) -> None:
-        self._drain()
-        raise Refused(403)
+        """Dead properties are kept, `lastmodified` in seconds sets the date, `getlastmodified` is refused."""
+        wanted, cloud = etree.fromstring(self._body()), self.cloud
+        answers: dict[int, list[str]] = {200: [], 403: []}
+        with cloud.state:
+            place = self._place()
+            node = cloud.at(place)
+            for change in wanted:
+                for prop in change.iterfind(f"{_DAV}prop/*"):
+                    tag, text = str(prop.tag), prop.text or ""
+                    refused = tag in _PROTECTED
+                    answers[403 if refused else 200].append(_element(tag))
+                    if tag == f"{_DAV}lastmodified" and isinstance(node, File):
+                        node.settle(int(text), node.checksum)
+                        cloud._touch_all(place[:-1])
+                    elif change.tag == f"{_DAV}remove":
+                        node.dead.pop(tag, None)
+                    elif not refused:
+                        node.dead[tag] = text
+        blocks = "".join(
+            f"<d:propstat><d:prop>{''.join(props)}</d:prop>"
+            f"<d:status>HTTP/1.1 {status} {'OK' if status == 200 else 'Forbidden'}</d:status></d:propstat>"
+            for status, props in answers.items()
+            if props
+        )
+        body = (
+            '<?xml version="1.0"?>\n<d:multistatus xmlns:d="DAV:">'
+            f"<d:response><d:href>{escape(self.path)}</d:href>{blocks}</d:response></d:multistatus>"
+        )
+        self._answer(207, {"Content-Type": "application/xml; charset=utf-8"}, body.encode())
+
+
+def _element(tag: str, text: str = "") -> str:
+    space, _, name = tag[1:].partition("}") if tag.startswith("{") else ("", "", tag)
+    return f'<x1:{name} xmlns:x1="{escape(space)}">{escape(text)}</x1:{name}>'
 
 
 def _response(parts: tuple[str, ...], properties: str, *, is_folder: bool = False) -> str:
@@ -794,6 +840,27 @@ def _response(parts: tuple[str, ...], properties: str, *, is_folder: bool = Fals
         f"<d:response><d:href>{href}</d:href><d:propstat><d:prop>{properties}</d:prop>"
         "<d:status>HTTP/1.1 200 OK</d:status></d:propstat></d:response>"
     )
+
+
+def _is_asked(tag: str, asked: bytes) -> bool:
+    """Dead properties are told to who names them."""
+    return (
+        any(prop.tag == tag for prop in etree.fromstring(asked).iterfind(f"{_DAV}prop/*")) if asked else False
+    )
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _decoded(path: str) -> tuple[str, ...]:
+    """Composed forms only: Nextcloud knows no others."""
+    name = unquote_to_bytes(path).decode("utf-8", "surrogateescape")
+    return _parts(unicodedata.normalize("NFC", name))
 
 
 def _parts(path: str) -> tuple[str, ...]:

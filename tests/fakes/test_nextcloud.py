@@ -146,6 +146,25 @@ def test_a_cut_overwrite_tears_the_file_and_keeps_its_tag(cloud: Nextcloud) -> N
     assert told["etag"] == f'"{before}"'
 
 
+@pytest.mark.parametrize(
+    ("name", "prop", "status"),
+    [
+        ("proppatch-dead", '<L:colour xmlns:L="urn:lab">blue</L:colour>', b"200"),
+        ("proppatch-getlastmodified", "<D:getlastmodified>x</D:getlastmodified>", b"403"),
+        ("proppatch-lastmodified_ns", "<D:lastmodified>1000000000</D:lastmodified>", b"200"),
+    ],
+)
+def test_properties(cloud: Nextcloud, name: str, prop: str, status: bytes) -> None:
+    """PROPPATCH as captured; a date that is set is the file's."""
+    body = f'<D:propertyupdate xmlns:D="DAV:"><D:set><D:prop>{prop}</D:prop></D:set></D:propertyupdate>'
+    code, _, answer = _ask(cloud, "PROPPATCH", f"{_FILES}/probe/c.txt", {}, body.encode())
+    assert code == _captured(name)[0]
+    assert b"HTTP/1.1 " + status in answer
+    assert b"HTTP/1.1 " + status in (_CAPTURES / f"{name}.http").read_bytes().partition(b"\r\n\r\n")[2]
+    if name == "proppatch-lastmodified_ns":
+        assert cloud.file("probe/c.txt").mtime_s == 1_000_000_000
+
+
 def test_quota_is_told_before_the_body(cloud: Nextcloud) -> None:
     """507 in place of 100."""
     cloud.quota_bytes = 1000

@@ -478,10 +478,17 @@ def test_names_are_learned_from_a_refusal(cloud: Nextcloud, direct_on: DirectOn)
     drive = direct_on(cloud)
     fd = drive.open("a:b", os.O_WRONLY | os.O_CREAT)
     drive.write(fd, b"x")
-    assert _error_of(lambda: drive.fsync(fd)) is not None
+    assert _error_of(lambda: drive.fsync(fd)) == errno.EACCES  # EINVAL would mean "needs none" to some
     drive.close(fd)
+    fd = drive.open("x" * 240, os.O_WRONLY | os.O_CREAT)
+    drive.write(fd, b"x")
+    assert _error_of(lambda: drive.fsync(fd)) == errno.ENAMETOOLONG
+    drive.close(fd)
+    assert _error_of(lambda: drive.mkdir("y" * 241)) == errno.ENAMETOOLONG
+    assert _error_of(lambda: drive.mkdir("e\u0301")) == errno.EILSEQ
     assert _error_of(lambda: drive.write_file("c:d", b"x")) == errno.EINVAL
     drive.rename("a:b", "a-b")
+    drive.unlink("x" * 240)
     assert drive.sync() == 0
     assert cloud.content("a-b") == b"x"
 

@@ -315,15 +315,17 @@ def test_a_remount_within_the_time_out_asks_nothing(share: Share, mount_of: Moun
     first = mount_of(share, cache_dir=cache, attr_timeout_min=60)
     first.run(walk)
     first.unlink("folder1/file")
+    first.utime(
+        "folder0/file", 1_500_000_000_123_456_789
+    )  # where properties are kept, listings now ask for more
+    assert first.sync() == 0
     before = sorted(first.run(walk).splitlines())
     first.mount.close()
     second = mount_of(share, cache_dir=cache, attr_timeout_min=60)
     share.forget_requests()
     assert sorted(second.run(walk).splitlines()) == before
     found = [f"{said(request)} {request.path}" for request in share.log_requests()]
-    assert [
-        one for one in found if one.strip(" /") != "P 0"
-    ] == []  # the top, Depth 0: how much room there is
+    assert [one for one in found if one.strip(" /") != "P 0"] == []  # of the top: how much room there is
 
 
 def test_who_looks_up_every_name_has_each_folder_listed_once(share: Share, mount_of: MountOf) -> None:

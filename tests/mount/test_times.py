@@ -114,3 +114,17 @@ def test_tools_find_their_times_again(tool_share: Share, tmp_path: Path, source:
             check(another, source, archive, server, here=False)
     with mount_on(tool_share, tmp_path, "third") as again:
         check(again, source, archive, server, here=True)
+
+
+def test_kill_9_forgets_no_time(apache_share: Share, tmp_path: Path) -> None:
+    """Killed right after `touch -d`: the next mount of the cache tells the server."""
+    with mount_on(apache_share, tmp_path, "first", mtime="properties") as drive:
+        drive.write_file("f", b"x")
+        assert drive.sync() == 0
+        drive.run(["touch", "-d", f"@{LATER_NS // SECOND}.{LATER_NS % SECOND}", "f"])
+        drive.mount.kill()
+    with mount_on(apache_share, tmp_path, "second", mtime="properties") as drive:
+        assert drive.stat("f").mtime_ns == LATER_NS
+        assert drive.sync() == 0
+    with mount_on(apache_share, tmp_path, "third", cache_dir=tmp_path / "other") as another:
+        assert another.stat("f").mtime_ns == LATER_NS

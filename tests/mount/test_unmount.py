@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,22 @@ def test_a_signal_while_it_drains_after_umount(apache_share: Share, mount_of: Mo
         drive.mount.process.send_signal(signal.SIGTERM)
         assert ended(drive) == 9
         assert "/kept" in drive.mount.log_text()
+
+
+@pytest.mark.expects_warning("again: stopping at once")
+def test_a_signal_right_after_umount_kills_nothing(apache_share: Share, mount_of: MountOf) -> None:
+    """As systemd stops it, umount and SIGTERM at once: the end is orderly, and the cache closed as such."""
+    apache_share.write("d/file", b"x")
+    drive = mount_of(apache_share)
+    drive.listdir("d")
+    drive.close_driver()
+    subprocess.run(["fusermount3", "-u", "-z", str(drive.mount.point)], check=True, timeout=20)
+    with suppress(ProcessLookupError):  # until it has ended, also in the midst of closing
+        while drive.mount.process.poll() is None:
+            drive.mount.process.send_signal(signal.SIGTERM)
+            time.sleep(0.001)
+    assert drive.mount.process.returncode == 0
+    assert [mark.read_text().strip() for mark in drive.mount.cache.rglob("boot")] == ["closed"]
 
 
 def test_sigkill_in_the_middle_of_a_stop(apache_share: Share, mount_of: MountOf, tmp_path: Path) -> None:

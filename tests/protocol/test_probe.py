@@ -68,6 +68,7 @@ MATRIX: Final[Mapping[str, Row]] = {
     "creationdate": Row("silent", {"apache": "told", "wsgidav": "told"}),
     "privileges": Row("silent"),
     "checksums": Row("silent"),
+    "uploads_in_parts": Row("none"),
     "compression": Row("not used", {"rclone": "used"}),
     "etags_in_listings": Row("strong", {"nginx": "none"}, "nginx has tags only in GET and HEAD"),
     "folder_etags": Row("none", {"apache": "told", "lighttpd": "told"}, "of the folder's own mtime"),

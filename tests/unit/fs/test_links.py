@@ -224,3 +224,17 @@ async def test_a_crash_leaves_nothing(tmp_path: Path, autojump_clock: MockClock)
         await trio.sleep(10)
         assert await vfs.listdir("") == ["first"]
     assert sorted(server.tree()) == ["first"]
+
+
+async def test_its_time_stays(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """As `cp -a`, `tar` and `rsync -l` set it, whatever second the server made the link in."""
+    server = FakeDav(now_s=lambda: 1_700_000_000 + trio.current_time())  # another clock than ours
+    async with drive(server, tmp_path) as vfs:
+        for name in ("first", "second"):
+            await vfs.symlink("x", name)
+            await trio.sleep(1.5)
+            await vfs.utime(name, 1_500_000_000_123_456_789)
+        await trio.sleep(100)
+        await vfs.listdir("")
+        for name in ("first", "second"):
+            assert (await vfs.lstat(name)).mtime_ns == 1_500_000_000_123_456_789

@@ -242,3 +242,13 @@ def test_a_table_of_an_older_davfs_gets_its_column(index: Index) -> None:
         is_collection=False, size_bytes=1, mtime_s=1, etag=ETag("tag", weak=True)
     )
     assert not listings.believable
+
+
+@given(st.frozensets(st.sampled_from("abc")), st.frozensets(st.sampled_from("abc")))
+def test_a_listing_that_did_not_ask_for_all_is_old(asked: frozenset[str], wanted: frozenset[str]) -> None:
+    """What is wanted today and was not asked for then may be there: a link would be shown as a file."""
+    clocks = Clocks(5.0, 1_000.0, 100.0)
+    found = decoded(b"".join(encoded(a_folder_of("a"), clocks, asked)), clocks, wanted)
+    assert found is not None
+    assert (found.listed_s == 5.0) == (wanted <= asked)
+    assert list(found.entries) == ["a"]

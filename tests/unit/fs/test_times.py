@@ -258,6 +258,25 @@ async def test_what_is_owed_survives_a_kill(tmp_path: Path, autojump_clock: Mock
         assert len(vfs.fs._tree.owed) == 0
 
 
+async def test_a_file_that_takes_the_name_keeps_its_own_time(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A rename over a file whose time is being set waits for that: else the other one would get it."""
+    server = TimedDav(sets="lastmodified", conditions=False)
+    server.put("/f", b"old", mtime_s=5e8)
+    server.put("/g", b"new", mtime_s=6e8)
+    slow = server.inject(Fault("PROPPATCH", delay_s=5))
+    async with drive(server, tmp_path) as vfs:
+        assert sorted(await vfs.listdir("")) == ["f", "g"]
+        await vfs.utime("f", LATER_NS)
+        await trio.sleep(2)
+        await vfs.rename("g", "f")
+        await trio.sleep(30)
+    assert slow.times == 0
+    assert server.tree() == {"f": b"new"}
+    assert mtime_of(server, "f") == 6e8
+
+
 async def test_clean_files_and_folders_too(tmp_path: Path, autojump_clock: MockClock) -> None:
     """touch -d of what the server has had for long."""
     server = TimedDav(sets="lastmodified")

@@ -264,3 +264,30 @@ async def test_a_conflict_copy_takes_them_along(tmp_path: Path, autojump_clock: 
         copy = next(name for name in await vfs.listdir("") if "conflict" in name)
         assert await vfs.getxattr(copy, "user.x") == b"1"
         assert await vfs.listxattr("f") == []
+
+
+async def test_nobody_has_to_ask_for_it(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What was set before the upload goes by itself after it, and fsync returns when it is there."""
+    server = FakeDav()
+    async with drive(server, tmp_path, write_back_s=5) as vfs:
+        for name in ("first", "second"):
+            await write(vfs, name, b"x")
+            await vfs.setxattr(name, "user.x", b"1")
+        await trio.sleep(30)
+        assert XATTRS in server.properties("first")
+        fd = await vfs.open("third", os.O_WRONLY | os.O_CREAT)
+        await vfs.write(fd, b"x")
+        await vfs.setxattr("third", "user.x", b"1")
+        await vfs.fsync(fd)
+        assert XATTRS in server.properties("third")
+        await vfs.close(fd)
+        server.inject(Fault("PROPPATCH", status=503, times=3))
+        fd = await vfs.open("fourth", os.O_WRONLY | os.O_CREAT)
+        await vfs.write(fd, b"x")
+        await vfs.setxattr("fourth", "user.x", b"1")
+        begun_s = trio.current_time()
+        await vfs.fsync(fd)  # the bytes are there
+        assert trio.current_time() - begun_s < 20
+        await vfs.close(fd)
+        await trio.sleep(100)
+        assert XATTRS in server.properties("fourth")
