@@ -55,6 +55,7 @@ class Config:
     write_back_s: float
     close_sync: bool
     lock: LockPolicy
+    partial_put: bool
     symlinks: bool
     mtime: TimePolicy
     uid: int
@@ -92,6 +93,7 @@ class Config:
             write_back_s=self.write_back_s,
             close_sync=self.close_sync,
             lock=self.lock,
+            partial_put=self.partial_put,
             symlinks=self.symlinks,
             mtime=self.mtime,
             uid=self.uid,

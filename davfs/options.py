@@ -130,6 +130,10 @@ def _close(text: str, around: Surroundings) -> bool:
     return _choice("async", "sync")(text, around) == "sync"
 
 
+def _partial_put(text: str, around: Surroundings) -> bool:
+    return _choice("auto", "never")(text, around) == "auto"
+
+
 def _symlinks(text: str, around: Surroundings) -> bool:
     return _choice("auto", "never")(text, around) == "auto"
 
@@ -316,6 +320,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "WHEN",
         "auto: lock on the server what stays open for writing; always: at open, which fails while"
         " somebody else holds the lock; never",
+    ),
+    Option(
+        "partial_put",
+        "partial_put",
+        _partial_put,
+        "never",
+        "WHEN",
+        "auto: of a large file send only what changed, where a try on the server shows that it can;"
+        " the server then copies the file for each update; never: always the whole file",
     ),
     Option(
         "symlinks",

@@ -45,6 +45,7 @@ from davfs.dav.multistatus import (
     Multistatus,
     sole_entry,
 )
+from davfs.dav.partial import PartialWay, part_request
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
 from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav
@@ -242,6 +243,24 @@ class Client:
                 self.upload_limit = self.upload_limit.stored(body.size_bytes)
             return self._learn_put(request, answer, mtime_sent=mtime_s is not None)
 
+    async def put_part(
+        self, path: DavPath, part: Body, way: PartialWay, *, start: int, total_bytes: int
+    ) -> None:
+        """Replaces a part of a temporary file of ours, from `start` on; it then has `total_bytes`.
+
+        Never of another file: some servers replace the whole by the part (servers.md 5), and all that do it
+        right do it in place (Apache 2.4: of a body cut at 40 % those 40 % were in the file).
+        """
+        method, range_headers = part_request(way, start, part.size_bytes, total_bytes)
+        headers = {**_PLAIN, "Content-Length": str(part.size_bytes), **range_headers}
+        # sabre/dav 1.8 hashes the whole file before it answers
+        longest_s = self._timeout_s + total_bytes / _SERVER_WORK_BYTES_PER_S
+        request = _Request(method, path, headers, content=part, read_timeout_s=longest_s)
+        preflight = self._preflight(UploadWish(path, part.size_bytes), is_known=False, is_new=True)
+        with self.reach.watched():
+            async with self._exchange.answer(replace(request, preflight=preflight)) as answer:
+                await self._check_change(request, answer)
+
     async def mkcol(self, path: DavPath) -> None:
         """Raises AlreadyExists on 405; some servers say 403, 409 or 423, and rclone 201 (peers.md rule 5)."""
         await self._change(_Request("MKCOL", path, _PLAIN, is_collection=True))
@@ -293,9 +312,15 @@ class Client:
         if_match: ETag | None = None,
         dest_lock_token: locks.LockToken | None = None,
     ) -> None:
-        """`if_match` is about `src`: Apache, lighttpd and WsgiDAV look at it, nginx and rclone do not."""
-        claims = if_header((self.url(dst, is_collection=is_collection), dest_lock_token, None))
-        wanted = {**claims, **_conditions(if_match)}
+        """`if_match` is about `src`: Apache, lighttpd and WsgiDAV look at it, nginx, rclone and sabre/dav 1.8
+        do not. A weak one goes out as in `put`.
+        """
+        weak_tag = if_match if if_match is not None and if_match.weak else None
+        claims = if_header(
+            (self._tagged(src, is_collection=is_collection), None, weak_tag),
+            (self.url(dst, is_collection=is_collection), dest_lock_token, None),
+        )
+        wanted = {**claims, **_conditions(None if weak_tag else if_match)}
         await self._transfer("COPY", src, dst, wanted, is_collection=is_collection, overwrite=overwrite)
 
     # --- locks: davfs.dav.locks has what the answers mean -------------------------------------------

@@ -139,13 +139,13 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "gone": "An upload that breaks off takes the old file away: davfs uses a temporary name.",
     },
     "content_range_put": {
-        "written": "A part of a file can be replaced by PUT with Content-Range.",
+        "written": "A part of a file can be replaced by PUT with Content-Range (see partial_put).",
         "replaces": "PUT with Content-Range replaces the file by the part: davfs never sends it.",
         "refused": "PUT with Content-Range is refused: a change costs the whole file.",
         "no effect": "It was accepted, and changed nothing.",
     },
     "patch": {
-        "written": "A part of a file can be replaced by PATCH (sabre/dav).",
+        "written": "A part of a file can be replaced by PATCH (sabre/dav) (see partial_put).",
         "refused": "PATCH is announced, and refused.",
         "damages": "PATCH changed something else than was asked for: davfs never sends it.",
         "not announced": "The server does not announce PATCH.",

@@ -57,7 +57,12 @@ def outcome(changes: Sequence[PropertyChange], status: int, answer: bytes) -> Ma
         of_these = _status(propstat.findtext("{DAV:}status")) or 500
         for prop in propstat.iterfind("{DAV:}prop"):
             found.update((value.tag, of_these) for value in prop if isinstance(value.tag, str))
-    return {change.name: found.get(change.name, overall) for change in changes}
+    # ASGIWebDAV names all of them as if they were in DAV:
+    misnamed = {etree.QName(name).localname: of_these for name, of_these in found.items()}
+    return {
+        change.name: found.get(change.name, misnamed.get(etree.QName(change.name).localname, overall))
+        for change in changes
+    }
 
 
 def _status(text: str | None) -> int | None:

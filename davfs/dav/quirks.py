@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from davfs.dav.partial import PartialWay
 from davfs.dav.properties import PERMISSIONS, PRIVILEGES
 from davfs.dav.resource import ETag, Resource
 from davfs.dav.times import WAYS, Way
@@ -78,6 +79,9 @@ class Capabilities:
     other_tags: int = 0  # one after the other that did not
     conditions_seen: Conditions = "unknown"  # by its answers to conditional PUTs
     locks_refused: bool = False  # announced, but LOCK is answered with 405 or 501
+    partial_put: PartialWay | Literal["unknown", "no"] = (
+        "unknown"  # by a canary (`fs.partial`), once for a mount
+    )
     decodes_twice: bool | None = None  # "%2541" in a URL is "A" there, not "%41"
     tree_tags_refuted: bool = False  # a folder changed and kept its tag
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
@@ -310,6 +314,16 @@ class Capabilities:
         return self._is_apache_dav
 
     @property
+    def way_of_parts(self) -> PartialWay:
+        """How a part of a file is to be sent, if at all: PATCH where it is announced (servers.md 5)."""
+        return "patch" if "sabredav-partialupdate" in self.dav_classes else "content_range"
+
+    @property
+    def replaces_parts(self) -> bool:
+        """A try has shown that it does."""
+        return self.partial_put not in {"unknown", "no"}
+
+    @property
     def put_clears_executable(self) -> bool:
         """mod_dav_fs puts a new file in the place of the old one, without its mode bits."""
         return self._is_apache_dav
@@ -338,7 +352,7 @@ class Capabilities:
         """The time of a file is all, or nearly all, that tells its versions: the server's own clock does it
         better than that of whoever wrote the file.
         """
-        return self.is_nginx_dav or self._named("rclone")
+        return self.is_nginx_dav or self._named("rclone") or self.etags_in_propfind is False  # copyparty
 
     def next_time_way(self, *, properties: bool) -> Way | None:
         """How to set a time by PROPPATCH: what worked, else what is worth a try; None where nothing is.
@@ -420,6 +434,10 @@ class Capabilities:
         else:
             return self
         return self if self.conditions_seen in {"ignored", seen} else replace(self, conditions_seen=seen)
+
+    def learned_partial_put(self, *, works: bool) -> Capabilities:
+        """From a file of our own that was changed in part and read back."""
+        return replace(self, partial_put=self.way_of_parts if works else "no")
 
     def learned_decoding(self, *, twice: bool) -> Capabilities:
         return self if twice == self.decodes_twice else replace(self, decodes_twice=twice)

@@ -9,12 +9,14 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 
+from davfs.dav.resource import ETag, Resource
 from davfs.errors import DavfsError
-from davfs.fs.content import FORK_MAX, new_digest
+from davfs.fs.content import FORK_MAX, Content, new_digest
 from davfs.fs.guard import SMALL_NEW
 from davfs.fs.lifecycle import Unanswered
 
@@ -39,6 +41,7 @@ class FileBody:
         self.before = before  # what earlier PUTs carried that may still land
         self.whole: bytes | None = None  # of a small one, when it was read
         self.digest = None if size_bytes else new_digest().digest()
+        self.tag: ETag | None = None  # under a temporary name of ours: no other bytes have it
         self.is_out = not size_bytes  # all of it was handed to the connection
         self.checksum: str | None = None  # to send along
 
@@ -55,6 +58,19 @@ class FileBody:
     def sent_bytes(self) -> int:
         """How much of it the connection has taken."""
         return self._size if self.is_out else self._passed
+
+    @property
+    def proof(self) -> bytes | None:
+        """What its bytes are known by, where the tag is no proof."""
+        return self.digest
+
+    def is_stored_as(self, resource: Resource) -> bool:
+        """Whether this may be it on the server."""
+        return not resource.is_collection and resource.size_bytes == self._size
+
+    def is_version(self, etag: ETag | None) -> bool:
+        """Whether it is known by this very tag."""
+        return same_tag(self.tag, etag)
 
     def sent_up_to(self, size_bytes: int) -> None:
         self._passed = size_bytes
@@ -93,3 +109,17 @@ class FileBody:
             raise DavfsError("the cached file is shorter than it was")
         summed.update(piece)
         return len(piece)
+
+
+@dataclass(frozen=True, slots=True)
+class OnItsWay:
+    """A file whose PUT runs."""
+
+    content: Content
+    body: FileBody
+    begun_s: float
+
+
+def same_tag(one: ETag | None, other: ETag | None) -> bool:
+    """Whatever their strength: Apache's becomes strong after a second or two (servers.md 10)."""
+    return one is not None and other is not None and one.opaque == other.opaque

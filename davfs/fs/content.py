@@ -26,6 +26,7 @@ import trio
 
 from davfs.dav.resource import DavPath, Validator
 from davfs.errors import PosixError
+from davfs.fs.changes import Changes
 from davfs.fs.disk import CacheDisk, copy, disk_error, punch
 from davfs.fs.growth import Counted
 from davfs.fs.index import ContentRow
@@ -72,6 +73,10 @@ class Content:
         self.young = (
             False  # by a tag of whole seconds it may be another version: not believed at the next open
         )
+        self.fetched = row.base if row.written == 0 else None  # under this tag all that is here came
+        self.changes = Changes()
+        self.turning = False  # the version that the rest is fetched from is being replaced by ours
+        self.staged: tuple[bytes, int] | None = None  # what was moved to its name last, and `written` then
         self._source = row.source
         self.revision = row.revision
         self.recorded = False  # its file carries a record (see record)
@@ -262,6 +267,7 @@ class Content:
         """These bytes are a program's: present, and never to be fetched, also not after a power loss."""
         self.present.add(start, end)
         self.own.add(start, end)
+        self.changes.note(start, end)
 
     def _save_extents(self) -> None:
         """The row must say which bytes are a program's, unless it already says that all are here."""
@@ -274,6 +280,7 @@ class Content:
         self.life = self.life.wrote()
         if before.dirty:
             return
+        self.changes.restart(self.base)
         self.attempts, self.error = 0, None
         try:
             self.save()
@@ -300,6 +307,7 @@ class Content:
     def _note_base(self) -> None:
         """Its tag does not prove which version this is: the bytes do, before they change."""
         self.young = False
+        self.fetched = None  # in that second there may have been others
         if self.complete and 0 < self.size_bytes <= DIGEST_MAX:
             self.base_digest = new_digest(os.pread(self.fd, self.size_bytes, 0)).digest()
 

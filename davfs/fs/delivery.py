@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Final, Literal, NoReturn
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import Final, Literal
 
 import trio
 
@@ -22,7 +22,6 @@ from davfs.dav.hrefs import shown
 from davfs.dav.quirks import TIME_TELLS_S
 from davfs.dav.resource import DavPath, ETag, Resource, Validator
 from davfs.errors import (
-    AlreadyExists,
     Damaged,
     DavfsError,
     Disconnected,
@@ -35,7 +34,7 @@ from davfs.errors import (
     StaleVersion,
     TooLarge,
 )
-from davfs.fs.body import FileBody
+from davfs.fs.body import FileBody, OnItsWay
 from davfs.fs.chunks import Chunks, NoChannel, checksum_of
 from davfs.fs.conflict import Conflicts
 from davfs.fs.content import DIGEST_MAX, Content, new_digest
@@ -44,7 +43,9 @@ from davfs.fs.download import Downloads
 from davfs.fs.guard import HTTP_LOCKED, SMALL_NEW, Guard, Known, Superseded, needs_staging
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
-from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
+from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step, tag_digest
+from davfs.fs.parents import make_parents
+from davfs.fs.partial import PartBody, Partials
 from davfs.fs.queue import Pending
 from davfs.fs.strays import LATE_S, Strays
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
@@ -57,15 +58,6 @@ PUTS_MAX: Final = 3  # in one attempt: whole bodies are not thrown at a server t
 HTTP_METHOD_NOT_ALLOWED: Final = 405
 CONTENDED_S: Final = 600.0  # a file that somebody else changed within this time is overwritten under a lock
 CONTENDED_DIGEST_MAX: Final = 64 << 20  # and compared up to this size where a tag does not prove the version
-
-
-@dataclass(frozen=True, slots=True)
-class OnItsWay:
-    """A file whose PUT runs."""
-
-    content: Content
-    body: FileBody
-    begun_s: float
 
 
 class Delivery:
@@ -81,6 +73,8 @@ class Delivery:
         leftovers: Leftovers,
         chunks: Chunks,
         free_slot: Callable[[Pending], None],
+        *,
+        partial_put: bool = False,
     ) -> None:
         self._chunks = chunks
         self._tree = tree
@@ -91,6 +85,7 @@ class Delivery:
         self._leftovers = leftovers
         self._free_slot = free_slot
         self._copies = Copies(tree, leftovers)
+        self._partials = Partials(tree, leftovers, wanted=partial_put)
         self._strays = Strays()
         self.sent_files = 0
         self.carry: Callable[[Node, DavPath], Awaitable[None]] = _nothing_to_carry
@@ -180,7 +175,9 @@ class Delivery:
                 raise
             return await self._look_up(pending.node), False
         except (ParentMissing, NotFound) as error:
-            await self._make_parents(pending.node, pending.content.size_bytes, error.status)
+            await make_parents(
+                self._tree, self._conflicts, pending.node, pending.content.size_bytes, error.status
+            )
             return await self._look_up(pending.node), False
         except Forbidden as error:
             found = await self._look_up(pending.node)
@@ -208,16 +205,20 @@ class Delivery:
     async def _put(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
         """One PUT. Returns what verification found when that is not what we sent."""
         node, content = pending.node, pending.content
+        await self._partials.learn(content.size_bytes, node.path.parent)
+        over = self._replaced(node, content, todo)
+        pieces = self._partials.pieces(content, node.name, over)
+        if over is not None and pieces is not None:
+            return await self._put_parts(pending, over, pieces)
+        channel = await self._chunks.channel(content.size_bytes, new=over is None)
         await self._downloads.ensure_whole(content, lambda: node.path)
         over = self._replaced(node, content, todo)
-        channel = await self._chunks.channel(content.size_bytes, new=over is None)
         with content.steady() as fd:
             size, life = content.size_bytes, content.life.put_begins()
+            content.changes.sending()
             body = FileBody(fd, size, before=content.unanswered)
-            pending.is_out = lambda: body.is_out
             etag: ETag | LookedUp | None = None
-            self._on_their_way[content.id] = OnItsWay(content, body, trio.current_time())
-            try:
+            with self._on_its_way(pending, body):
                 if channel is not None and size:
                     etag = await self._put_chunked(pending, body, over, life, channel)
                 elif self._must_stage(node, size, new=over is None):
@@ -225,8 +226,6 @@ class Delivery:
                         await self._put_staged(pending, body, over, life)
                 else:
                     etag = await self._put_directly(pending, body, over, life, trust_tags=trust_tags)
-            finally:
-                del self._on_their_way[content.id]
         if isinstance(etag, LookedUp):
             return etag
         if etag is not None:
@@ -234,6 +233,40 @@ class Delivery:
             return None
         self._free_slot(pending)
         return await self._verify(pending, body)
+
+    @contextmanager
+    def _on_its_way(self, pending: Pending, body: FileBody) -> Iterator[None]:
+        pending.is_out = lambda: body.is_out
+        self._on_their_way[pending.content.id] = OnItsWay(pending.content, body, trio.current_time())
+        try:
+            yield
+        finally:
+            del self._on_their_way[pending.content.id]
+
+    async def _put_parts(
+        self, pending: Pending, over: Known, pieces: list[tuple[int, int]]
+    ) -> LookedUp | None:
+        """The same with what changed only. Without a checkpoint since `pieces` were chosen.
+
+        The rest may be nowhere but on the server: who reads of it between MOVE and acknowledgement waits.
+        """
+        node, content = pending.node, pending.content
+        life = content.life.put_begins()
+        content.changes.sending()
+        try:
+            with ExitStack() as reading:
+                body = PartBody(content, reading.enter_context(content.steady()), pieces)
+                if body.in_memory:
+                    reading.close()  # a program may go on writing
+                with self._on_its_way(pending, body):
+                    async with self._guard.staging(node.path, over):
+                        if not await self._put_staged(pending, body, over, life):
+                            return await self._look_up(node)
+            self._free_slot(pending)
+            return await self._verify(pending, body)
+        finally:
+            content.turning = False
+            content.progress.unpark_all()
 
     def _replaced(self, node: Node, content: Content, todo: Next) -> Known | None:
         """The version that this PUT is to replace: the base, by the newest words for it."""
@@ -246,7 +279,8 @@ class Delivery:
 
     def _must_stage(self, node: Node, size: int, *, new: bool) -> bool:
         server = self._tree.client.capabilities
-        wanted = needs_staging(server, size=size, new=new) or not server.puts_name(node.name)
+        wanted = needs_staging(server, size=size, new=new) or self._partials.stages(size)
+        wanted = wanted or not server.puts_name(node.name)
         return wanted and not server.move_unsafe(node.name)
 
     async def _put_directly(
@@ -273,18 +307,25 @@ class Delivery:
             raise
         return result.etag
 
-    async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None, life: Life) -> None:
+    async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None, life: Life) -> bool:
         """To a temporary name beside it, then MOVE. Until the MOVE nothing of the file can be on the server.
 
-        `life` is that of the moment that `body` shows. Returns nothing: a server may give it another tag
-        at its new name (Tomcat).
+        `life` is that of the moment that `body` shows. Returns no tag: a server may give the file another one
+        at its new name (Tomcat). False: nothing was moved, as it has to be sent whole.
         """
         path, content = pending.node.path, pending.content
         staged = path.parent.child(f"{HIDDEN_PREFIX}{secrets.token_hex(8)}")
         self._leftovers.note(staged)
         moving = False
         try:
-            await self._fill_staged(content, body, staged, over)
+            if isinstance(body, PartBody):
+                if over is None or not await self._partials.stage(content, path, body, over, staged):
+                    await self._leftovers.remove(self._tree.client, staged)
+                    return False
+                content.turning = not content.complete
+                content.staged = (body.digest or b"", life.sent)
+            else:
+                await self._fill_staged(content, body, staged, over)
             if over is not None:
                 await self.carry(pending.node, staged)
             # Written to meanwhile: the counters go on, what is sent stays as it was when the body began.
@@ -307,6 +348,7 @@ class Delivery:
                 raise Disconnected(f"{shown(staged)} is gone: it is sent again") from error
             raise
         self._leftovers.forget(staged)
+        return True
 
     async def _put_chunked(
         self,
@@ -349,6 +391,7 @@ class Delivery:
         else:
             body.mtime_s = self._time_along(content, over)
             await self._tree.client.put(staged, body, mtime_s=body.mtime_s, is_new=True)
+        await self._partials.note_tag(body, staged)
 
     def _time_along(self, content: Content, over: Known | None) -> int | None:
         """The time that goes with the PUT. Where times tell versions: only one that a program set, or an old
@@ -384,7 +427,9 @@ class Delivery:
         if body.digest is not None and not body.before.has(body.digest):
             content.unanswered = content.unanswered.without(body.digest)
         content.base = version
-        self._note_proof(pending.node, content, body.digest, body.size_bytes)
+        self._note_proof(pending.node, content, body.proof, body.size_bytes)
+        self._partials.acknowledged(content, body, version)
+        content.changes.acknowledged(version)
         content.base_size = version.size_bytes or 0
         content.attempts, content.error = 0, None
         with self._tree.store.atomically():
@@ -409,8 +454,7 @@ class Delivery:
 
         def learn(resource: Resource | None) -> None:
             nonlocal found
-            size = resource.size_bytes if resource is not None and not resource.is_collection else None
-            if resource is not None and size == body.size_bytes:
+            if resource is not None and body.is_stored_as(resource):
                 self._learn_time(body, resource)
                 self._acknowledge(pending, resource.validator, body)
             else:
@@ -425,37 +469,6 @@ class Delivery:
             client.capabilities = client.capabilities.learned_time(
                 sent_s=body.mtime_s, found_s=resource.mtime_s, now_s=time.time()
             )
-
-    def _refused_in_place(self, node: Node, size: int, status: int) -> NoReturn:
-        """404, 409, and the folder is there: more than IIS allows (peers.md 19), or a bad name."""
-        client, text = self._tree.client, f"PUT {shown(node.path)}: the server answered {status}"
-        if client.upload_limit.is_too_large(status, size):
-            client.upload_limit = client.upload_limit.refused(size, trio.current_time())
-            raise TooLarge(f"{text} to {size} bytes: too large", status=status)
-        raise Forbidden(f"{text} although the folder exists", status=status)
-
-    async def _make_parents(self, node: Node, size: int, status: int) -> None:
-        """Somebody removed the folder under an unsent file: an edit wins over a deletion."""
-        missing: list[Node] = []
-        folder = node.parent
-        while folder is not None and folder.parent is not None:
-            try:
-                found = await self._tree.client.stat(folder.path)
-            except NotFound:
-                missing.append(folder)
-                folder = folder.parent
-                continue
-            if not found.is_collection:
-                await self._conflicts.make_way(folder)
-                missing.append(folder)
-            break
-        if not missing:
-            self._refused_in_place(node, size, status)
-        for folder in reversed(missing):
-            try:
-                await self._tree.client.mkcol(folder.path)
-            except AlreadyExists:
-                continue
 
     def gave_up(self, path: DavPath, content: Content) -> None:
         """It was replaced, removed or renamed; a PUT that nobody answered may still land under this name."""
@@ -501,6 +514,8 @@ class Delivery:
         resource = await self._tree.client.stat(path) if strays.bodies else None
         if resource is None or resource.is_collection or resource.size_bytes not in strays.sizes:
             return None
+        if resource.etag is not None and strays.has(tag_digest(resource.etag)):
+            return Known(resource.validator)
         summed = new_digest()
         async with self._tree.client.get(path, expected=resource.validator) as download:
             async for chunk in download:
@@ -521,6 +536,13 @@ class Delivery:
         self, node: Node, content: Content, resource: Resource
     ) -> Literal["newest", "older"] | None:
         life, version = content.life, resource.validator
+        if version.etag is not None and content.unanswered.has(tag_digest(version.etag)):
+            # It had this tag under a temporary name of ours. After a new start nobody knows whether the file
+            # was written to after that: then it is sent again.
+            newest = content.staged == (tag_digest(version.etag), life.written)
+            self._partials.recognised(content, version)
+            which: Literal["newest", "older"] = "newest" if newest else "older"
+            return self._found(node, content, version, None, version.size_bytes or 0, which=which)
         at, summed, same_as_now, beginning = 0, new_digest(), content.complete, b""
         if await self._chunks.holds(node.path, content, resource):
             return self._found(node, content, version, None, content.size_bytes)

@@ -136,8 +136,11 @@ class Downloads:
         """
         failures, progressed_s = 0, trio.current_time()
         while gaps := content.missing(start, end):
+            if content.turning:
+                await content.progress.park()
+                continue
             gap_start, gap_end = gaps[0]
-            before = content.present.total_bytes
+            before, source = content.present.total_bytes, content.source
             try:
                 transfer = self._covering(content, gap_start)
                 if transfer is None:
@@ -145,6 +148,8 @@ class Downloads:
                     transfer = self._begin(content, path, gap_start, gap_end, self._demand)
                 await self._progress(content, transfer, gap_start)
             except DavfsError as error:
+                if isinstance(error, StaleVersion) and (_is_turning(content) or content.source != source):
+                    continue  # ours is there by now, see `partial`
                 failures += 1
                 if content.present.total_bytes > before:
                     failures, progressed_s = 0, trio.current_time()
@@ -392,6 +397,11 @@ class Downloads:
             for transfer in self._running.get(content.id, ()):
                 if transfer.end - transfer.at > HANG_UP_MIN:
                     transfer.scope.cancel()
+
+
+def _is_turning(content: Content) -> bool:
+    """By its own upload; read again after every await."""
+    return content.turning
 
 
 def _check_sum(chunks: list[bytes], kind: str, digest: str, *, where: str) -> None:

@@ -147,7 +147,9 @@ class Filesystem:
         self.unsent = Pendings(
             self._tree, self._uploads, self._handles, self._failures, locks, self._report_other_file
         )
-        self._overview = Overview(self._tree, self._files, self._downloads, self._uploads)
+        self._overview = Overview(
+            self._tree, self._files, self._downloads, self._uploads, partial_put=settings.partial_put
+        )
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """The background work, until cancelled. Reports how many unsent files the last run left."""

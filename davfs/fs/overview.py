@@ -11,8 +11,8 @@ from contextlib import suppress
 import trio
 
 from davfs.errors import DavfsError
+from davfs.fs.body import OnItsWay
 from davfs.fs.content import Content, path_from_bytes
-from davfs.fs.delivery import OnItsWay
 from davfs.fs.download import Downloads, Transfer
 from davfs.fs.files import Files
 from davfs.fs.transfers import Moving, in_order
@@ -21,8 +21,11 @@ from davfs.fs.upload import Uploads
 
 
 class Overview:
-    def __init__(self, tree: Tree, files: Files, downloads: Downloads, uploads: Uploads) -> None:
+    def __init__(
+        self, tree: Tree, files: Files, downloads: Downloads, uploads: Uploads, *, partial_put: bool
+    ) -> None:
         self._tree = tree
+        self._partial_put = partial_put  # whether it is wanted
         self._files = files
         self._downloads = downloads
         self._uploads = uploads
@@ -86,6 +89,7 @@ class Overview:
                 "etag_after_put": server.put_etag,
                 "etag_in_listings": server.etags_in_propfind,
                 "takes_mtime": server.takes_mtime,
+                "partial_put": server.partial_put if self._partial_put else "never",
                 "put_sets_mtime": server.put_sets_mtime,
                 "time_way": server.time_way,
             },

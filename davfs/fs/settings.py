@@ -29,4 +29,5 @@ class Settings:
     read_only: bool = False
     symlinks: bool = True  # where the server keeps what it takes
     lock: Literal["auto", "always", "never"] = "auto"
+    partial_put: bool = False  # of a large file only what changed is sent, where the server can
     mtime: Literal["auto", "properties", "local"] = "auto"

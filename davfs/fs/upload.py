@@ -80,6 +80,7 @@ class Uploads:
             leftovers,
             chunks,
             self._free_slot,
+            partial_put=settings.partial_put,
         )
         self.settle_name: Callable[[Node], Awaitable[None]] = _is_settled
         self.failed: Callable[[Content, DavfsError], None] = lambda _content, _error: None

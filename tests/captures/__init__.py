@@ -18,7 +18,8 @@ def names() -> list[str]:
 
 def _events(name: str) -> Iterator[h11.Event]:
     connection = h11.Connection(h11.CLIENT)
-    connection.send(h11.Request(method="GET", target="/", headers=[("Host", "capture")]))
+    method = "HEAD" if "/head-" in name else "GET"
+    connection.send(h11.Request(method=method, target="/", headers=[("Host", "capture")]))
     connection.send(h11.EndOfMessage())
     connection.receive_data((_HERE / f"{name}.http").read_bytes())
     connection.receive_data(b"")

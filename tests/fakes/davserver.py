@@ -207,6 +207,8 @@ class FakeDav(httpx.AsyncBaseTransport):
         self.capacity_bytes = capacity_bytes
         self.most_lock_s = 3600.0  # what LOCK grants at most
         self.tells_owners = True
+        # What a PUT with Content-Range does (servers.md 5); "replaces": the whole file, as rclone does.
+        self.parts: Literal["refused", "replaces", "written", "ignored"] = "refused"
         self.more_classes = ""  # beside those of the DAV header
         self.longest_property: int | None = None  # what is longer is cut, as MySQL does
         self.headers: list[tuple[str, str, str]] = []  # method, If, Timeout: of requests that had one
@@ -548,7 +550,7 @@ class FakeDav(httpx.AsyncBaseTransport):
         )
 
     def _check_put(self, asked: _Asked) -> None:
-        if "content-range" in asked.headers:
+        if "content-range" in asked.headers and self.parts == "refused":
             raise Answer(400)
         if "content-length" not in asked.headers:
             raise Answer(411)  # nginx and lighttpd take no chunked PUT either
@@ -709,12 +711,23 @@ class FakeDav(httpx.AsyncBaseTransport):
 
     def _put(self, asked: _Asked) -> None:
         self._check_put(asked)  # again: the tree may have changed while the body came
-        created = self._store(asked.parts, asked.body)
+        created = self._store(asked.parts, self._whole(asked))
         headers = {}
         tag = self._etag(self._at(asked.parts))
         if tag is not None and self.etags == "strong":  # nginx, Apache and WsgiDAV send none here
             headers["ETag"] = tag
         raise Answer(201 if created else 204, headers=headers)
+
+    def _whole(self, asked: _Asked) -> bytes:
+        """What the file holds after a PUT, which may be one of a part."""
+        if "content-range" not in asked.headers or self.parts == "replaces":
+            return asked.body
+        if self.parts == "ignored":
+            raise Answer(204)
+        start = int(asked.headers["content-range"].removeprefix("bytes ").partition("-")[0])
+        node = self._find(asked.parts)
+        old = node.content if isinstance(node, File) else b""
+        return old[:start].ljust(start, b"\0") + asked.body + old[start + len(asked.body) :]
 
     def _mkcol(self, asked: _Asked) -> None:
         if asked.body:

@@ -3,6 +3,7 @@
 nginx takes the whole body (and answers `Expect` with 100) before PHP sees the request, so that no refusal of
 PHP's, be it 401, 412, 423 or 507, comes before the body. Debian's version is sabre/dav 1.8, whose Digest
 never lets a nonce grow old. `quota_bytes` is told as quota-available-bytes and enforced with 507.
+`partial_update`: with the plugin that takes PATCH of a range.
 """
 
 from __future__ import annotations
@@ -131,6 +132,7 @@ class SabreDav(Server):
         auth: str = "basic",
         quota_bytes: int | None = None,
         max_body: str = "0",
+        partial_update: bool = False,
     ) -> None:
         super().__init__(username=username, password=password)
         self._nginx = program("nginx", "nginx-light")
@@ -139,6 +141,7 @@ class SabreDav(Server):
         self._auth_scheme = auth
         self._quota_bytes = quota_bytes
         self._max_body = max_body
+        self._partial_update = partial_update
         self._fpm: Child | None = None
 
     def stop(self) -> None:
@@ -172,6 +175,8 @@ class SabreDav(Server):
     def _write_application(self) -> None:
         kinds = {"basic": "new OneUser()", "digest": "new OneUserDigest()"}
         bounded = self._quota_bytes is not None
+        plugins = ["new Quota()"] if bounded else []
+        plugins += ["new DAV\\PartialUpdate\\Plugin()"] if self._partial_update else []
         (self.folder / "server.php").write_text(
             _PHP.format(
                 autoload=self._autoload,
@@ -180,7 +185,7 @@ class SabreDav(Server):
                 quota=self._quota_bytes or 0,
                 directory="Bounded" if bounded else r"DAV\FSExt\Directory",
                 auth="null" if self.username is None else kinds[self._auth_scheme],
-                plugins="$server->addPlugin(new Quota());" if bounded else "",
+                plugins="\n".join(f"$server->addPlugin({plugin});" for plugin in plugins),
             )
         )
 

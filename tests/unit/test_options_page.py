@@ -23,7 +23,7 @@ _GROUPS: Final = {
         "",
     ),
     "Writing": (
-        "write_back close lock mtime symlinks",
+        "write_back close lock mtime symlinks partial_put",
         "What happens when two write: [EDITING-TOGETHER.md](EDITING-TOGETHER.md).",
     ),
     "Who may use the drive": (

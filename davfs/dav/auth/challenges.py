@@ -14,7 +14,7 @@ from typing import Final
 
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PIECE: Final = re.compile(
-    rf"""\s*,?\s*(?:
+    rf"""\s*+,?\s*+(?:  # possessive: 60,000 blanks took a minute of trying where to part them
         (?P<name>{_WORD})\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s,"]+(?=\s*(?:,|$))))
       | (?P<scheme>{_WORD})(?=\s|,|$)(?:[ ]+(?P<token68>[A-Za-z0-9._~+/-]+=*)(?=\s*(?:,|$)))?
     )""",

@@ -75,6 +75,7 @@ def test_text_that_xml_cannot_hold_is_not_sent() -> None:
         (207, answered(propstat("mtime", 403), propstat("symlink", 424)), (403, 424)),
         (207, answered(status="<D:status>HTTP/1.1 200 OK</D:status>"), (200, 200)),
         (207, answered(propstat("mtime", 200)), (200, 500)),
+        (207, answered(propstat("mtime", 200).replace("Z:", "D:")), (200, 500)),
         (207, b"", (500, 500)),
         (207, b"<html/>", (500, 500)),
     ],

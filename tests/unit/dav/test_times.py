@@ -131,3 +131,13 @@ def test_a_put_takes_the_time_by_what_was_read_back() -> None:
     accepted = Capabilities().learned_put(etag=True, mtime_accepted=True)
     assert accepted.time_in_put
     assert not accepted.learned_time(sent_s=1, found_s=2, now_s=now_s).time_in_put
+
+
+def test_where_times_tell_versions_apart() -> None:
+    """nginx, rclone, copyparty (no tags): the server's clock stamps what is only written."""
+    tagless = Resource(is_collection=False, size_bytes=5, mtime_s=7)
+    assert NGINX.versions_by_time
+    assert Capabilities.from_options({"server": "rclone/v1.75"}).versions_by_time
+    assert Capabilities().learned_propfind(tagless).versions_by_time
+    assert not Capabilities().learned_propfind(FILE).versions_by_time
+    assert not APACHE.versions_by_time

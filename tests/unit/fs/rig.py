@@ -150,8 +150,11 @@ async def rig(
     connections: int = 4,
     write_back_s: float = 0.0,
     recover: bool = False,
+    partial_put: bool = False,
 ) -> AsyncIterator[Rig]:
-    settings = Settings(str(folder), connections=connections, write_back_s=write_back_s)
+    settings = Settings(
+        str(folder), connections=connections, write_back_s=write_back_s, partial_put=partial_put
+    )
     with opened(folder) as store:
         client = Client(server, URL)
         announced = getattr(server, "announced", None)

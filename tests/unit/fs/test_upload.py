@@ -624,3 +624,25 @@ def test_the_name_of_a_conflict_copy_fits(name: str) -> None:
     assert "(conflict " in made
     assert made != name
     at(made)
+
+
+@warns("not sent")
+async def test_what_is_written_while_a_lock_is_waited_for_is_sent_too(tmp_path: Path) -> None:
+    """A lock whose answer was lost is asked for before the body: a write in between is not in the body, and
+    is not counted as sent with it."""
+    server = FakeDav(conditions=False)
+    server.tells_owners, server.most_lock_s = False, 0.5
+    server.put("/file", b"old" * 40_000)
+    server.inject(Fault("LOCK", lost="after"))
+    async with rig(server, tmp_path / "c") as it:
+        content = await it.overwritten_file("/file", b"a" * 100_000)
+        with trio.fail_after(20):
+            while not server.requests("LOCK"):
+                await trio.sleep(0.01)
+            slow = server.inject(Fault("LOCK", delay_s=0.5))
+            while slow.times:
+                await trio.sleep(0.01)
+        await content.prepare_write()
+        content.write(0, b"b")
+        assert await it.uploads.drain(60) == 0
+    assert server.content("/file") == b"b" + b"a" * 99_999
