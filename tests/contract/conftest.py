@@ -118,7 +118,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _word(error: OSError | Otherwise) -> str:
-    return errno.errorcode[error.errno or 0] if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError):
+        return errno.errorcode[error.errno or 0].replace("ENOTSUP", "EOPNOTSUPP")  # Linux has one for both
+    return str(error)
 
 
 @pytest.hookimpl(wrapper=True)
