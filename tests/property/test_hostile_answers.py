@@ -345,3 +345,12 @@ def test_a_redirect_to_no_host(place: str) -> None:
     """A host that is punycode of nothing, or no host at all, is an address that cannot be read."""
     with pytest.raises(ProtocolError, match="cannot be read"):
         redirected(SHARE, "GET x", "GET", SHARE.url(FILE), place, is_collection=False)
+
+
+def test_a_property_with_a_prefix_that_stands_for_nothing() -> None:
+    """In the answer to PROPPATCH it is one more name, and tells nothing of ours."""
+    body = (
+        b'<D:multistatus xmlns:D="DAV:"><D:response><D:href>/a</D:href><D:propstat><D:prop><ns1:a/></D:prop>'
+        b"<D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response></D:multistatus>"
+    )
+    assert proppatch.outcome(CHANGES[:1], 207, body) == {"{urn:x}colour": 500}
