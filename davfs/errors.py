@@ -17,6 +17,7 @@
     └── ServerRefused         a final status; one sub-class per meaning
         ├── Unauthorized      401, 407
         ├── Forbidden         403, 405, 451; 415 of a file: a kind that it does not take
+        ├── NotThatName       stored, but under another name
         ├── NotFound          404, 410
         ├── AlreadyExists     405 on MKCOL, 412 on Overwrite: F
         ├── ParentMissing     409 where a parent is needed
@@ -190,6 +191,12 @@ class Unauthorized(ServerRefused):
 
 
 class Forbidden(ServerRefused):
+    errno = errno.EACCES
+
+
+class NotThatName(ServerRefused):
+    """It was stored, but under another name, and is not shown as saved. Not EINVAL: fsync(2) tells it too."""
+
     errno = errno.EACCES
 
 

@@ -28,10 +28,11 @@ from typing import Final
 import httpx
 import trio
 
-from davfs.dav import locks, properties, proppatch, times
+from davfs.dav import locks, microsoft, properties, proppatch, times
 from davfs.dav.cloud import Cloud
 from davfs.dav.dates import parse_date
 from davfs.dav.exchange import Exchange
+from davfs.dav.filtered import Refusals
 from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, decoded_again, shown
 from davfs.dav.lanes import PARENT_FROM_BYTES, Preflight, PreflightAnswer
@@ -44,7 +45,9 @@ from davfs.dav.multistatus import (
     ListingBuilder,
     Multistatus,
     sole_entry,
+    spelled_name,
 )
+from davfs.dav.names import odd_in
 from davfs.dav.partial import PartialWay, part_request
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
@@ -61,6 +64,7 @@ from davfs.dav.wire import Body, Incoming, Octets, Summed, deadline
 from davfs.errors import (
     DavfsError,
     NotFound,
+    NotThatName,
     ParentMissing,
     PosixError,
     PreconditionFailed,
@@ -99,6 +103,7 @@ class Client:
         self._clock_ahead_s = 0.0  # the server's clock against ours
         self.capabilities = Capabilities()
         self.upload_limit = UploadLimit()
+        self._filtered = Refusals()
         self.extras: frozenset[str] = frozenset()  # of `properties.EXTRAS`: what listings ask for beside
         self._exchange = Exchange(wire, self._share, timeout_s, clock)
         self.reach = self._exchange.reach
@@ -117,13 +122,15 @@ class Client:
             raise PosixError(errno.ENOTDIR, f"{self.url(ROOT)} is a file on the server, not a folder")
         with suppress(ServerRefused):  # proxies filter OPTIONS; PROPFIND has answered, which is enough
             self.capabilities = await self._exchange.repeat(ONCE, "OPTIONS", self._options)
+            self.extras |= self.capabilities.extras
         self.extras |= self.capabilities.told_permissions
         self.reach.proven()
         return root
 
     async def probe(self, longest_s: float) -> None:
         """Asks for the root although the link is down. What it says does not matter: the link has noticed."""
-        request = replace(self._root_request(), is_probe=True)
+        request = self._propfind(ROOT, "0", self._asked(), is_collection=True)
+        request = replace(request, is_probe=True)
         with suppress(DavfsError):
             await self._exchange.repeat(
                 ONCE, request.label, lambda: self._describe(request), longest_s=longest_s
@@ -241,6 +248,7 @@ class Client:
                 self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
                 await self._check_put(request, answer)
                 self.upload_limit = self.upload_limit.stored(body.size_bytes)
+                self.capabilities = self.capabilities.learned_stored(path.name)
             return self._learn_put(request, answer, mtime_sent=mtime_s is not None)
 
     async def put_part(
@@ -419,6 +427,11 @@ class Client:
         """What a list of If is about; None where the server understands it only without that."""
         return None if self.capabilities.claims_untagged else self.url(path, is_collection=is_collection)
 
+    def check_name(self, path: DavPath, *, is_folder: bool) -> None:
+        """Raises BadName or NameTooLong when the server is known not to hold the name."""
+        self.cloud.names.check(path.name)
+        self.capabilities.names.check(self._share.base, path.parts, is_folder=is_folder)
+
     @property
     def request_counts(self) -> Mapping[str, int]:
         """Requests sent so far by method, those of an authentication handshake included."""
@@ -434,8 +447,9 @@ class Client:
     # --- PROPFIND and OPTIONS -----------------------------------------------------------------------
 
     def _root_request(self) -> _Request:
-        """The root alone is asked which of our properties are in use (not its listing: see fs.marker)."""
-        asked = properties.propfind(self.extras | {properties.KEPT})
+        """The root alone is asked which of our properties are in use (not its listing: see fs.marker), and
+        for what may be all that tells folders, before it is known who answers."""
+        asked = properties.propfind(self.extras | {properties.KEPT, properties.IS_COLLECTION})
         return self._propfind(ROOT, "0", asked, is_collection=True)
 
     async def _describe_root(self) -> Resource:
@@ -476,6 +490,7 @@ class Client:
             raise refused("PROPFIND", builder.refused_status, shown(request.path))
         listing = builder.build(complete=document.complete)
         self._learn_listing(listing)
+        self._filtered.leave_out(self.capabilities, request.path, listing.members)
         return listing
 
     async def _parse(self, request: _Request, take: Callable[[Iterable[Entry]], None]) -> Multistatus:
@@ -510,7 +525,11 @@ class Client:
             raise refused("PROPFIND", entry.status, shown(request.path))
         if not entry.resource.is_collection and request.content == Octets(self._asked()):
             self.capabilities = self.capabilities.learned_propfind(entry.resource)
-        return entry
+        spelled = spelled_name(entry, self._share, request.path)
+        if spelled is None:
+            return entry
+        self.capabilities = self.capabilities.learned_spelling(request.path.name, spelled)
+        return replace(entry, resource=replace(entry.resource, spelled=spelled))
 
     def _learn_listing(self, listing: Listing) -> None:
         files = (member for member in listing.members.values() if not member.is_collection)
@@ -611,12 +630,16 @@ class Client:
     async def _check_put(self, request: _Request, answer: Incoming) -> None:
         if answer.status == 413 and request.content is not None and not self.capabilities.is_owncloud:
             self.upload_limit = self.upload_limit.refused(request.content.size_bytes, self._clock())
-        if answer.status in (404, 409):
+        if answer.status in (404, 409) and not microsoft.says_more(answer.headers):
             text = f"{request.label}: the server answered {answer.status}, the folder may be missing"
             raise ParentMissing(text, status=answer.status)
         await self._check_change(request, answer)
         if answer.status == 201:
-            check_location(self._share, request, answer.headers.get("location", ""))
+            try:
+                check_location(self._share, request, answer.headers.get("location", ""))
+            except NotThatName:
+                self.capabilities = self.capabilities.learned_names(odd_in(request.path.name))
+                raise
 
     def _learn_put(self, request: _Request, answer: Incoming, *, mtime_sent: bool) -> PutResult:
         etag = ETag.parse(answer.headers.get("etag"))
@@ -634,4 +657,6 @@ class Client:
         return Preflight(judge, wish.is_conditional, PROPFIND_PREFLIGHT, folder, is_known, is_new)
 
     def _refusal(self, request: _Request, answer: Incoming) -> ServerRefused:
+        if answer.status == 404:
+            self.capabilities = self._filtered.missing(self.capabilities, request.path)
         return refusal(request, answer.status, answer.headers, is_owncloud=self.capabilities.is_owncloud)

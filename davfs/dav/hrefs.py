@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -33,6 +35,11 @@ _BASE_URL: Final = re.compile(r"(https?)://(?:[^/@]*@)?([^/@?#]+)(/[^?#]*)?", re
 def encode_name(name: str) -> str:
     """One path segment, percent-encoded; any bytes the kernel gave survive (surrogateescape)."""
     return quote_from_bytes(os.fsencode(name), safe="")
+
+
+def folded(parts: Sequence[str]) -> tuple[str, ...]:
+    """Equal for what a server without case, or with one Unicode form, takes for one path."""
+    return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts)
 
 
 def decoded_again(path: DavPath) -> DavPath:
@@ -151,6 +158,6 @@ class Share:
         """The place in the share that `href` names; None when it is outside, or not a path."""
         parts = decode_href(href)
         depth = len(self.base)
-        if parts is None or parts[:depth] != self.base:
-            return None
+        if parts is None or not (parts[:depth] == self.base or folded(parts[:depth]) == folded(self.base)):
+            return None  # SharePoint and IIS write the folders above in their own case
         return DavPath(parts[depth:])

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import codecs
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -26,8 +25,9 @@ from typing import Final
 from lxml import etree
 
 from davfs.dav.dates import parse_date
-from davfs.dav.hrefs import Share
-from davfs.dav.properties import EXECUTABLE, EXTRAS, extra_text
+from davfs.dav.hrefs import Share, folded
+from davfs.dav.names import is_respelled
+from davfs.dav.properties import EXECUTABLE, EXTRAS, IS_COLLECTION, extra_text, is_true
 from davfs.dav.resource import DavPath, ETag, Quota, Resource
 from davfs.errors import ProtocolError
 
@@ -192,7 +192,10 @@ class _Properties:
                     texts[tag] = value.text or ""
 
     def is_collection(self, href: str) -> bool:
-        return href.rstrip().endswith("/") if self.collection is None else self.collection
+        if self.collection is not None:
+            return self.collection
+        told = next((text for name, text in self.extras if name == IS_COLLECTION), None)
+        return is_true(told) or (told is None and href.rstrip().endswith("/"))
 
     def resource(self, href: str) -> Resource:
         texts = self.texts or {}
@@ -363,10 +366,6 @@ def root_cause(failures: list[Failure]) -> Failure:
 # --- entries -> the place asked for -----------------------------------------------------------------
 
 
-def _folded(parts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts)
-
-
 def sole_entry(entries: Sequence[Entry], share: Share, path: DavPath) -> Entry | None:
     """The answer about `path` among those to a Depth 0 request; None if it is not there.
 
@@ -379,8 +378,21 @@ def sole_entry(entries: Sequence[Entry], share: Share, path: DavPath) -> Entry |
     if len(entries) != 1:
         return None
     named = [share.path_of(href) for href in entries[0].hrefs if href]
-    alike = all(one is not None and _folded(one.parts) == _folded(path.parts) for one in named)
-    return entries[0] if alike else None
+    return entries[0] if all(one is not None and _is_alike(one, path) for one in named) else None
+
+
+def _is_alike(one: DavPath, path: DavPath) -> bool:
+    """Also without the dots and blanks at the end of its name: `spelled_name` tells."""
+    if folded(one.parts) == folded(path.parts):
+        return True
+    return folded(one.parts[:-1]) == folded(path.parts[:-1]) and is_respelled(path.name, one.name)
+
+
+def spelled_name(entry: Entry, share: Share, path: DavPath) -> str | None:
+    """The last segment as the server writes it, where that is not the one asked for."""
+    places = (share.path_of(href) for href in entry.hrefs if href)
+    named = next((place.name for place in places if place is not None), path.name)
+    return named if named and named != path.name else None
 
 
 @dataclass(slots=True)
@@ -448,8 +460,8 @@ class ListingBuilder:
 
     def _adopt_other_spelling(self) -> None:
         """The server spells the folder differently (case, NFC): read the strays from its own name."""
-        wanted = _folded(self.path.parts)
-        own = next((place for place, _ in self._strays if _folded(place.parts) == wanted), None)
+        wanted = folded(self.path.parts)
+        own = next((place for place, _ in self._strays if folded(place.parts) == wanted), None)
         if own is None:
             return
         strays, self._strays, self.path = self._strays, [], own

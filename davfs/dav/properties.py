@@ -82,6 +82,11 @@ def propfind_of(names: Iterable[str]) -> bytes:
     return b'<?xml version="1.0" encoding="utf-8"?>\n' + etree.tostring(root)
 
 
+def is_true(text: str | None) -> bool:
+    """`iscollection` and `ishidden`: 1, true, True, t."""
+    return text is not None and text.strip().casefold() in {"1", "true", "t", "-1"}
+
+
 def kept_words(text: str | None) -> frozenset[str]:
     """What the value of KEPT says; words of newer versions stay in it."""
     return frozenset((text or "").split())

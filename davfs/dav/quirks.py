@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from davfs.dav import microsoft
+from davfs.dav.names import ALLOWING, CONTROLS, EXACT, NameRules, Spelling, differs_in_case_only, form_between
 from davfs.dav.partial import PartialWay
 from davfs.dav.properties import PERMISSIONS, PRIVILEGES
 from davfs.dav.resource import ETag, Resource
@@ -39,6 +41,14 @@ _CONTROLS: Final = frozenset(map(chr, range(0x20))) | {"\x7f"}
 _CUT_CHARACTERS: Final = frozenset("?;") | _CONTROLS
 SPOOLED_WHOLE_BYTES: Final = 64 * 1024
 OTHER_TAGS_MAX: Final = 3
+# What these cannot hold (servers.md, table 13). Bytes that are no UTF-8 end the connection on WsgiDAV, are
+# 400 on lighttpd, and sabre/dav lists them in another encoding, as 1.8 does with a byte order mark;
+# rclone writes pictures of control characters.
+_LIGHTTPD_NAMES: Final = NameRules(CONTROLS, utf8_only=True, why="lighttpd")
+_WSGIDAV_NAMES: Final = NameRules(utf8_only=True, why="WsgiDAV")
+_SABRE_NAMES: Final = NameRules(frozenset("\ufeff\ufffe"), utf8_only=True, why="sabre/dav")
+_RCLONE_NAMES: Final = NameRules(CONTROLS, why="rclone")
+_NEXTCLOUD_NAMES: Final = NameRules(utf8_only=True, why="Nextcloud")  # the rest it tells: `cloud`
 TIME_TELLS_S: Final = 60  # clocks differ
 _WSGIDAV_METHODS: Final = frozenset(
     ["OPTIONS", "HEAD", "GET", "PROPFIND", "DELETE", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"]
@@ -85,6 +95,12 @@ class Capabilities:
     decodes_twice: bool | None = None  # "%2541" in a URL is "A" there, not "%41"
     tree_tags_refuted: bool = False  # a folder changed and kept its tag
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
+    sharepoint: str = ""  # its version, where it is one
+    authors_via: str = ""  # MS-Author-Via
+    tells_case_apart: bool = False  # by a name that it did not find beside another case of it
+    escapes_twice: bool = False  # IIS with allowDoubleEscaping: '+' and '%' are fine
+    refused_names: NameRules = ALLOWING  # by its refusals, and by what it listed names as
+    seen_spelling: Spelling = EXACT  # by names that it listed otherwise
 
     @classmethod
     def from_options(cls, headers: Mapping[str, str]) -> Capabilities:
@@ -92,7 +108,9 @@ class Capabilities:
         return cls(
             server=headers.get("server", "")[:200],
             dav_classes=_dav_classes(headers.get("dav", "")[:4096]),
-            methods=_methods(headers.get("allow", "")[:4096]),
+            methods=_methods((headers.get("allow") or headers.get("public", ""))[:4096]),
+            sharepoint=headers.get("microsoftsharepointteamservices", "")[:40].strip(),
+            authors_via=headers.get("ms-author-via", "")[:200].upper(),
         )
 
     @property
@@ -156,6 +174,8 @@ class Capabilities:
             "WsgiDAV": self._is_wsgidav,
             "nginx dav-ext": self.is_nginx_dav,
             "rclone serve": self._named("rclone"),
+            "SharePoint": self.is_sharepoint,
+            "IIS": self.is_iis,
         }
         return next((name for name, is_it in known.items() if is_it), "unknown")
 
@@ -166,6 +186,76 @@ class Capabilities:
     def is_nginx_dav(self) -> bool:
         """nginx itself with dav-ext, not a proxy in front: it alone announces a single class."""
         return self._named("nginx") and self.dav_classes in ({"1"}, {"2"})
+
+    @property
+    def is_sharepoint(self) -> bool:
+        return bool(self.sharepoint)
+
+    @property
+    def is_iis(self) -> bool:
+        """WebDAV of IIS itself, not an application behind its name (sabre/dav under PHP)."""
+        by_itself = "DAV" in self.authors_via and not self._is_sabre
+        return self._named("microsoft-iis") and by_itself and not self.is_sharepoint
+
+    @property
+    def extras(self) -> frozenset[str]:
+        """Of `properties.EXTRAS`: what a listing of this server is worth asking for by its kind alone."""
+        return microsoft.EXTRAS if self.is_iis or self.is_sharepoint else frozenset()
+
+    # --- names
+
+    @property
+    def names(self) -> NameRules:
+        """What a new name must not be."""
+        if self.is_sharepoint:
+            rules = microsoft.sharepoint_names(self.sharepoint)
+        elif self.is_iis:
+            rules = microsoft.IIS_NAMES
+        elif self.is_owncloud:
+            rules = _NEXTCLOUD_NAMES
+        elif self._is_sabre:
+            rules = _SABRE_NAMES
+        elif self._is_lighttpd_dav:
+            rules = _LIGHTTPD_NAMES
+        elif self._named("rclone"):
+            rules = _RCLONE_NAMES
+        else:
+            rules = _WSGIDAV_NAMES if self._is_wsgidav else ALLOWING
+        return rules if self.refused_names is ALLOWING else self.refused_names.combined(rules)
+
+    @property
+    def spelling(self) -> Spelling:
+        """Windows ignores case; Nextcloud and ownCloud turn all names into NFC (servers.md 22); rclone 1.75
+        opens `é` in NFC for a PUT in NFD, and answers PROPFIND in the words of the question."""
+        seen = self.seen_spelling
+        ignores_case = seen.ignores_case or self.is_iis or self.is_sharepoint
+        form = seen.form or ("NFC" if self.is_owncloud else None)
+        return Spelling(ignores_case, form, ignores_form=self._named("rclone"))
+
+    @property
+    def keeps_names(self) -> bool:
+        """Known to list every name as it was made, or to refuse it: those that were measured (table 13)."""
+        measured = self._is_apache_dav or self.is_nginx_dav or self._is_lighttpd_dav or self._is_wsgidav
+        return (measured or self._named("rclone")) and self.spelling.form is None
+
+    def filtered(self, name: str) -> NameRules | None:
+        """What IIS objects to in a name, when it says 404 to a PUT into a folder that is there."""
+        return microsoft.refused_twice_escaped(name) if self.is_iis and not self.escapes_twice else None
+
+    def is_out_of_reach(self, name: str) -> bool:
+        """A name that is listed, and that every request for it is refused."""
+        return self.is_iis and not microsoft.TWICE_ESCAPED.isdisjoint(
+            self.refused_names.characters & set(name)
+        )
+
+    def rewrites(self, name: str) -> bool:
+        """Whether the server may store another file than it was sent (peers.md 28)."""
+        return self.is_sharepoint and microsoft.rewrites(name)
+
+    @property
+    def stores_no_empty_files(self) -> bool:
+        """SharePoint says 200 to a PUT of nothing and makes nothing (servers.md, last part)."""
+        return self.is_sharepoint
 
     @property
     def hides_dot_names(self) -> bool:
@@ -220,8 +310,8 @@ class Capabilities:
         midway: 72 of 96 bodies of 1 MB were torn, none up to 160 kB, which fit the socket between the two.
         Nextcloud and ownCloud (sabre/dav with access-control) overwrite in place; who is not known counts so.
         """
-        if self._is_apache_dav or self.is_nginx_dav or self._is_lighttpd_dav:
-            return float("inf")
+        if self._is_apache_dav or self.is_nginx_dav or self._is_lighttpd_dav or self.is_sharepoint:
+            return float("inf")  # SharePoint keeps files in a database
         spooled_sabre = self._is_sabre and self._named("nginx") and "access-control" not in self.dav_classes
         return SPOOLED_WHOLE_BYTES if spooled_sabre else 0
 
@@ -272,9 +362,9 @@ class Capabilities:
         """Whether an upload may go to a temporary name and be moved over the old file.
 
         Not on Nextcloud and ownCloud: there its shares, versions and comments would go with the old one. They
-        have a way of their own to replace a file whole, see `chunked`.
+        have a way of their own to replace a file whole, see `chunked`. Not on SharePoint for the same reason.
         """
-        return not self.is_owncloud
+        return not (self.is_owncloud or self.is_sharepoint)
 
     @property
     def tags_cover_trees(self) -> bool:
@@ -310,7 +400,8 @@ class Capabilities:
     @property
     def coarse_tags(self) -> bool:
         """Whether a second write of the same size within one second may keep the tag (servers.md 9)."""
-        return not (self._is_apache_dav or self._is_lighttpd_dav)
+        fine = self._is_apache_dav or self._is_lighttpd_dav or self.is_iis or self.is_sharepoint
+        return not fine  # IIS: units of 100 ns; SharePoint: a counter
 
     def stored_bytes(self, etag: ETag) -> int | None:
         """What the tag of a file that was just stored tells of its size."""
@@ -395,6 +486,8 @@ class Capabilities:
 
         Behind a proxy the Server header tells nothing, so only servers proved good are trusted.
         """
+        if self.filtered(name) is not None:
+            return True  # what IIS refuses in an URL it may take in Destination, and then nobody reaches it
         return not self.reads_destination_whole and not _CUT_CHARACTERS.isdisjoint(name)
 
     def _learned_tag(self, etag: ETag | None, size_bytes: int | None) -> Capabilities:
@@ -442,6 +535,31 @@ class Capabilities:
         else:
             return self
         return self if self.conditions_seen in {"ignored", seen} else replace(self, conditions_seen=seen)
+
+    def learned_names(self, refused: NameRules) -> Capabilities:
+        """After a refusal, or a look that found a name under another one."""
+        rules = refused.combined(self.refused_names)
+        return self if rules == self.refused_names else replace(self, refused_names=rules)
+
+    def learned_case(self, *, apart: bool) -> Capabilities:
+        """After a question about another case of a name that is there."""
+        seen = replace(self.seen_spelling, ignores_case=not apart)
+        return replace(self, tells_case_apart=apart, seen_spelling=seen)
+
+    def learned_stored(self, name: str) -> Capabilities:
+        """After a PUT to this very name."""
+        return replace(self, escapes_twice=True) if self.filtered(name) is not None else self
+
+    def learned_spelling(self, name: str, listed: str) -> Capabilities:
+        """After it was asked for `name` and answered about `listed`."""
+        form, seen = form_between(name, listed), self.seen_spelling
+        if form:
+            found = replace(seen, form=form)
+        elif differs_in_case_only(name, listed):
+            found = replace(seen, ignores_case=True)
+        else:
+            return self
+        return self if found == seen else replace(self, seen_spelling=found)
 
     def learned_partial_put(self, *, works: bool) -> Capabilities:
         """From a file of our own that was changed in part and read back."""

@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 
 import httpx
 
+from davfs.dav import microsoft
 from davfs.dav.hrefs import Share
 from davfs.errors import PosixError, ProtocolError
 
@@ -21,6 +22,12 @@ _HARMLESS: Final = frozenset({"PROPFIND", "OPTIONS"})  # may be sent to 'a/' whe
 
 class NotWebDav(ProtocolError):
     """Something answers at the address, but it does not speak WebDAV there."""
+
+
+class LoginPage(NotWebDav):
+    """The server sends who asks to a page for people."""
+
+    errno = errno.EACCES
 
 
 def not_webdav(url: str, status: int) -> NotWebDav:
@@ -39,9 +46,13 @@ def redirected(
         raise ProtocolError(f"{label}: redirected to nowhere: there is no Location")
     try:
         target = httpx.URL(urljoin(here, location)).copy_with(username="", password="", fragment=None)
+        is_inside = is_in_share(share, target)  # reads the host, which may be punycode of nothing (xn--a)
     except (httpx.InvalidURL, ValueError):
         raise ProtocolError(f"{label}: redirected to an address that cannot be read") from None
-    if not is_in_share(share, target):
+    login = microsoft.redirect_text(str(target))
+    if login is not None and microsoft.redirect_text(here) is None:
+        raise LoginPage(f"{label}: {login}")
+    if not is_inside:
         _check_abroad(share, label, method, target)
     elif method not in _HARMLESS and not is_collection and target.path.endswith("/"):
         # 'a' -> 'a/': what we took for a file is a folder. DELETE would remove a tree, GET read a page

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from davfs.dav.hrefs import Share, decode_href, shown
+from davfs.dav import microsoft
+from davfs.dav.hrefs import Share, decode_href, folded, shown
 from davfs.dav.multistatus import parse_failures, root_cause
+from davfs.dav.names import form_between, is_respelled
 from davfs.dav.request import Request
 from davfs.dav.resource import DavPath
 from davfs.dav.retry import retry_after_s
-from davfs.errors import Busy, Garbled, ProtocolError, ServerRefused, refused
+from davfs.errors import Busy, Garbled, NotThatName, ProtocolError, ServerRefused, refused
 
 
 def raise_failures(request: Request, body: bytes) -> None:
@@ -29,13 +31,21 @@ def refusal(request: Request, status: int, headers: Mapping[str, str], *, is_own
     wait_s = retry_after_s(headers.get("retry-after"), now_s=time.time())
     if request.method == "GET" and status == 423 and is_owncloud:
         return Busy(f"{request.label}: somebody writes to it", status=423, retry_after_s=wait_s)
-    return refused(request.method, status, shown(request.path), retry_after_s=wait_s)
+    where = shown(request.path)
+    return microsoft.explained(headers, request.method, status, where, retry_after_s=wait_s)
 
 
 def check_location(share: Share, request: Request, location: str) -> None:
     """copyparty without --daw never overwrites: it invents another name (servers.md 6)."""
     stored = decode_href(location)
-    if stored is not None and stored != (*share.base, *request.path.parts):
+    if stored is None or stored == (*share.base, *request.path.parts):
+        return
+    name, other = request.path.name, stored[-1] if stored else ""
+    if form_between(name, other):
+        return  # one file in another Unicode form: who looks afterwards sees that
+    if is_respelled(name, other):
+        raise NotThatName(f"{request.label}: the server has it as {shown(DavPath(stored))}", status=403)
+    if folded(stored) != folded((*share.base, *request.path.parts)):
         raise ProtocolError(f"{request.label}: the server stored it as {shown(DavPath(stored))} instead")
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from davfs.dav.hrefs import shown
 from davfs.dav.lanes import Preflight
 from davfs.dav.locks import LockToken
-from davfs.dav.resource import DavPath, ETag
+from davfs.dav.resource import DavPath, ETag, Resource
 from davfs.dav.wire import Body
 
 _TRANSLATE: Final = {"Translate": "f"}  # IIS would run scripts instead of reading them
@@ -49,6 +49,7 @@ class Request:
 class PutResult:
     created: bool  # 201
     etag: ETag | None  # from the answer
+    stored: Resource | None = None  # what the server made of it, where it may be something else
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,7 @@ class Resource:
     mtime_s: int | None = None
     etag: ETag | None = None
     executable: bool | None = None
+    spelled: str | None = None  # its name, where the server answered about another one than it was asked for
     extras: tuple[tuple[str, str], ...] = ()  # (name, text) of those in `properties.EXTRAS` that it has
 
     def extra(self, name: str) -> str | None:

@@ -88,7 +88,7 @@ class Appearance:
     def size_and_mtime(self, node: Node, entry: Entry | None) -> tuple[int, int]:
         content = node.content
         resource = entry.resource if entry is not None else None
-        if content is not None and not content.closed and (content.dirty or resource is None):
+        if content is not None and content.is_shown(known=resource is not None):
             return content.size_bytes, content.mtime_ns
         if resource is None:
             return node.last_size, node.last_mtime_ns

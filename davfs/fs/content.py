@@ -73,6 +73,9 @@ class Content:
         self.young = (
             False  # by a tag of whole seconds it may be another version: not believed at the next open
         )
+        # What the server made of our bytes when it stored them: they are an older version then, and the base
+        # of the next change is this one. In the index this content is one without a version.
+        self.successor: Validator | None = None
         self.fetched = row.base if row.written == 0 else None  # under this tag all that is here came
         self.changes = Changes()
         self.turning = False  # the version that the rest is fetched from is being replaced by ours
@@ -105,6 +108,11 @@ class Content:
     @property
     def dirty(self) -> bool:
         return self.life.dirty and not self.orphan
+
+    def is_shown(self, *, known: bool) -> bool:
+        """Whether size and mtime are its own: of what is unsent, of what the server does not tell (not
+        `known`), and, as long as it is open, of what the server has made another version of."""
+        return not self.closed and (self.dirty or not known or self.successor is not None)
 
     @property
     def source(self) -> Validator | None:
@@ -300,6 +308,8 @@ class Content:
             self.note_unanswered()
         if self.young and not self.life.dirty:
             self._note_base()
+        if self.successor is not None and not self.life.dirty:
+            self.base, self.successor = self.successor, None
         while self.readers and not self._fork():
             self._store.stop_upload(self)
             await self.progress.park()

@@ -18,8 +18,9 @@ from typing import Final, Literal
 import trio
 
 from davfs.dav.chunked import ChunkedUploads
-from davfs.dav.hrefs import shown
+from davfs.dav.hrefs import folded, shown
 from davfs.dav.quirks import TIME_TELLS_S
+from davfs.dav.request import PutResult
 from davfs.dav.resource import DavPath, ETag, Resource, Validator
 from davfs.errors import (
     Damaged,
@@ -47,6 +48,7 @@ from davfs.fs.lifecycle import Life, LookedUp, Next, Step, Unanswered, next_step
 from davfs.fs.parents import make_parents
 from davfs.fs.partial import PartBody, Partials
 from davfs.fs.queue import Pending
+from davfs.fs.spellings import is_doubtful, stored_as
 from davfs.fs.strays import LATE_S, Strays
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.verification import Verification
@@ -192,9 +194,12 @@ class Delivery:
 
     async def _look_up(self, node: Node) -> LookedUp:
         try:
-            return LookedUp(await self._tree.client.stat(node.path))
+            found = await self._tree.client.stat(node.path)
         except NotFound:
             return LookedUp(None)
+        # Of a name without the dots and blanks at its end that is another file.
+        other = found.spelled if found.spelled is not None else node.name
+        return LookedUp(found if folded((other,)) == folded((node.name,)) else None)
 
     async def _put_undamaged(self, pending: Pending, todo: Next, *, trust_tags: bool) -> LookedUp | None:
         """What arrived with another checksum than was sent along is not stored: it is sent once more."""
@@ -218,6 +223,7 @@ class Delivery:
             content.changes.sending()
             body = FileBody(fd, size, before=content.unanswered)
             etag: ETag | LookedUp | None = None
+            stored: Resource | None = None
             with self._on_its_way(pending, body):
                 if channel is not None and size:
                     etag = await self._put_chunked(pending, body, over, life, channel)
@@ -225,10 +231,15 @@ class Delivery:
                     async with self._guard.staging(node.path, over):
                         await self._put_staged(pending, body, over, life)
                 else:
-                    etag = await self._put_directly(pending, body, over, life, trust_tags=trust_tags)
+                    result = await self._put_directly(pending, body, over, life, trust_tags=trust_tags)
+                    etag, stored = result.etag, result.stored
         if isinstance(etag, LookedUp):
             return etag
-        if etag is not None:
+        if stored is not None:
+            is_rewritten = stored.size_bytes != size or (etag is not None and stored.etag != etag)
+            self._acknowledge(pending, stored.validator, body, is_rewritten=is_rewritten)
+            return None
+        if etag is not None and not is_doubtful(self._tree, node.name):
             self._acknowledge(pending, Validator(etag, None, size), body)
             return None
         self._free_slot(pending)
@@ -285,7 +296,7 @@ class Delivery:
 
     async def _put_directly(
         self, pending: Pending, body: FileBody, over: Known | None, life: Life, *, trust_tags: bool
-    ) -> ETag | None:
+    ) -> PutResult:
         path, content = pending.node.path, pending.content
         mtime_s = body.mtime_s = self._time_along(content, over)
         if self._tree.client.capabilities.is_owncloud and body.size_bytes:
@@ -305,7 +316,7 @@ class Delivery:
             if body.whole is not None and may_be_cut:
                 self._strays.keep(path, body.whole, trio.current_time())
             raise
-        return result.etag
+        return result
 
     async def _put_staged(self, pending: Pending, body: FileBody, over: Known | None, life: Life) -> bool:
         """To a temporary name beside it, then MOVE. Until the MOVE nothing of the file can be on the server.
@@ -421,16 +432,21 @@ class Delivery:
             content.unanswered = content.unanswered.with_body(body.size_bytes, body.digest)
             content.unanswered_s = trio.current_time()
 
-    def _acknowledge(self, pending: Pending, version: Validator, body: FileBody) -> None:
+    def _acknowledge(
+        self, pending: Pending, version: Validator, body: FileBody, *, is_rewritten: bool = False
+    ) -> None:
+        """`is_rewritten`: the server made that version of what it was sent: ours is an older one now."""
         content = pending.content
         content.life = content.life.put_succeeded()
         if body.digest is not None and not body.before.has(body.digest):
             content.unanswered = content.unanswered.without(body.digest)
         content.base = version
-        self._note_proof(pending.node, content, body.proof, body.size_bytes)
+        self._note_proof(pending.node, content, None if is_rewritten else body.proof, body.size_bytes)
         self._partials.acknowledged(content, body, version)
         content.changes.acknowledged(version)
         content.base_size = version.size_bytes or 0
+        if is_rewritten:
+            content.base, content.successor = None, version
         content.attempts, content.error = 0, None
         with self._tree.store.atomically():
             content.save()
@@ -461,6 +477,9 @@ class Delivery:
                 found = LookedUp(resource)
 
         await self._verification.ask(pending.node, learn)
+        if found == LookedUp(None) and is_doubtful(self._tree, pending.node.name):
+            found = None
+            learn(await stored_as(self._tree, pending.node, pending.content))
         return found
 
     def _learn_time(self, body: FileBody, resource: Resource) -> None:

@@ -279,7 +279,7 @@ class Files:
             node.content = content
             return content
         if content is not None:
-            if not _holds(content, resource):
+            if not _holds(content, resource) and content.successor is None:
                 node.foreign_s = trio.current_time()
                 if any(self._handles.of(content)):
                     self._tree.unread.replaced(node.ino, content)
@@ -315,6 +315,8 @@ class Files:
         if not any(self._handles.of(content)):
             self._downloads.nobody_reads(content)
         self._tree.let_go(node, content)
+        if content.successor is not None:
+            self._tree.changed(node)  # the next to open it gets another version
         self._tree.nodes.unpin(node)
         return node
 

@@ -20,7 +20,8 @@ import trio
 
 from davfs.dav.attributes import XATTR_PREFIX
 from davfs.dav.client import Client
-from davfs.dav.resource import Quota, Resource, checked_name
+from davfs.dav.microsoft import attribute_words
+from davfs.dav.resource import Quota, Resource
 from davfs.errors import PosixError
 from davfs.fs.attributes import Attributes, Changes, Opened
 from davfs.fs.chunks import Chunks
@@ -43,6 +44,7 @@ from davfs.fs.pushes import Pushes
 from davfs.fs.quota import Allowance
 from davfs.fs.renames import Renames
 from davfs.fs.settings import Settings
+from davfs.fs.spellings import Spellings
 from davfs.fs.store import ContentStore
 from davfs.fs.times import Times
 from davfs.fs.tree import Tree
@@ -84,6 +86,7 @@ class Filesystem:
         self._now_s = now_s
         self._handles = Handles()
         self._tree = Tree(client, content, settings, wall_s=now_s)
+        self._spellings = Spellings(self._tree)
         self._downloads = Downloads(
             client,
             content,
@@ -219,7 +222,7 @@ class Filesystem:
         folder = self._tree.nodes.get(parent)
         self._prefetch.looks_into(folder)
         listed_s = self._tree.meta.listed_s(parent)
-        node = await self._tree.find(folder, checked_name(name), soon=True)
+        node = await self._spellings.find(folder, name)
         if self._tree.meta.listed_s(parent) != listed_s:
             self._prefetch.was_listed(folder)
         if node is None:
@@ -272,11 +275,6 @@ class Filesystem:
             if wanted is not None and wanted not in {held, 0xFFFFFFFF, -1}:
                 raise PosixError(errno.EPERM, "a WebDAV share has no owners")
 
-    def _new_name(self, name: str) -> str:
-        """A name that something is to get: refused now if the server is known to refuse it."""
-        self._client.cloud.names.check(name)
-        return checked_name(name)
-
     # --- folders
 
     async def opendir(self, ino: int, *, program: int = 0) -> int:
@@ -319,41 +317,43 @@ class Filesystem:
 
     async def mkdir(self, parent: int, name: str, mode: int) -> Attributes:
         folder = self._tree.nodes.get(parent)
-        return self._referenced(await self._namespace.mkdir(folder, self._new_name(name), mode))
+        name = await self._spellings.new(folder, name, is_folder=True)
+        return self._referenced(await self._namespace.mkdir(folder, name, mode))
 
     async def rmdir(self, parent: int, name: str) -> None:
-        await self._namespace.rmdir(self._tree.nodes.get(parent), checked_name(name))
+        folder = self._tree.nodes.get(parent)
+        await self._namespace.rmdir(folder, self._spellings.known(folder, name))
 
     async def symlink(self, parent: int, name: str, target: str) -> Attributes:
         """EOPNOTSUPP on a share that keeps no links: `tar`, `cp` and `git` know what to do then."""
         folder = self._tree.nodes.get(parent)
         self._namespace.must_be_writable(folder)
-        return self._referenced(await self._links.make(folder, checked_name(name), target))
+        return self._referenced(
+            await self._links.make(folder, await self._spellings.new(folder, name), target)
+        )
 
     async def readlink(self, ino: int) -> str:
         return await self._links.target(self._tree.nodes.get(ino))
 
     async def unlink(self, parent: int, name: str) -> None:
-        await self._pushes.out_of_the_way((self._tree.nodes.get(parent), name))
-        await self._times.out_of_the_way((self._tree.nodes.get(parent), name))
-        await self._namespace.unlink(self._tree.nodes.get(parent), checked_name(name))
+        folder = self._tree.nodes.get(parent)
+        name = self._spellings.known(folder, name)
+        await self._pushes.out_of_the_way((folder, name))
+        await self._times.out_of_the_way((folder, name))
+        await self._namespace.unlink(folder, name)
 
     async def rename(
         self, parent: int, name: str, new_parent: int, new_name: str, *, no_replace: bool = False
     ) -> None:
-        await self._pushes.out_of_the_way(
-            (self._tree.nodes.get(parent), name), (self._tree.nodes.get(new_parent), new_name)
-        )
-        await self._times.out_of_the_way(
-            (self._tree.nodes.get(parent), name), (self._tree.nodes.get(new_parent), new_name)
-        )
-        await self._namespace.rename(
-            self._tree.nodes.get(parent),
-            checked_name(name),
-            self._tree.nodes.get(new_parent),
-            self._new_name(new_name),
-            no_replace=no_replace,
-        )
+        source, target = self._tree.nodes.get(parent), self._tree.nodes.get(new_parent)
+        name = self._spellings.known(source, name)
+        node = source.children.get(name)
+        is_folder = node is not None and node.is_folder
+        renamed = name if source is target else None
+        new_name = await self._spellings.new(target, new_name, is_folder=is_folder, renamed=renamed)
+        await self._pushes.out_of_the_way((source, name), (target, new_name))
+        await self._times.out_of_the_way((source, name), (target, new_name))
+        await self._namespace.rename(source, name, target, new_name, no_replace=no_replace)
 
     # --- files
 
@@ -370,7 +370,8 @@ class Filesystem:
         folder = self._tree.nodes.get(parent)
         if not folder.is_folder:
             raise PosixError(errno.ENOTDIR)
-        opened, node = await self._files.create(folder, self._new_name(name), mode, flags)
+        name = await self._spellings.new(folder, name)
+        opened, node = await self._files.create(folder, name, mode, flags)
         return opened, self._referenced(node)
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:
@@ -448,6 +449,8 @@ class Filesystem:
         if holder is not None:
             values[XATTR_LOCK] = holder
         entry = self._tree.meta.stale_entry(node.parent.ino, node.name) if node.parent is not None else None
+        if entry is not None and entry.resource is not None and (words := attribute_words(entry.resource)):
+            values["user.davfs.win32"] = words
         if entry is not None and entry.resource is not None and entry.resource.etag is not None:
             values["user.davfs.etag"] = entry.resource.etag.header()
         return {name: value.encode("utf-8", "surrogateescape") for name, value in values.items()}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import trio
@@ -23,6 +23,7 @@ import trio
 from davfs.dav.client import Body, Client, PutResult
 from davfs.dav.hrefs import shown
 from davfs.dav.locks import LockToken
+from davfs.dav.microsoft import same_document
 from davfs.dav.quirks import Capabilities
 from davfs.dav.resource import DavPath, ETag, Validator
 from davfs.errors import Locked, NotFound, PreconditionFailed, StaleVersion
@@ -34,6 +35,7 @@ from davfs.fs.locks import Locks
 LONG_BODY: Final = 1 << 20
 LOCKED_WAITS_S: Final = (0.2, 0.5, 1.5)
 HTTP_LOCKED: Final = 423
+EMPTY_LOCK_S: Final = 60.0
 SMALL_NEW: Final = 64 * 1024  # a new file of this size is not staged for want of spooling: nothing to destroy
 
 T = TypeVar("T")
@@ -87,18 +89,44 @@ class Guard:
 
     async def put_new(self, path: DavPath, body: Body, *, mtime_s: int | None) -> PutResult:
         """Raises PreconditionFailed when the name is taken, where the server can tell."""
-        return await patiently(
+        if (
+            not body.size_bytes
+            and self._client.capabilities.stores_no_empty_files
+            and await self._made_empty(path)
+        ):
+            return PutResult(created=True, etag=None)
+        result = await patiently(
             lambda: self._client.put(
                 path, body, if_none_match=True, mtime_s=mtime_s, lock_token=self.locks.token_for(path)
             )
         )
+        return await self._with_stored(path, result)
+
+    async def _made_empty(self, path: DavPath) -> bool:
+        """By LOCK, which makes an empty file of a free name (RFC 4918 7.3)."""
+        if not self._client.capabilities.locks_usable:
+            return False
+        lock = await self._client.lock(path, self.locks.owner, EMPTY_LOCK_S)
+        with trio.CancelScope(shield=True), trio.move_on_after(EMPTY_LOCK_S):
+            await self._client.unlock(path, lock.token)
+        return True
+
+    async def _with_stored(self, path: DavPath, result: PutResult) -> PutResult:
+        """Looks at once where the server writes into what it is sent (SharePoint: office files)."""
+        if not self._client.capabilities.rewrites(path.name):
+            return result
+        found = await self._client.stat(path)
+        return replace(result, stored=found if same_document(result.etag, found.etag) else None)
 
     async def put_over(
         self, path: DavPath, body: Body, over: Known, *, mtime_s: int | None, trust_tags: bool = True
     ) -> PutResult:
         """Raises PreconditionFailed when the server's version is not `over`, Locked when it is locked."""
         tag = _condition(self._client.capabilities, over.version) if trust_tags else None
-        if trust_tags and not needs_look(self._client.capabilities, over, size=body.size_bytes):
+        server = self._client.capabilities
+        # What the server writes into is stored under a lock, so that what is found then is made of ours.
+        alone = server.rewrites(path.name)
+        if trust_tags and not alone and not needs_look(server, over, size=body.size_bytes):
             return await patiently(
                 lambda: self._client.put(
                     path, body, if_match=tag, mtime_s=mtime_s, lock_token=self.locks.token_for(path)
@@ -106,9 +134,10 @@ class Guard:
             )
         async with self.locks.around(path) as token:
             await self._check(path, over, size=body.size_bytes, token=token)
-            return await self._client.put(
+            result = await self._client.put(
                 path, body, if_match=tag, mtime_s=mtime_s, lock_token=token, is_known=True
             )
+            return result if token is None else await self._with_stored(path, result)
 
     @asynccontextmanager
     async def staging(self, path: DavPath, over: Known | None) -> AsyncIterator[None]:

@@ -15,12 +15,13 @@ Synchronous, no I/O; the clocks come as arguments: `now_s` monotonic, `wall_s` s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from cachetools import LRUCache
 
+from davfs.dav.names import other_form
 from davfs.dav.resource import Resource
 from davfs.fs.index import LocalAttributes
 from davfs.fs.transfers import Hits
@@ -311,6 +312,20 @@ class Metadata:
         if before.listed_s is not None and (changed or len(before.entries) != len(folder.entries)):
             folder.changed_s = asked_s
         self._store(folder_ino, folder)
+
+    def listed_otherwise(self, folder_ino: int, members: Mapping[str, Resource]) -> list[tuple[str, str]]:
+        """(name that we stored, the other Unicode form of it that has appeared with the same version)."""
+        folder = self._folders.get(folder_ino)
+        found = []
+        for name, entry in folder.entries.items() if folder is not None else ():
+            if name.isascii() or name in members or not entry.ours or entry.resource is None:
+                continue
+            other = other_form(name, members)
+            if other is not None and other not in self._folders[folder_ino].entries:
+                same = entry.resource.validator.same_version(members[other].validator)
+                if same or (entry.resource.is_collection and members[other].is_collection):
+                    found.append((name, other))
+        return found
 
     def learn(self, folder_ino: int, name: str, entry: Entry) -> None:
         """One name, looked up or changed by us. An own change after the question was asked stays."""

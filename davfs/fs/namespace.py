@@ -26,6 +26,7 @@ from davfs.errors import (
     DavfsError,
     Forbidden,
     NotFound,
+    ParentMissing,
     PosixError,
     PreconditionFailed,
     ServerRefused,
@@ -44,6 +45,7 @@ from davfs.fs.naming import check_folder, check_name
 from davfs.fs.permissions import check_making, check_writing
 from davfs.fs.renames import Rename, Renames
 from davfs.fs.settings import Settings
+from davfs.fs.spellings import move, name_after, raise_if_filtered
 from davfs.fs.store import ContentStore
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
 from davfs.fs.upload import Uploads
@@ -96,7 +98,7 @@ class Namespace:
                 await self._really_failed(error, path, made=True)
             else:
                 await self._raise_for_mkcol(error, parent, name)
-        node = self._tree.made_folder(parent, name)
+        node = self._tree.made_folder(parent, await name_after(self._tree, parent, name))
         mode &= self._settings.create_mask
         if mode & 0o777 != self._settings.dir_mode:
             self._tree.keep_mode(node, mode)
@@ -110,6 +112,8 @@ class Namespace:
                 raise PosixError(errno.EEXIST) from None
             if isinstance(error, AlreadyExists):
                 raise Forbidden(str(error), status=error.status) from None
+        if isinstance(error, ParentMissing | NotFound):
+            raise_if_filtered(self._tree.client, error, name)
         raise error
 
     async def rmdir(self, parent: Node, name: str) -> None:
@@ -279,15 +283,15 @@ class Namespace:
     async def _rename_folder(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         for pending in self._uploads.below(node):
             await self._uploads.settle_running(pending.content, SETTLE_S)
-        move = functools.partial(self._move, node, new_parent.path.child(new_name))
+        send = functools.partial(self._move, node, new_parent.path.child(new_name))
         try:
-            await move(EMPTY_FOLDER if target is not None else None)
+            await send(EMPTY_FOLDER if target is not None else None)
         except ServerRefused as error:
             if target is None or error.status not in _MAY_MEAN_NO_FOLDERS:
                 raise
             await self._must_be_empty(target)
-            await self.emptying.making_way(target, move)
-        self._moved(node, new_parent, new_name)
+            await self.emptying.making_way(target, send)
+        self._moved(node, new_parent, await name_after(self._tree, new_parent, new_name))
 
     async def _rename_file(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         over = await self._take_over(target) if target is not None else None
@@ -307,7 +311,7 @@ class Namespace:
         unsent = target.content if target is not None and is_unsent(target) else None
         try:
             await self._move_over(node, destination, over, unsent)
-            self._moved(node, new_parent, new_name)
+            self._moved(node, new_parent, await name_after(self._tree, new_parent, new_name))
         except PreconditionFailed:
             if target is None:
                 raise
@@ -383,7 +387,11 @@ class Namespace:
             with content.steady() as fd:
                 body = FileBody(fd, content.size_bytes)
                 if over is None:
-                    await self._guard.put_new(destination, body, mtime_s=mtime_s)
+                    try:
+                        await self._guard.put_new(destination, body, mtime_s=mtime_s)
+                    except ParentMissing as error:
+                        raise_if_filtered(self._tree.client, error, destination.name)
+                        raise
                 else:
                     await self._guard.put_over(destination, body, over, mtime_s=mtime_s)
             await self._rebase(content, destination)
@@ -494,7 +502,7 @@ class Namespace:
         if concerns_unsent:
             self._renames.begin(rename)
         try:
-            await self._guard.move(source, destination, over, is_collection=node.is_folder)
+            await move(self._guard, self._tree, source, destination, over, is_collection=node.is_folder)
         except DavfsError as error:
             try:
                 await self._really_failed(error, destination, made=True)

@@ -41,6 +41,10 @@ async def make_parents(tree: Tree, conflicts: Conflicts, node: Node, size: int, 
 def _refused_in_place(client: Client, node: Node, size: int, status: int) -> NoReturn:
     """The folder is there: more than IIS allows (peers.md 19), or a bad name."""
     text = f"PUT {shown(node.path)}: the server answered {status}"
+    filtered = client.capabilities.filtered(node.name)
+    if filtered is not None:
+        client.capabilities = client.capabilities.learned_names(filtered)
+        raise Forbidden(f"{text}: {filtered.why} does not take '+' and '%' in a name", status=status)
     if client.upload_limit.is_too_large(status, size):
         client.upload_limit = client.upload_limit.refused(size, trio.current_time())
         raise TooLarge(f"{text} to {size} bytes: too large", status=status)

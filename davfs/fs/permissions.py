@@ -11,6 +11,7 @@ import errno
 from dataclasses import dataclass
 from typing import Final
 
+from davfs.dav.microsoft import is_read_only
 from davfs.dav.properties import OWN_EXECUTABLE, PERMISSIONS, PRIVILEGES
 from davfs.dav.resource import Resource
 from davfs.errors import PosixError
@@ -33,6 +34,8 @@ _EVERYTHING: Final = Allowed()
 def allowed(resource: Resource | None) -> Allowed:
     if resource is None or not resource.extras:
         return _EVERYTHING
+    if is_read_only(resource):
+        return Allowed(content=False)
     letters = resource.extra(PERMISSIONS)
     if letters is not None:
         return Allowed("W" in letters, "C" in letters, "K" in letters)

@@ -187,7 +187,7 @@ class ContentStore:
             self.evict()
         if content.users > 0:
             return
-        if content.orphan or (content.young and not content.life.dirty):
+        if content.orphan or ((content.young or content.successor) and not content.life.dirty):
             self.discard(content)  # read too soon after a change to be believed again
         elif not content.life.dirty and not content.closed:
             if self._is_news(content):

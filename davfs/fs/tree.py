@@ -192,6 +192,7 @@ class Tree:
             (
                 self.questions.is_out((parent.ino, None))
                 or self.meta.wants_listing(parent.ino, trio.current_time(), above)
+                or self.client.capabilities.spelling.is_told_by_lists(name)
             )
             and not self.may_be_hidden(name)
         )
@@ -255,18 +256,15 @@ class Tree:
     def known_names(self, node: Node) -> list[str]:
         names = [name for name in self.meta.names(node.ino) if not name.startswith(HIDDEN_PREFIX)]
         listed = set(names)
-        for name, child in node.children.items():
-            if name not in listed and is_unsent(child):
-                names.append(name)
-        return names
+        return names + [name for name, one in node.children.items() if name not in listed and is_unsent(one)]
 
     def known_child(self, parent: Node, name: str) -> Node | None:
         """The node of a name that a listing just gave; no request."""
         local = self._local_child(parent, name)
         if local is not None:
             return local
-        entry = self.meta.stale_entry(parent.ino, name)
-        return None if entry is None else self.adopt(parent, name, entry)
+        known = self.meta.stale_entry(parent.ino, name)
+        return None if known is None else self.adopt(parent, name, known)
 
     async def list_ahead(self, node: Node) -> None:
         """For a program that is expected. Raises what became of it, NoLane above all."""
@@ -296,16 +294,22 @@ class Tree:
         )
 
     def _notice_changes(self, folder: Node, members: dict[str, Resource]) -> None:
-        """Tell the kernel of what changed under nodes that it knows."""
+        """Tell the kernel of what changed under nodes that it knows. What we stored and the server lists in
+        another Unicode form is one file, not two."""
+        for name, other in self.meta.listed_otherwise(folder.ino, members):
+            if (made := folder.children.get(name)) is not None:
+                self.client.capabilities = self.client.capabilities.learned_spelling(name, other)
+                self.moved(made, folder, other)
         for name, child in list(folder.children.items()):
-            if child.is_folder or is_unsent(child):
-                continue
-            before = self.meta.stale_entry(folder.ino, name)
-            now = members.get(name)
-            if before is None or before.resource is None or now is None:
-                continue
-            if not before.resource.validator.same_version(now.validator):
-                self.changed_elsewhere(child)
+            if not (child.is_folder or is_unsent(child)):
+                self._notice_change(folder, child, members.get(name))
+
+    def _notice_change(self, folder: Node, child: Node, now: Resource | None) -> None:
+        before = self.meta.stale_entry(folder.ino, child.name)
+        if before is None or before.resource is None or now is None:
+            return
+        if not before.resource.validator.same_version(now.validator):
+            self.changed_elsewhere(child)
 
     def changed_elsewhere(self, node: Node) -> None:
         """Somebody else writes to it: the kernel must be told, and our next overwrite takes more care."""
@@ -320,17 +324,13 @@ class Tree:
         except NotFound:
             self.meta.learn(parent.ino, name, Entry(None, asked_s))
             return
+        if resource.spelled is not None:  # it has no such name, but another one for what it found
+            self.meta.learn(parent.ino, name, Entry(None, asked_s))
+            name, resource = resource.spelled, replace(resource, spelled=None)
         kept = self.store.index.locals_of(self.nodes.number_of(parent, name))
-        self._notice_changes_of(parent, name, resource)
+        if (child := parent.children.get(name)) is not None and not child.is_folder:
+            self._notice_change(parent, child, resource)
         self.meta.learn(parent.ino, name, Entry(resource, asked_s, kept))
-
-    def _notice_changes_of(self, parent: Node, name: str, resource: Resource) -> None:
-        child = parent.children.get(name)
-        before = self.meta.stale_entry(parent.ino, name)
-        if child is None or child.is_folder or before is None or before.resource is None:
-            return
-        if not before.resource.validator.same_version(resource.validator):
-            self.changed_elsewhere(child)
 
     # --- attributes
 

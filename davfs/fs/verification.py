@@ -75,9 +75,10 @@ class Verification:
         if node.parent is None:
             return None
         try:
-            return await self._tree.client.stat(node.path)
+            found = await self._tree.client.stat(node.path)
         except NotFound:
             return None
+        return found if found.spelled is None else None
 
     async def _ask_folder(self, parent: Node, one: _Waiting) -> None:
         """Join the folder's next verifying PROPFIND, or start it."""

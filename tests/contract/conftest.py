@@ -118,9 +118,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _word(error: OSError | Otherwise) -> str:
-    if not isinstance(error, OSError):
-        return str(error)
-    return "EOPNOTSUPP" if error.errno == errno.EOPNOTSUPP else errno.errorcode[error.errno or 0]
+    if isinstance(error, OSError):
+        return errno.errorcode[error.errno or 0].replace("ENOTSUP", "EOPNOTSUPP")  # Linux has one for both
+    return str(error)
 
 
 @pytest.hookimpl(wrapper=True)

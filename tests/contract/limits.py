@@ -12,7 +12,8 @@ class Otherwise(Exception):
 
 
 NOT_LISTED: Final = "not listed"
-KEPT_BOTH: Final = "kept beside"
+KEPT_HERE: Final = "kept here"
+ONE_FILE: Final = "one file"
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,29 @@ class Limit:
 
 _NO_UTF8: Final = "a name with invalid UTF-8"
 
-_NO_PROPERTIES: Final = dict.fromkeys(
-    ["extended attributes of programs", "symbolic links"],
-    Limit("EOPNOTSUPP", "it keeps no dead properties"),
-)
+
+def _no_properties(reason: str) -> dict[str, Limit]:
+    return {
+        **dict.fromkeys(["extended attributes of programs", "symbolic links"], Limit("EOPNOTSUPP", reason)),
+        "another mount sees chmod +x": Limit(KEPT_HERE, reason),
+    }
+
 
 LIMITS: Final[Mapping[str, Mapping[str, Limit]]] = {
-    "nginx": _NO_PROPERTIES
-    | dict.fromkeys(
-        ["a name with a leading dot", "a name with .htaccess", "hidden files are listed by another mount"],
-        Limit(
-            NOT_LISTED, "PROPFIND leaves them out; by name they open, and the mount that made them lists them"
+    "nginx": {
+        **_no_properties("it answers 405 to PROPPATCH"),
+        **dict.fromkeys(
+            [
+                "a name with a leading dot",
+                "a name with .htaccess",
+                "hidden files are listed by another mount",
+            ],
+            Limit(
+                NOT_LISTED,
+                "PROPFIND leaves them out; by name they open, and the mount that made them lists them",
+            ),
         ),
-    ),
+    },
     "lighttpd": {
         **dict.fromkeys(
             [f"a name with {kind}" for kind in ("tabulator", "new line", "control character", "DEL")],
@@ -57,17 +68,26 @@ LIMITS: Final[Mapping[str, Mapping[str, Limit]]] = {
     },
     "wsgidav": {_NO_UTF8: Limit("EILSEQ", "it breaks the connection")},
     "rclone": {
-        **_NO_PROPERTIES,
+        **_no_properties("it says yes to PROPPATCH, and keeps nothing"),
         "names that differ in Unicode form only": Limit(
-            KEPT_BOTH, "it finds one spelling by the other: the second file is kept as a conflict copy"
+            ONE_FILE, "it finds one spelling by the other, and keeps the one that a file was made in"
+        ),
+        **dict.fromkeys(
+            [f"a name with {kind}" for kind in ("tabulator", "new line", "control character", "DEL")],
+            Limit("EILSEQ", "it lists pictures of control characters (U+2409)"),
         ),
     },
     "copyparty": {
-        **_NO_PROPERTIES,
+        **_no_properties("it keeps no properties of others"),
         _NO_UTF8: Limit("EILSEQ", "it shows no name of its own: who is not known may change such names"),
     },
     "asgiwebdav": {
-        **_NO_PROPERTIES,
+        **dict.fromkeys(
+            ["extended attributes of programs", "symbolic links"],
+            Limit(
+                "EOPNOTSUPP", "it keeps no properties on the share's root, which says that they are in use"
+            ),
+        ),
         **dict.fromkeys(
             [
                 "a name with %20, as it stands",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 
 import pytest
 
+from tests.contract.limits import KEPT_HERE, Otherwise
 from tests.contract.refusing import refused
 from tests.contract.stage import Drive, Stage
 
@@ -72,8 +74,9 @@ def test_statfs(drive: Drive) -> None:
 
 @pytest.mark.feature("extended attributes that tell of the upload")
 def test_own_xattrs(drive: Drive) -> None:
-    """user.davfs.url and user.davfs.state can be read; what is not there is ENODATA."""
+    """user.davfs.url and user.davfs.state can be read, and are not listed; what is not there is ENODATA."""
     drive.store("a b", b"x")
+    assert drive.listxattr("a b") == []
     assert drive.getxattr("a b", "user.davfs.state") == b"clean"
     assert drive.getxattr("a b", "user.davfs.url").decode().endswith("/a%20b")
     with refused(errno.ENODATA):
@@ -81,24 +84,46 @@ def test_own_xattrs(drive: Drive) -> None:
 
 
 @pytest.mark.feature("extended attributes of programs")
-def test_xattrs(stage: Stage, drive: Drive) -> None:
-    """Set, listed, read, and found by another mount; EOPNOTSUPP where the server keeps no properties."""
+def test_user_xattrs(drive: Drive, stage: Stage) -> None:
+    """Any bytes, on a file and a folder, seen by another mount, kept over an upload and a rename."""
     drive.store("a", b"x")
-    drive.call("setxattr", drive.at("a"), "user.colour", b"blue \x00\xff")
-    assert drive.getxattr("a", "user.colour") == b"blue \x00\xff"
-    assert drive.listxattr("a") == ["user.colour"]
+    drive.mkdir("d")
+    values = {"user.all": bytes(range(256)), "user.a b": b"", "user.long": b"<&>" * 20_000}
+    for path in ("a", "d"):
+        for name, value in values.items():
+            drive.setxattr(path, name, value)
+    drive.store("a", b"y" * 100_000)
+    drive.rename("a", "b")
     other = stage.elsewhere(drive)
-    other.eventually(lambda: other.listxattr("a") == ["user.colour"], "another mount does not see it")
-    assert other.getxattr("a", "user.colour") == b"blue \x00\xff"
-    assert drive.on_server("a") == b"x"
+    for path in ("b", "d"):
+        assert other.listxattr(path) == sorted(values)
+        assert {name: other.getxattr(path, name) for name in values} == values
+    drive.removexattr("b", "user.all")
+    assert drive.listxattr("b") == ["user.a b", "user.long"]
 
 
 @pytest.mark.feature("symbolic links")
-def test_symbolic_links(drive: Drive) -> None:
-    """Made, read, followed and removed; EOPNOTSUPP where the server keeps no properties."""
-    drive.store("a", b"x")
-    drive.call("symlink", "a", drive.at("link"))
-    assert drive.call("readlink", drive.at("link")) == "a"
-    assert drive.read_file("link") == b"x"
-    drive.unlink("link")
-    assert drive.rival.names(drive.there) == ["a"]
+def test_links(drive: Drive, stage: Stage) -> None:
+    """Made, renamed, there after a remount, replaced, removed; never followed by the daemon."""
+    drive.symlink("../else where/\u00e4 %", "first")
+    drive.rename("first", "a")
+    drive.symlink("/nowhere", "b")
+    drive = stage.again(drive)
+    assert stat.S_ISLNK(drive.lstat("a").mode)
+    assert [drive.readlink(name) for name in ("a", "b")] == ["../else where/\u00e4 %", "/nowhere"]
+    drive.store("file", b"content")
+    drive.rename("file", "b")
+    drive.unlink("a")
+    assert drive.sync() == 0
+    assert drive.listdir() == ["b"]
+    assert drive.read_file("b") == b"content"
+
+
+@pytest.mark.feature("another mount sees chmod +x")
+def test_executable_elsewhere(drive: Drive, stage: Stage) -> None:
+    """Where the server keeps the bit, or properties."""
+    drive.store("run.sh", b"#!/bin/sh\necho it runs\n")
+    drive.chmod("run.sh", 0o755)
+    assert drive.sync() == 0
+    if not stage.elsewhere(drive).stat("run.sh").mode & 0o100:  # it has not looked there before
+        raise Otherwise(KEPT_HERE)

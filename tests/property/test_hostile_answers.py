@@ -190,8 +190,12 @@ def _get(status: int, headers: httpx.Headers, _body: bytes) -> object:
 
 def _redirect(_status: int, headers: httpx.Headers, _body: bytes) -> object:
     here, location = SHARE.url(FILE), headers.get("location", "")
-    check_location(SHARE, PUT, location)
     return redirected(SHARE, "GET x", "GET", here, location, is_collection=False)
+
+
+def _stored_elsewhere(_status: int, headers: httpx.Headers, _body: bytes) -> object:
+    check_location(SHARE, PUT, headers.get("location", ""))
+    return None
 
 
 def _status_meaning(status: int, headers: httpx.Headers, _body: bytes) -> object:
@@ -227,6 +231,7 @@ READERS: Final[dict[Reader, tuple[type[Exception], ...]]] = {
     _values: (),
     _get: (ProtocolError, StaleVersion),
     _redirect: (ProtocolError, PosixError),
+    _stored_elsewhere: (ProtocolError,),
     _status_meaning: (),
     _authentication: (Unauthorized, ConfigError),
     _keep_alive: (),
@@ -331,3 +336,12 @@ def test_a_run_of_blanks_in_a_challenge() -> None:
     found = parse_challenges(["Basic" + " " * 60_000 + "\x01", "NTLM"])
     assert [challenge.scheme for challenge in found] == ["basic", "ntlm"]
     assert time.thread_time() - begin_s < MOST_S
+
+
+@pytest.mark.parametrize(
+    "place", ["http://xn--a/", "//xn--a/x", "http://xn--/", "http://[::1", "http://h:x/"]
+)
+def test_a_redirect_to_no_host(place: str) -> None:
+    """A host that is punycode of nothing, or no host at all, is an address that cannot be read."""
+    with pytest.raises(ProtocolError, match="cannot be read"):
+        redirected(SHARE, "GET x", "GET", SHARE.url(FILE), place, is_collection=False)

@@ -19,6 +19,7 @@ from tests.servers.asgiwebdav import AsgiWebDav
 from tests.servers.base import LoggedRequest, MissingPart, Server, Share
 from tests.servers.certificates import Certificates
 from tests.servers.copyparty import Copyparty
+from tests.servers.iis import Iis, SharePoint
 from tests.servers.lighttpd import Lighttpd
 from tests.servers.meter import Exchange
 from tests.servers.nginx import Nginx
@@ -33,6 +34,7 @@ __all__ = [
     "Certificates",
     "Copyparty",
     "Exchange",
+    "Iis",
     "Lighttpd",
     "LoggedRequest",
     "MissingPart",
@@ -42,5 +44,6 @@ __all__ = [
     "SabreDav",
     "Server",
     "Share",
+    "SharePoint",
     "WsgiDav",
 ]
