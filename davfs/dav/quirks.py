@@ -390,6 +390,14 @@ class Capabilities:
         return self._named("rclone")
 
     @property
+    def puts_beside(self) -> bool:
+        """PUT over a file may end under a name of the server's invention (copyparty, to who sends no time).
+
+        It shows no name; it has no tags. MOVE replaces the file.
+        """
+        return self.profile == "unknown" and self.etags_in_propfind is False
+
+    @property
     def coarse_tags(self) -> bool:
         """Whether a second write of the same size within one second may keep the tag (servers.md 9)."""
         fine = self._is_apache_dav or self._is_lighttpd_dav or self.is_iis or self.is_sharepoint

@@ -69,7 +69,7 @@ def needs_staging(server: Capabilities, *, size: int, new: bool) -> bool:
         long = size >= LONG_BODY
         torn = size > max(SMALL_NEW, server.whole_up_to_bytes)
         return long or server.conditions != "honoured" or torn
-    return size > server.whole_up_to_bytes
+    return size > server.whole_up_to_bytes or server.puts_beside
 
 
 def needs_look(server: Capabilities, over: Known, *, size: int) -> bool:

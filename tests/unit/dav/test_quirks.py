@@ -136,3 +136,12 @@ def test_a_name_that_put_does_not_take() -> None:
     assert lighttpd.puts_name("n" * 245)
     assert not lighttpd.puts_name("n" * 246)
     assert Capabilities().puts_name("n" * 255)
+
+
+def test_a_server_that_may_invent_a_name() -> None:
+    """copyparty, as far as it shows: no name, no tags. Even an empty file is staged, and moved over."""
+    unknown = Capabilities.from_options(httpx.Headers({"DAV": "1, 2"}))
+    assert not unknown.puts_beside
+    assert unknown.learned_propfind(Resource(is_collection=False, size_bytes=1)).puts_beside
+    nginx = Capabilities.from_options(httpx.Headers({"Server": "nginx/1.22.1", "DAV": "2"}))
+    assert not nginx.learned_propfind(Resource(is_collection=False, size_bytes=1)).puts_beside
