@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -192,9 +192,10 @@ def foreign_changes(asked: list[Asked], call: Call) -> list[Asked]:
 
 
 async def state_of(vfs: Vfs, path: str) -> tuple[str, str]:
-    names = await vfs.listxattr(path)
-    error = (await vfs.getxattr(path, "user.davfs.error")).decode() if "user.davfs.error" in names else ""
-    return (await vfs.getxattr(path, "user.davfs.state")).decode(), error
+    error = b""
+    with suppress(DavfsError):
+        error = await vfs.getxattr(path, "user.davfs.error")
+    return (await vfs.getxattr(path, "user.davfs.state")).decode(), error.decode()
 
 
 # A name that was to be free is not (412): of a rename that is EEXIST, but unlink has no such errno.
@@ -488,4 +489,5 @@ async def test_each_verb_of_the_client(row: Row, verb: str, autojump_clock: Mock
     ):  # what these mean depends on what was asked: see the client's own tests
         assert number == row.errnos["MKCOL"]
     assert len(wire.requests(verb)) == 1
-    assert len(wire.asked) == 1
+    looks = 1 if verb == "COPY" and row.answer in {400, 403, 405, 409} else 0  # may mean that it is there
+    assert [one.method for one in wire.asked[1:]] == ["PROPFIND"] * looks
