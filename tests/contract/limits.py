@@ -83,12 +83,6 @@ LIMITS: Final[Mapping[str, Mapping[str, Limit]]] = {
     },
     "asgiwebdav": {
         **dict.fromkeys(
-            ["extended attributes of programs", "symbolic links"],
-            Limit(
-                "EOPNOTSUPP", "it keeps no properties on the share's root, which says that they are in use"
-            ),
-        ),
-        **dict.fromkeys(
             [
                 "a name with %20, as it stands",
                 "a name with %2F, as it stands",
