@@ -264,9 +264,7 @@ class Client(Changing):
 
     def may_be_mixed(self, version: Validator) -> bool:
         """Whether a GET of `version` is to be looked at again: a server that mixes, a file in use."""
-        if not self.capabilities.mixes_versions:
-            return False
-        return version.mtime_s is None or time.time() + self._clock_ahead_s - version.mtime_s < IN_USE_S
+        return self.capabilities.mixes_versions and self.age_s(version) < IN_USE_S
 
     def check_name(self, path: DavPath, *, is_folder: bool) -> None:
         """Raises BadName or NameTooLong when the server is known not to hold the name."""

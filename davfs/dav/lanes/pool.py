@@ -39,10 +39,6 @@ class Pool:
         self._idle: list[Lane] = []
         self._is_closed = False
 
-    @property
-    def idle_count(self) -> int:
-        return len(self._idle)
-
     async def slot(self, kind: Kind, timeout_s: float) -> Slot:
         """Raises httpx.PoolTimeout."""
         if kind == "ahead":
