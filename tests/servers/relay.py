@@ -324,11 +324,11 @@ class Relay:
                 await sink.send_all(data[:allowed])
                 connection.break_off()
                 return
+            flow.passed(size)  # before, for the same reason
             connection.delivering += 1
             if not await self._pass_on(connection, direction, data[:size], sink):
                 return
             connection.delivering -= 1
-            flow.passed(size)
             if size < len(data):
                 flow.left = None
                 connection.break_off()
