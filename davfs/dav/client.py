@@ -155,8 +155,10 @@ class Client(Changing):
 
         `ahead`: nobody waits for it. It is not repeated, and NoLane at once when no connection is to spare.
         """
-        request = self._propfind(path, "1", self._asked(), is_collection=True)
-        request = replace(request, answer_by_s=self._clock() + self._timeout_s, is_ahead=ahead)
+        answer_by_s = self._clock() + self._timeout_s
+        request = self._propfind(
+            path, "1", self._asked(), is_collection=True, answer_by_s=answer_by_s, is_ahead=ahead
+        )
         policy = ONCE if ahead else PATIENT
         return await self._exchange.repeat(
             policy, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
@@ -216,15 +218,15 @@ class Client(Changing):
             headers |= times.put_headers(mtime_s, by_date=self.capabilities.is_nginx_dav)
         if isinstance(body, Summed) and body.checksum is not None:
             headers["OC-Checksum"] = body.checksum
+        wish = UploadWish(path, body.size_bytes, if_match, if_none_match, lock_token)
         request = _Request(
             "PUT",
             path,
             headers,
             content=body,
             read_timeout_s=self._timeout_s + body.size_bytes / _SERVER_WORK_BYTES_PER_S,
+            preflight=self._preflight(wish, is_known=is_known, is_new=is_new),
         )
-        wish = UploadWish(path, body.size_bytes, if_match, if_none_match, lock_token)
-        request = replace(request, preflight=self._preflight(wish, is_known=is_known, is_new=is_new))
         with self.reach.watched():
             async with self._exchange.answer(request) as answer:
                 self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
@@ -406,7 +408,7 @@ class Client(Changing):
             raise StaleVersion(f"{request.label}: changed on the server")
         if not 200 <= incoming.status < 300 and incoming.status != 416:
             raise self._refusal(request, incoming)
-        is_foreign = not is_in_share(self._share, incoming.url)
+        is_foreign = not (incoming.is_ours or is_in_share(self._share, httpx.URL(incoming.url)))
         return checked_answer(incoming.status, incoming.headers, wanted, is_foreign=is_foreign)
 
     async def _check_put(self, request: _Request, answer: Incoming) -> None:

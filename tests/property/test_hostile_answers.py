@@ -214,7 +214,7 @@ def _authentication(_status: int, headers: httpx.Headers, _body: bytes) -> objec
 
 
 def _keep_alive(_status: int, headers: httpx.Headers, _body: bytes) -> object:
-    return keep_alive_limits(headers.raw)
+    return keep_alive_limits(headers.get("keep-alive", ""))
 
 
 READERS: Final[dict[Reader, tuple[type[Exception], ...]]] = {

@@ -12,18 +12,23 @@ body that was answered early (ADR 0010). Failures are httpx's: ConnectError, Rea
 RemoteProtocolError for whatever is not HTTP. Unauthorized and what a pre-flight's judge raises pass through.
 """
 
-from davfs.dav.lanes.errand import Preflight, PreflightAnswer
+from davfs.dav.lanes.errand import AtHand, Errand, Home, Preflight, PreflightAnswer, Timeouts
 from davfs.dav.lanes.habits import PARENT_FROM_BYTES
 from davfs.dav.lanes.proxies import Proxies
 from davfs.dav.lanes.tls import tls_context
-from davfs.dav.lanes.transport import Lanes, LaneSettings
+from davfs.dav.lanes.transport import Lanes, LaneSettings, Reply
 
 __all__ = [
     "PARENT_FROM_BYTES",
+    "AtHand",
+    "Errand",
+    "Home",
     "LaneSettings",
     "Lanes",
     "Preflight",
     "PreflightAnswer",
     "Proxies",
+    "Reply",
+    "Timeouts",
     "tls_context",
 ]
