@@ -156,7 +156,8 @@ class Exchange:
         except httpx.InvalidURL:
             raise UriTooLong(f"{request.label}: the address is too long", status=414) from None
         finally:
-            self._requests.update(sent)
+            for verb in sent:
+                self._requests[verb] += 1
         incoming = Incoming(reply, url, request.label, self._count_down, is_ours=is_ours)
         if incoming.status == _NOT_NOW and await _is_maintenance(incoming):
             raise Unreachable(f"{request.label}: the server is in maintenance mode")

@@ -150,11 +150,11 @@ class FileLike(Protocol):
     def sent_up_to(self, size_bytes: int) -> None: ...
 
 
-@runtime_checkable
-class Summed(Protocol):
-    """A Body whose checksum is known, as OC-Checksum says it: `SHA1:...`."""
-
-    checksum: str | None
+def checksum_of(body: Body) -> str | None:
+    """As OC-Checksum says it: `SHA1:...`; None for a Body that has none. A protocol checked at run time takes
+    15 us to find that out."""
+    checksum: str | None = getattr(body, "checksum", None)
+    return checksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +305,14 @@ class Incoming:
         else:
             self._count(len(piece))
         return piece
+
+    def take_whole(self) -> bytes | None:
+        """The body, if all of it is here already and not encoded. Else None, and it is to be received."""
+        is_plain = self.headers.get("content-encoding", "identity") == "identity"
+        body = self._at_hand() if is_plain else None
+        if body:
+            self._count(len(body))
+        return body
 
     async def receive_small(self, most_bytes: int) -> bytes:
         """A body that is read whole, with gzip undone; what is past `most_bytes` is not looked at."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, Protocol
 
 import httptools
@@ -264,6 +264,7 @@ def _cause(error: BaseException) -> str:
     return str(error.__context__ or error)[:200]
 
 
+@lru_cache(maxsize=256)  # Apache counts down from 100
 def keep_alive_limits(text: str) -> tuple[float | None, int | None]:
     """`timeout=5, max=99` of Keep-Alive -> (5.0, 99); None for what is not said (RFC 2068 19.7.1)."""
     found: dict[str, int] = {}

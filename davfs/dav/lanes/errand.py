@@ -60,13 +60,28 @@ class Preflight:
 
 
 class AtHand(httpx.AsyncByteStream):
-    """A short body that is in memory: it goes out with the head, and needs no iteration."""
+    """A short body that is in memory: it goes out with the head. Other transports iterate it."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self.data
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Once(self.data)
+
+
+class _Once:
+    """No generator: one that is left early is reported by trio."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = [data]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 @dataclass(slots=True)

@@ -33,6 +33,7 @@ _DROP_BYTES: Final = 64 * 1024
 _LONG_BYTES: Final = 256 * 1024
 _HEAD_READ_BYTES: Final = 64 * 1024
 _MOST_INTERIM: Final = 16
+_LONGEST_PROMISE: Final = 80  # characters of Keep-Alive that are looked at
 _IDLE_S: Final = 4.0  # Apache closes idle connections after 5 s (servers.md 36): be earlier
 _LONGEST_IDLE_S: Final = 55.0
 _HURRY_S: Final = 1.0  # before the announced end, for the time that a request is on its way
@@ -109,7 +110,7 @@ class Lane:
         self._is_waiting = False
         if not head.keep_alive:
             self.is_spoilt = True
-        timeout_s, left = keep_alive_limits(head.fields.get("keep-alive", ""))
+        timeout_s, left = keep_alive_limits(head.fields.get("keep-alive", "")[:_LONGEST_PROMISE])
         if timeout_s is not None:
             self._idle_limit_s = min(max(timeout_s - _HURRY_S, timeout_s / 2), _LONGEST_IDLE_S)
         self.requests_left = left if left is not None else self._one_less()
