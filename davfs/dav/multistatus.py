@@ -414,6 +414,8 @@ def sole_entry(entries: Sequence[Entry], share: Share, path: DavPath) -> Entry |
     By path first. A single answer under another spelling is taken as well: Nextcloud turns NFD into
     NFC, IIS ignores case, libphodav writes an empty href for names with '%' (servers.md 14, 22).
     """
+    if len(entries) == 1 and entries[0].hrefs == (share.href(path),):  # as nearly all answer about a file
+        return entries[0]
     for entry in entries:
         if any(share.path_of(href) == path for href in entry.hrefs):
             return entry
@@ -432,6 +434,8 @@ def _is_alike(one: DavPath, path: DavPath) -> bool:
 
 def spelled_name(entry: Entry, share: Share, path: DavPath) -> str | None:
     """The last segment as the server writes it, where that is not the one asked for."""
+    if entry.hrefs == (share.href(path),):
+        return None
     places = (share.path_of(href) for href in entry.hrefs if href)
     named = next((place.name for place in places if place is not None), path.name)
     return named if named and named != path.name else None

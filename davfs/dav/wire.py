@@ -125,11 +125,10 @@ def translated(label: str) -> Iterator[None]:
 @contextmanager
 def deadline(seconds: float, label: str) -> Iterator[None]:
     """Raises TimedOut when the block takes longer."""
-    try:
-        with trio.fail_after(max(0.0, seconds)):
-            yield
-    except trio.TooSlowError:
-        raise TimedOut(f"{label}: no answer within {seconds:.0f} s") from None
+    with trio.move_on_after(max(0.0, seconds)) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise TimedOut(f"{label}: no answer within {seconds:.0f} s")
 
 
 class Body(Protocol):

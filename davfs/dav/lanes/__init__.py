@@ -5,6 +5,7 @@
     lane.py       one connection: heads, bodies, time-outs
     connect.py    how a connection comes to be: TCP, proxy, TLS, pin
     answers.py    bytes -> answers (pure)       errand.py  a request as bytes (pure)
+    cookies.py    which cookies go along
     habits.py     what a server does with bodies, and what follows (pure)
 
 It exists because no Python client settles authentication before a body, waits for 100-continue, or stops a

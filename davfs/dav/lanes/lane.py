@@ -252,6 +252,8 @@ class Lane:
 
     async def _receive(self, size: int, timeout_s: float) -> bytes:
         try:
+            if _ends_within(timeout_s):
+                return await self._received(size)
             with trio.move_on_after(timeout_s):
                 return await self._received(size)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -273,3 +275,8 @@ class Lane:
             await trio.lowlevel.wait_readable(fd)
             with suppress(BlockingIOError):
                 return os.read(fd, size)
+
+
+def _ends_within(timeout_s: float) -> bool:
+    """Whether a scope around this ends it sooner: then one more would cost 8 us, and never be the first."""
+    return trio.current_effective_deadline() <= trio.current_time() + timeout_s

@@ -13,6 +13,7 @@ share's own origin; another host (object storage behind a redirect) gets neither
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -23,6 +24,7 @@ import trio
 from davfs.dav.auth import Authenticator, Origin, Session, Standing, Step, build_auth
 from davfs.dav.lanes.answers import Head
 from davfs.dav.lanes.connect import connect
+from davfs.dav.lanes.cookies import Cookies
 from davfs.dav.lanes.errand import ACCEPT, Errand, Kind, PreflightAnswer
 from davfs.dav.lanes.habits import Expect, Habits, parent_needed, preflight_needed
 from davfs.dav.lanes.lane import Lane
@@ -104,7 +106,7 @@ class Lanes(httpx.AsyncBaseTransport):
         self._auth = auth
         self._settings = settings
         self._servers: dict[Origin, _Server] = {}
-        self._cookies = httpx.Cookies()
+        self._cookies = Cookies()
         self._cookies_of = auth.generation
         self._doubt = trio.Lock()
         self._user_agent = f"User-Agent: {settings.user_agent}\r\n".encode()
@@ -334,28 +336,17 @@ class Lanes(httpx.AsyncBaseTransport):
         extra = f"Authorization: {header}\r\n" if header else ""
         is_home = server.auth is self._auth
         if is_home:
-            extra += self._cookie_line(message)
+            extra += self._cookies_of_today().line(message, time.time())
         head = await deliver(lane, message, extra, server.habits)
         if is_home and "set-cookie" in head.fields:
-            self._keep_cookies(message, head)
+            self._cookies.keep(message, head)
         return head
 
-    # --- cookies ------------------------------------------------------------------------------------
-
-    def _cookie_line(self, message: Errand) -> str:
-        """Nextcloud needs 0.55 s for a request without its session, 0.05 s with it (servers.md 34)."""
+    def _cookies_of_today(self) -> Cookies:
+        """Those of earlier credentials go with them."""
         if self._cookies_of != self._auth.generation:
-            self._cookies, self._cookies_of = httpx.Cookies(), self._auth.generation
-        if not self._cookies:
-            return ""
-        carrier = httpx.Request("GET", message.url)
-        self._cookies.set_cookie_header(carrier)
-        text = carrier.headers.get("cookie", "")
-        return f"Cookie: {text}\r\n" if text and text.isprintable() else ""
-
-    def _keep_cookies(self, message: Errand, head: Head) -> None:
-        request = httpx.Request("GET", message.url)
-        self._cookies.extract_cookies(httpx.Response(head.status, headers=head.headers, request=request))
+            self._cookies, self._cookies_of = Cookies(), self._auth.generation
+        return self._cookies
 
 
 def _judged(server: _Server, session: Session, message: Errand, head: Head) -> Step:
