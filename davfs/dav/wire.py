@@ -371,6 +371,8 @@ class Incoming:
     async def close(self) -> None:
         """Hangs up if the body was not read to its end. Safe under cancellation, and twice."""
         self._ended = True
+        if self._at_hand() is not None:  # as after most bodies: there is nothing to hang up
+            return
         with trio.move_on_after(_CLOSE_S, shield=True), suppress(DavfsError), translated(self._label):
             await self._stream.aclose()
             if isinstance(self._pieces, AsyncGenerator):  # a transport's own; trio reports it if left
