@@ -160,6 +160,7 @@ class Filesystem:
         try:
             async with trio.open_nursery() as nursery:
                 self._downloads.start(nursery)
+                nursery.start_soon(self._store.newcomers.run)
                 nursery.start_soon(self._store.outdated.run)
                 self._tree.questions.start(nursery)
                 self._prefetch.start(nursery)
