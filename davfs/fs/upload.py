@@ -326,9 +326,8 @@ class Uploads:
         try:
             with pending.running:
                 try:
-                    if not self._is_paused(pending):  # since it was started
-                        await self.settle_name(pending.node)
-                        await self.delivery.settle(pending)
+                    await self.settle_name(pending.node)
+                    await self.delivery.settle(pending)
                 except Exception as failure:  # noqa: BLE001 - one file's trouble must not take the mount down
                     error = as_davfs_error(failure)
                 cancelled = False

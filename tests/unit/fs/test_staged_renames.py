@@ -98,16 +98,21 @@ async def test_a_rename_meanwhile_waits_for_nothing(
     assert [status for _, _, _, status, _ in server.requests("MOVE")] in ([201], [204])
 
 
-async def test_a_rename_at_once_needs_no_more(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """Right after the close, before anything was sent: one body and one MOVE as well."""
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_rename_at_once_needs_no_more(tmp_path: Path, autojump_clock: MockClock, steps: int) -> None:
+    """Right after the close, in each moment of the upload's begin: one body, nothing at the old name."""
     server = FakeDav()
     server.put("/real", b"was there")
+    server.inject(Fault("PUT", answer_delay_s=1))
     async with drive(server, tmp_path, write_back_s=0) as vfs:
         await write(vfs, "new.tmp")
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
         await vfs.rename("new.tmp", "real")
         assert await vfs.fs.sync(60) == 0
         assert server.tree() == {"real": OURS}
     assert len(server.requests("PUT")) == 1
+    assert all("new.tmp" not in change.path + change.destination for change in server.changes)
 
 
 @pytest.mark.expects_warning("not sent")
