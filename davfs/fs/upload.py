@@ -51,6 +51,7 @@ STORED_WITHIN_S: Final = 20.0  # how long a removal waits for a body that is who
 LATE_LOOKS: Final = (0.25, 0.75, 3, 10)
 RECENT: Final = 2  # time-outs: while an unanswered PUT is so young, fsync looks once more before it returns
 LATE_ONES_MAX: Final = 3  # that one fsync puts right
+HURRY_WITHIN_S: Final = 1.0  # whoever sets a longer `write_back` wants more than renames to be waited for
 HURRY_FROM: Final = FORK_MAX  # a smaller one is copied for a write that comes meanwhile, and sent twice
 
 
@@ -128,8 +129,10 @@ class Uploads:
         stopped by a write. Once for each file: who opens and closes again and again would have each start
         paid for. Not where the time goes with the PUT: rsync sets it when the file is closed.
         """
-        is_new = not (content.hurried or content.on_server)
-        if is_new and content.size_bytes > HURRY_FROM and self.delivery.may_hurry(node, content):
+        is_first = (
+            not (content.hurried or content.on_server) and self._settings.write_back_s <= HURRY_WITHIN_S
+        )
+        if is_first and content.size_bytes > HURRY_FROM and self.delivery.may_hurry(node, content):
             content.hurried = True
             self.schedule(node, content, 0)
         else:

@@ -200,7 +200,7 @@ def test_a_large_new_file_is_not_looked_for(share: Share, mount_of: MountOf) -> 
 def test_a_rename_meanwhile_is_only_another_move(apache_share: Share, mount_of: MountOf) -> None:
     """40 MiB to a temporary file, renamed over the real one in the middle of the upload: one body, one MOVE.
 
-    It is sent when it is closed, without the wait for a rename, and the rename does not wait for it either.
+    The rename does not wait for the upload, which goes on.
     What its upload asks the folder was asked while it was being written.
     """
     halfway = Event()
@@ -214,7 +214,7 @@ def test_a_rename_meanwhile_is_only_another_move(apache_share: Share, mount_of: 
     old = apache_share.write("image", b"old")
     os.utime(old, (1_600_000_000, 1_600_000_000))
     with Relay(apache_share.url, watch=hold) as relay:
-        drive = mount_of(apache_share, url=relay.url, attr_timeout=60, write_back=60)
+        drive = mount_of(apache_share, url=relay.url, attr_timeout=60)
         drive.listdir()
         apache_share.forget_requests()
         fd = drive.open("image.part", os.O_WRONLY | os.O_CREAT)

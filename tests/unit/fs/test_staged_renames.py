@@ -20,7 +20,7 @@ from trio.testing import MockClock
 from davfs.dav.quirks import Capabilities
 from davfs.fs.settings import Settings
 from davfs.fs.tree import HIDDEN_PREFIX
-from davfs.fs.upload import HURRY_FROM
+from davfs.fs.upload import HURRY_FROM, HURRY_WITHIN_S
 from tests.fakes.davserver import FakeDav, Fault
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
@@ -363,17 +363,21 @@ async def hurried(vfs: Vfs, server: FakeDav, path: str, size: int) -> bool:
     """Whether a new file of this size is on its way before the wait after its close is over."""
     before = len(server.requests("PUT"))
     await write(vfs, path, bytes(size))
-    await trio.sleep(5)
-    return len(server.requests("PUT")) > before
+    await trio.sleep(HURRY_WITHIN_S / 2)
+    begun = len(server.requests("PUT")) > before
+    await vfs.fs.sync(60)
+    return begun
 
 
 async def test_only_large_new_files_are_sent_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """A small one waits for its rename, and so does a large one that is on the server already."""
+    """A small one waits for its rename, a large one on the server already, and all where a long wait is set."""
     server = FakeDav()
-    async with drive(server, tmp_path, write_back_s=30) as vfs:
+    async with drive(server, tmp_path, write_back_s=HURRY_WITHIN_S) as vfs:
         assert not await hurried(vfs, server, "small", HURRY_FROM)
         assert await hurried(vfs, server, "large", HURRY_FROM + 1)
         assert not await hurried(vfs, server, "large", HURRY_FROM + 1)
+    async with drive(server, tmp_path, cache="patient", write_back_s=2 * HURRY_WITHIN_S) as vfs:
+        assert not await hurried(vfs, server, "another", HURRY_FROM + 1)
 
 
 async def test_a_file_that_is_opened_again_and_again_is_begun_once(
@@ -381,16 +385,15 @@ async def test_a_file_that_is_opened_again_and_again_is_begun_once(
 ) -> None:
     """A write stops the upload that began at the first close; after that the file waits, as others do."""
     server = FakeDav()
-    async with drive(server, tmp_path, write_back_s=30) as vfs:
-        server.inject(Fault("PUT", delay_s=5))
+    async with drive(server, tmp_path, write_back_s=HURRY_WITHIN_S) as vfs:
+        held = server.inject(Fault("PUT", delay_s=5, times=9))
         await write(vfs, "large", bytes(HURRY_FROM + 1))
-        await trio.sleep(1)
         for at in range(3):
+            await trio.sleep(HURRY_WITHIN_S / 2)
             fd = await vfs.open("large", os.O_WRONLY)
             await vfs.pwrite(fd, b"more", at * 4)
             await vfs.close(fd)
-            await trio.sleep(6)
-        assert server.requests("PUT") == []
+        assert (held.times, server.requests("PUT")) == (8, [])
         assert await vfs.fs.sync(600) == 0
         assert files(server) == {"large": b"more" * 3 + bytes(HURRY_FROM - 11)}
         await trio.sleep(60)
@@ -400,7 +403,7 @@ async def test_a_file_that_is_opened_again_and_again_is_begun_once(
 async def test_where_the_time_goes_with_the_body_it_waits(tmp_path: Path, autojump_clock: MockClock) -> None:
     """rsync and cp -p set it when the file is closed: sent before, the server would keep a wrong one."""
     server = FakeDav()
-    async with drive(server, tmp_path, write_back_s=30) as vfs:
+    async with drive(server, tmp_path, write_back_s=HURRY_WITHIN_S) as vfs:
         client = vfs.fs._client
         client.capabilities = Capabilities(server="rclone/v1.75", dav_classes=frozenset({"1", "2"}))
         assert client.capabilities.time_in_put
