@@ -129,10 +129,9 @@ class Uploads:
         stopped by a write. Once for each file: who opens and closes again and again would have each start
         paid for. Not where the time goes with the PUT: rsync sets it when the file is closed.
         """
-        is_first = (
-            not (content.hurried or content.on_server) and self._settings.write_back_s <= HURRY_WITHIN_S
-        )
-        if is_first and content.size_bytes > HURRY_FROM and self.delivery.may_hurry(node, content):
+        is_worth_it = content.size_bytes > HURRY_FROM and self._settings.write_back_s <= HURRY_WITHIN_S
+        is_first = not (content.hurried or content.on_server)
+        if is_worth_it and is_first and self.delivery.may_hurry(node, content):
             content.hurried = True
             self.schedule(node, content, 0)
         else:

@@ -370,7 +370,7 @@ async def hurried(vfs: Vfs, server: FakeDav, path: str, size: int) -> bool:
 
 
 async def test_only_large_new_files_are_sent_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """A small one waits for its rename, a large one on the server already, and all where a long wait is set."""
+    """A small one waits, and a large one that is on the server already, or where a long wait is set."""
     server = FakeDav()
     async with drive(server, tmp_path, write_back_s=HURRY_WITHIN_S) as vfs:
         assert not await hurried(vfs, server, "small", HURRY_FROM)
