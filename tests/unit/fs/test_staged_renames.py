@@ -356,6 +356,20 @@ async def test_a_version_that_only_its_time_tells_is_not_followed_by_its_like(
         assert server.tree() == {"real": OURS}
 
 
+async def test_attributes_of_the_replaced_file_stay(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """As with every save by write-temporary-and-rename: they go along before the MOVE."""
+    server = FakeDav()
+    server.put("/real", b"was there")
+    async with drive(server, tmp_path) as vfs:
+        await vfs.setxattr("real", "user.colour", b"red")
+        await sending(vfs, server, IN_THE_BODY)
+        await vfs.rename("new.tmp", "real")
+        assert await vfs.fs.sync(60) == 0
+        assert server.tree() == {"real": OURS}
+    async with drive(server, tmp_path, cache="another") as vfs:
+        assert await vfs.getxattr("real", "user.colour") == b"red"
+
+
 # --- without a wait
 
 
