@@ -302,7 +302,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _seconds(0, 3600),
         "0.2",
         "SECONDS",
-        "wait so long after the last close before a file is sent",
+        "wait so long after the last close before a file is sent; up to 1 s, new files over 32 MiB need not",
     ),
     Option(
         "close",

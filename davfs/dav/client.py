@@ -31,7 +31,7 @@ import trio
 from davfs.dav import locks, microsoft, properties, times
 from davfs.dav.changing import SMALL_BODY_BYTES, Changing
 from davfs.dav.dates import parse_date
-from davfs.dav.foresight import UploadWish, check_upload
+from davfs.dav.foresight import UploadWish, allows_new, check_upload
 from davfs.dav.hrefs import decoded_again, shown
 from davfs.dav.lanes import PARENT_FROM_BYTES, Preflight, PreflightAnswer
 from davfs.dav.limits import UploadLimit
@@ -151,6 +151,16 @@ class Client(Changing):
         check_upload(self._share, wish, PreflightAnswer(status, headers, body))
         return entry.resource
 
+    async def look_at_folder(self, folder: DavPath) -> PreflightAnswer | None:
+        """What `put` of a large new file would ask its folder first; None: it would not ask.
+
+        Nobody waits for it: NoLane when no connection is to spare.
+        """
+        if not self._exchange.asks_folders:
+            return None
+        request = self._propfind(folder, "0", PROPFIND_PREFLIGHT, is_collection=True)
+        return PreflightAnswer(*await self._ask(ONCE, replace(request, is_ahead=True), fine=(207,)))
+
     async def list(self, path: DavPath, *, ahead: bool = False) -> Listing:
         """PROPFIND Depth 1, parsed while it arrives. Raises NotFound, ProtocolError.
 
@@ -198,10 +208,12 @@ class Client(Changing):
         lock_token: locks.LockToken | None = None,
         is_known: bool = False,
         is_new: bool = False,
+        folder: PreflightAnswer | None = None,
     ) -> PutResult:
         """Stores `body` at `path`, while the server holds `if_match`.
 
         `is_known`: what is there was looked at a moment ago (`look`). `is_new`: nobody else has this name.
+        `folder`: what `look_at_folder` said a moment ago; only a yes is believed.
         A weak tag never holds in If-Match (RFC 9110 13.1.1): it goes out as `If: <url> (["tag"])`, for
         servers of which `capabilities.weak_tag_in_if` is known.
         A 404 can also mean "larger than IIS allows" (peers.md 19): ParentMissing with the parent
@@ -220,13 +232,16 @@ class Client(Changing):
         if (checksum := checksum_of(body)) is not None:
             headers["OC-Checksum"] = checksum
         wish = UploadWish(path, body.size_bytes, if_match, if_none_match, lock_token)
+        preflight = self._preflight(wish, is_known=is_known, is_new=is_new)
+        if folder is not None and allows_new(self._share, wish, folder):
+            preflight = replace(preflight, folder=None)
         request = _Request(
             "PUT",
             path,
             headers,
             content=body,
             read_timeout_s=self._timeout_s + body.size_bytes / _SERVER_WORK_BYTES_PER_S,
-            preflight=self._preflight(wish, is_known=is_known, is_new=is_new),
+            preflight=preflight,
         )
         with self.reach.watched():
             async with self._exchange.answer(request) as answer:

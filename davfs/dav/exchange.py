@@ -74,6 +74,11 @@ class Exchange:
     def traffic(self) -> Traffic:
         return Traffic(self._up_bytes, self._down_bytes)
 
+    @property
+    def asks_folders(self) -> bool:
+        """Whether the wire asks the folder of a large new file before its body."""
+        return bool(getattr(self._wire, "asks_folders", False))  # lanes know; a script asks nothing
+
     async def aclose(self) -> None:
         await self._wire.aclose()
 

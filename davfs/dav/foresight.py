@@ -19,7 +19,15 @@ from davfs.dav.multistatus import Entry, Multistatus, sole_entry
 from davfs.dav.quirks import Condition
 from davfs.dav.resource import DavPath, ETag, Quota
 from davfs.dav.retry import retry_after_s
-from davfs.errors import Locked, NoSpace, ParentMissing, PreconditionFailed, ProtocolError, refused
+from davfs.errors import (
+    Locked,
+    NoSpace,
+    ParentMissing,
+    PreconditionFailed,
+    ProtocolError,
+    ServerRefused,
+    refused,
+)
 
 _LOCKED: Final = re.compile(rb"<(?:[A-Za-z0-9_.-]+:)?activelock[\s>/]")
 _ABSENT: Final = frozenset({404, 410})
@@ -61,6 +69,15 @@ def check_upload(share: Share, wish: UploadWish, answer: PreflightAnswer) -> Non
         _check_properties(_entry(share, wish.path, answer.body), wish, answer.body)
     elif 200 <= answer.status < 300:
         _check_version(ETag.parse(answer.headers.get("etag")), wish)
+
+
+def allows_new(share: Share, wish: UploadWish, folder: PreflightAnswer) -> bool:
+    """Whether its folder is there, and has room."""
+    try:
+        _check_folder(share, wish, folder)
+    except ServerRefused:
+        return False
+    return folder.status == 207
 
 
 def _check_folder(share: Share, wish: UploadWish, answer: PreflightAnswer | None) -> None:

@@ -104,6 +104,7 @@ class Content:
         self.readers = 0  # uploads that read the file now
         self.progress = trio.lowlevel.ParkingLot()  # woken whenever bytes arrive, or a transfer ends
         self.orphan = False  # unlinked or replaced: lives only as long as it is open
+        self.hurried = False  # was sent at once when it was closed
         self.disk_bytes = 0  # as last counted by the store
 
     @property
@@ -114,6 +115,11 @@ class Content:
         """Whether size and mtime are its own: of what is unsent, of what the server does not tell (not
         `known`), and, as long as it is open, of what the server has made another version of."""
         return not self.closed and (self.dirty or not known or self.successor is not None)
+
+    @property
+    def on_server(self) -> bool:
+        """Whether the server may hold a file under its name."""
+        return self.base is not None or self.life.unknown or self.life.acked > 0
 
     @property
     def source(self) -> Validator | None:

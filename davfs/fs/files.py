@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from davfs.dav.lanes import PARENT_FROM_BYTES
 from davfs.dav.resource import Resource
 from davfs.errors import DavfsError, PosixError, StaleVersion
 from davfs.fs.attributes import Opened
@@ -311,7 +312,7 @@ class Files:
             and not self._handles.has_writer(content)
         ):
             # Whoever wrote: bytes of a mapped file may have come through another handle than this one.
-            self._uploads.schedule(node, content, self._settings.write_back_s)
+            self._uploads.closed(node, content)
         if not any(self._handles.of(content)):
             self._downloads.nobody_reads(content)
         self._tree.let_go(node, content)
@@ -436,6 +437,8 @@ class Files:
         file.node.told_size = content.size_bytes  # the kernel follows its own writes
         if not content.orphan:
             self._noted(file.node, content, was_dirty=was_dirty)
+            if content.size_bytes >= PARENT_FROM_BYTES:
+                self._uploads.grew(file.node, content)
         return written
 
     def _check_room(self, content: Content, end: int) -> None:

@@ -38,7 +38,7 @@ class Life:
         return self.written > self.acked or self.unknown
 
     def wrote(self) -> Life:
-        return replace(self, written=self.written + 1)
+        return Life(self.written + 1, self.sent, self.acked, self.unknown)  # replace() takes 3 us
 
     def put_begins(self) -> Life:
         return replace(self, sent=self.written, unknown=True)

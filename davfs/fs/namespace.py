@@ -28,7 +28,7 @@ from davfs.fs.guard import patiently
 from davfs.fs.inodes import Node
 from davfs.fs.naming import check_folder
 from davfs.fs.permissions import check_making
-from davfs.fs.renaming import Renaming, on_server
+from davfs.fs.renaming import SETTLE_S, Renaming
 from davfs.fs.spellings import name_after, raise_if_filtered
 
 _MAY_MEAN_TAKEN: Final = frozenset({405, 406, 409, 423})  # MKCOL of a name that is there (peers.md, rule 5)
@@ -75,6 +75,7 @@ class Namespace(Renaming):
         if not node.is_folder:
             raise PosixError(errno.ENOTDIR)
         with self._tree.nodes.held(node):
+            await self._uploads.settle_staged(SETTLE_S, node)
             await self._must_be_empty(node)
             await self._delete(node)
             self._tree.removed(node)
@@ -103,7 +104,7 @@ class Namespace(Renaming):
             await self._uploads.abandon(content)
         if content is not None:
             self._uploads.delivery.gave_up(node.path, content)
-        if content is not None and content.dirty and not on_server(content):
+        if content is not None and content.dirty and not content.on_server:
             return
         if not set_aside:
             await self._delete(node)

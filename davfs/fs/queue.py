@@ -13,12 +13,24 @@ from typing import Final
 
 import trio
 
+from davfs.dav.lanes import PreflightAnswer
+from davfs.dav.resource import DavPath
 from davfs.errors import DavfsError
 from davfs.fs.content import Content
 from davfs.fs.inodes import Node
 from davfs.fs.tree import Tree
 
 IDLE_S: Final = 3600.0
+FOLDER_SAID_S: Final = 10.0  # for so long an answer stands for the question before an upload
+
+
+@dataclass(slots=True, eq=False)
+class FolderLook:
+    """What the folder of a large file said before its upload, while the file was still being written."""
+
+    folder: DavPath
+    asked_s: float
+    answer: PreflightAnswer | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -31,9 +43,18 @@ class Pending:
     running: trio.CancelScope | None = None
     sending: bool = False  # holds one of the slots for transfers
     is_out: Callable[[], bool] | None = None  # of the attempt that runs: the server may have the whole body
+    staged: DavPath | None = None  # of the attempt that runs: the body is under this name of ours
+    folder: FolderLook | None = None
     failed: DavfsError | None = None
     refused_at: int | None = None  # the change (`Life.written`) that the server refused for good
     attempted: trio.Event = field(default_factory=trio.Event)
+
+    def folder_said(self, folder: DavPath, now_s: float) -> PreflightAnswer | None:
+        """What this folder said a moment ago."""
+        look = self.folder
+        if look is None or look.folder != folder or now_s - look.asked_s > FOLDER_SAID_S:
+            return None
+        return look.answer
 
 
 class Queue:

@@ -45,7 +45,7 @@ from davfs.fs.settings import Settings
 from davfs.fs.spellings import move, name_after, raise_if_filtered
 from davfs.fs.store import ContentStore
 from davfs.fs.tree import HIDDEN_PREFIX, Tree
-from davfs.fs.upload import Uploads
+from davfs.fs.upload import Bound, Uploads
 
 SETTLE_S: Final = 20.0  # how long a rename waits for a running upload of the same file
 _MAY_MEAN_NO_FOLDERS: Final = frozenset({400, 403, 405, 409, 500})  # MOVE over a folder
@@ -176,6 +176,7 @@ class Renaming:
     async def _rename_folder(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         for pending in self._uploads.below(node):
             await self._uploads.settle_running(pending.content, SETTLE_S)
+        await self._uploads.settle_staged(SETTLE_S, node, target)
         send = functools.partial(self._move, node, new_parent.path.child(new_name))
         try:
             await send(EMPTY_FOLDER if target is not None else None)
@@ -188,13 +189,13 @@ class Renaming:
 
     async def _rename_file(self, node: Node, new_parent: Node, new_name: str, target: Node | None) -> None:
         over = await self._take_over(target) if target is not None else None
-        content = await self._settled(node)
+        destination = new_parent.path.child(new_name)
+        content = await self._settled(node, None if self._move_is_unsafe(destination) else Bound(over))
         if content is not None:
             self._uploads.delivery.gave_up(node.path, content)
-        if content is not None and content.dirty and not on_server(content):
+        if content is not None and content.dirty and not content.on_server:
             self._rename_unsent(node, content, new_parent, new_name, over)
             return
-        destination = new_parent.path.child(new_name)
         if self._move_is_unsafe(destination):
             await self._send_again(node, destination, over)
             self._moved(node, new_parent, new_name)
@@ -293,11 +294,14 @@ class Renaming:
         if_match = base.if_match if base is not None else None
         await self._tree.client.delete(node.path, is_collection=False, if_match=if_match)
 
-    async def _settled(self, node: Node) -> Content | None:
-        """Its content when nothing of it is being sent, and what the server has is known if it can be."""
+    async def _settled(self, node: Node, bound: Bound | None = None) -> Content | None:
+        """Its content when nothing of it is being sent, and what the server has is known if it can be.
+
+        `bound` for another name: an upload that can go there instead goes on.
+        """
         content = node.content
         if content is not None and content.dirty:
-            await self._uploads.settle_running(content, SETTLE_S)
+            await self._uploads.settle_running(content, SETTLE_S, bound)
         content = node.content
         if content is not None and content.dirty and content.life.unknown:
             await self._resolve_unknown(node, content)
@@ -306,7 +310,10 @@ class Renaming:
     def _rename_unsent(
         self, node: Node, content: Content, new_parent: Node, new_name: str, over: Known | None
     ) -> None:
-        """No request: our bytes will be PUT at the new name, over the version that we know there."""
+        """No request: our bytes will be PUT at the new name, over the version that we know there.
+
+        Sync: an upload that is on its way to a temporary name finds the new name and version at its end.
+        """
         version, digest = (over.version, over.digest) if over is not None else (None, None)
         with self._store.atomically():
             self._moved(node, new_parent, new_name)
@@ -489,8 +496,3 @@ def _is_what_moved(node: Node, rename: Rename) -> bool:
 
 def _known_base(content: Content) -> Known | None:
     return Known(content.base, content.base_digest) if content.base is not None else None
-
-
-def on_server(content: Content) -> bool:
-    """Whether the server may hold a file under this name."""
-    return content.base is not None or content.life.unknown or content.life.acked > 0

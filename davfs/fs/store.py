@@ -141,6 +141,12 @@ class ContentStore:
                     self.acquire(loaded)
                     yield loaded
 
+    def is_read(self, size_bytes: int) -> bool:
+        """Whether a program has a version of at least this size open that is the server's."""
+        return any(
+            one.users and one.size_bytes >= size_bytes and not one.life.dirty for one in self._live.values()
+        )
+
     def unfinished(self) -> list[Content]:
         """What the last run did not get to the server, opened, with size and mtime from the disk."""
         found = []

@@ -3,7 +3,8 @@
 Owns the tasks that send the queue. What it takes to send one file is in `delivery`. A file that cannot be
 sent stays at its path, dirty, with its error, and is tried again when that can help.
 
-A file waits `write_back_s` after it was closed, so that write-temporary-and-rename-over is one PUT.
+A file waits `write_back_s` after it was closed, so that write-temporary-and-rename-over is one PUT. A large
+new one, that goes to a temporary name first, need not: a rename meanwhile changes where its MOVE goes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -30,13 +32,13 @@ from davfs.errors import (
 )
 from davfs.fs.chunks import Chunks
 from davfs.fs.conflict import Conflicts
-from davfs.fs.content import Content, path_from_bytes
+from davfs.fs.content import FORK_MAX, Content, path_from_bytes
 from davfs.fs.delivery import Delivery
 from davfs.fs.download import Downloads
-from davfs.fs.guard import Guard
+from davfs.fs.guard import Guard, Known
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
-from davfs.fs.queue import Pending, Queue
+from davfs.fs.queue import FolderLook, Pending, Queue
 from davfs.fs.retrying import next_try_s
 from davfs.fs.settings import Settings
 from davfs.fs.tree import Tree
@@ -49,6 +51,15 @@ STORED_WITHIN_S: Final = 20.0  # how long a removal waits for a body that is who
 LATE_LOOKS: Final = (0.25, 0.75, 3, 10)
 RECENT: Final = 2  # time-outs: while an unanswered PUT is so young, fsync looks once more before it returns
 LATE_ONES_MAX: Final = 3  # that one fsync puts right
+HURRY_WITHIN_S: Final = 1.0  # whoever sets a longer `write_back` wants more than renames to be waited for
+HURRY_FROM: Final = FORK_MAX  # a smaller one is copied for a write that comes meanwhile, and sent twice
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A rename that is about to happen: the file will replace `over`, or take a free name."""
+
+    over: Known | None
 
 
 class Uploads:
@@ -110,6 +121,36 @@ class Uploads:
     def schedule(self, node: Node, content: Content, delay_s: float) -> Pending:
         """Send this file in `delay_s`, or earlier if that was said before."""
         return self._queue.add(node, content, trio.current_time() + delay_s)
+
+    def closed(self, node: Node, content: Content) -> None:
+        """The last writer has closed it: it is sent soon, or now.
+
+        Now is what is worth it and loses nothing: a large new file, whose upload follows a rename, and is
+        stopped by a write. Once for each file: who opens and closes again and again would have each start
+        paid for. Not where the time goes with the PUT: rsync sets it when the file is closed.
+        """
+        is_worth_it = content.size_bytes > HURRY_FROM and self._settings.write_back_s <= HURRY_WITHIN_S
+        is_first = not (content.hurried or content.on_server)
+        if is_worth_it and is_first and self.delivery.may_hurry(node, content):
+            content.hurried = True
+            self.schedule(node, content, 0)
+        else:
+            self.schedule(node, content, self._settings.write_back_s)
+
+    def grew(self, node: Node, content: Content) -> None:
+        """A program writes on: is there something to be asked for its upload that takes a round trip?"""
+        pending = self._queue.of(content)
+        if self._nursery is None or pending is None or pending.folder is not None or pending.node is not node:
+            return
+        if content.on_server or pending.running is not None or not self.delivery.stages_new(node, content):
+            return
+        if not self._tree.store.is_read(content.size_bytes):  # else it may be a copy, which has no PUT
+            pending.folder = FolderLook(node.path.parent, trio.current_time())
+            self._nursery.start_soon(self._ask_folder, pending.folder)
+
+    async def _ask_folder(self, look: FolderLook) -> None:
+        with suppress(DavfsError):  # then it is asked before the body, as ever
+            look.answer = await self._tree.client.look_at_folder(look.folder)
 
     async def run(self, nursery: trio.Nursery) -> None:
         """The scheduler: one task; starts at most `connections` senders."""
@@ -196,14 +237,33 @@ class Uploads:
         pending = self._queue.of(content)
         return pending.node if pending is not None else node
 
-    async def settle_running(self, content: Content, limit_s: float) -> None:
-        """Until no PUT of this file runs; after `limit_s` the running one is cancelled (outcome unknown)."""
+    async def settle_running(self, content: Content, limit_s: float, bound: Bound | None = None) -> None:
+        """Until no PUT of this file runs; after `limit_s` the running one is cancelled (outcome unknown).
+
+        One that can be `bound` for another name goes on: no checkpoint after that before it is renamed.
+        """
         pending = self._queue.of(content)
-        if pending is None or pending.running is None:
+        if pending is None:
             return
         with trio.move_on_after(limit_s):
-            await pending.attempted.wait()
-        await self._cancel(pending)
+            while pending.running is not None and not self._can_be(bound, pending):
+                await content.progress.park()
+        if not self._can_be(bound, pending):
+            await self._cancel(pending)
+
+    def _can_be(self, bound: Bound | None, pending: Pending) -> bool:
+        """Nothing of it is at its name, and nothing will be before its MOVE, which looks where to."""
+        if bound is None or pending.running is None or pending.staged is None:
+            return False
+        return not pending.content.on_server and self.delivery.fits_over(pending, bound.over)
+
+    async def settle_staged(self, limit_s: float, *folders: Node | None) -> None:
+        """Until no body of a file that was renamed away is under a temporary name in one of these folders."""
+        for folder in folders:
+            for pending in self._queue.all():
+                staged = pending.staged
+                if folder is not None and staged is not None and staged.is_within(folder.path):
+                    await self.settle_running(pending.content, limit_s)
 
     async def abandon(self, content: Content) -> None:
         """The file was removed: stop sending it and forget it.
@@ -275,7 +335,7 @@ class Uploads:
                 cancelled = False
         finally:
             self._free_slot(pending)
-            pending.running = pending.is_out = None
+            pending.running = pending.is_out = pending.staged = None
             pending.failed = error
             pending.attempted.set()
             pending.attempted = trio.Event()

@@ -11,13 +11,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
 from tests.mount.drivers import KernelDriver
 from tests.mount.test_scenarios import eventually
-from tests.servers import LoggedRequest, Relay, Share
+from tests.servers import Exchange, LoggedRequest, Relay, Share
+from tests.servers.meter import Moment
+from tests.servers.relay import Verdict
 
 MountOf = Callable[..., KernelDriver]
 MIB = 1 << 20
@@ -193,6 +195,45 @@ def test_a_large_new_file_is_not_looked_for(share: Share, mount_of: MountOf) -> 
     drive.write_file("new", b"x" * 2 * MIB)
     assert drive.sync() == 0
     assert [said(r) for r in share.log_requests()] == ["PUT staged", "MOVE staged", "P 1"]
+
+
+def test_a_rename_meanwhile_is_only_another_move(apache_share: Share, mount_of: MountOf) -> None:
+    """40 MiB to a temporary file, renamed over the real one in the middle of the upload: one body, one MOVE.
+
+    The rename does not wait for the upload, which goes on.
+    What its upload asks the folder was asked while it was being written.
+    """
+    halfway = Event()
+
+    def hold(moment: Moment, exchange: Exchange) -> Verdict:
+        if moment == "half" and exchange.method == "PUT":
+            relay._close_gate()
+            halfway.set()
+        return "pass"
+
+    old = apache_share.write("image", b"old")
+    os.utime(old, (1_600_000_000, 1_600_000_000))
+    with Relay(apache_share.url, watch=hold) as relay:
+        drive = mount_of(apache_share, url=relay.url, attr_timeout=60)
+        drive.listdir()
+        apache_share.forget_requests()
+        fd = drive.open("image.part", os.O_WRONLY | os.O_CREAT)
+        drive.write(fd, bytes(10 * MIB))
+        eventually(lambda: [said(r) for r in apache_share.log_requests()] == ["P 0"], 30)
+        drive.write(fd, bytes(30 * MIB))
+        drive.close(fd)
+        try:
+            assert halfway.wait(30)
+            drive.rename("image.part", "image")
+            assert drive.listdir() == ["image"]
+            assert drive.stat("image").size == 40 * MIB
+            assert (apache_share.root / "image").read_bytes() == b"old"
+        finally:
+            relay.resume()
+        assert drive.sync() == 0
+    changes = [said(r) for r in apache_share.log_requests() if r.method != "PROPFIND"]
+    assert changes == ["PUT staged", "MOVE staged"]
+    assert (apache_share.root / "image").stat().st_size == 40 * MIB
 
 
 def test_a_save_by_vim_is_one_put(share: Share, mount_of: MountOf) -> None:

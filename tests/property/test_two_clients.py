@@ -642,6 +642,33 @@ def test_two_clients_lose_nothing(
     play(kind, first, second, world)
 
 
+slow = st.sampled_from([0.3, 1.0, 3.0])
+saves = st.tuples(st.just("replace"), paths, st.sampled_from([0.25, 0.3, 0.5, 1.0]))
+slow_uploads = st.tuples(
+    st.just("fault"),
+    st.one_of(
+        st.fixed_dictionaries({"delay_s": slow}), st.fixed_dictionaries({"answer_delay_s": slow}), faults
+    ),
+)
+
+
+@pytest.mark.timeout(LIMIT_S)
+@settings(MODEL, max_examples=HISTORIES if HISTORIES >= 1000 else 25)
+@given(
+    kind=st.sampled_from([kind for kind in KINDS if not kind.conditions]),  # new files of any size are staged
+    first=programs(st.one_of(saves, saves, steps), 6),
+    second=programs(st.one_of(saves, saves, steps), 6),
+    world=programs(st.one_of(slow_uploads, slow_uploads, world_steps), 8),
+    order=st.random_module(),
+)
+@pytest.mark.expects_warning("")
+def test_renames_during_uploads_lose_nothing(
+    kind: Kind, first: Program, second: Program, world: Program, order: object
+) -> None:
+    """The same while bodies are on their way to temporary names: saves by write-and-rename above all."""
+    play(kind, first, second, world)
+
+
 @settings(MODEL, max_examples=1)
 @given(kind=st.just(Kind("hidden")))
 @pytest.mark.expects_warning("")

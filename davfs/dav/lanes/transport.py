@@ -26,7 +26,7 @@ from davfs.dav.lanes.answers import Head
 from davfs.dav.lanes.connect import connect
 from davfs.dav.lanes.cookies import Cookies
 from davfs.dav.lanes.errand import ACCEPT, Errand, Kind, PreflightAnswer
-from davfs.dav.lanes.habits import Expect, Habits, parent_needed, preflight_needed
+from davfs.dav.lanes.habits import PARENT_FROM_BYTES, Expect, Habits, parent_needed, preflight_needed
 from davfs.dav.lanes.lane import Lane
 from davfs.dav.lanes.pool import Pool, Slot
 from davfs.dav.lanes.proxies import DIRECT, Proxies
@@ -119,6 +119,11 @@ class Lanes(httpx.AsyncBaseTransport):
     def expect(self) -> Expect:
         """What the server of the share has done with Expect: 100-continue so far."""
         return self._server(self._auth.origin).habits.expect
+
+    @property
+    def asks_folders(self) -> bool:
+        """Whether a large new file of the share is not sent before its folder was asked."""
+        return parent_needed(PARENT_FROM_BYTES, 404, self._server(self._auth.origin).habits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         reply = await self.carry(Errand.of(request, self._default_lines(request)))

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from davfs import errors
-from davfs.dav.foresight import UploadWish, check_upload
+from davfs.dav.foresight import UploadWish, allows_new, check_upload
 from davfs.dav.hrefs import Share
 from davfs.dav.lanes import PreflightAnswer
 from davfs.dav.resource import ROOT, ETag
@@ -85,3 +85,18 @@ def test_refusals(wish: UploadWish, answer: PreflightAnswer, error: type[errors.
 def test_what_says_nothing_lets_it_go(wish: UploadWish, answer: PreflightAnswer) -> None:
     """The PUT decides: a look must never forbid what the server would allow."""
     check_upload(_SHARE, wish, answer)
+
+
+@pytest.mark.parametrize(
+    ("folder", "allowed"),
+    [
+        (_found(href="/dav/"), True),
+        (_found("<D:quota-available-bytes>100</D:quota-available-bytes>", "/dav/"), True),
+        (_found("<D:quota-available-bytes>99</D:quota-available-bytes>", "/dav/"), False),
+        (_bare(404), False),
+        (_bare(200), False),
+    ],
+)
+def test_a_folder_that_was_asked_before(folder: PreflightAnswer, allowed: bool) -> None:
+    """It saves the question before the body only if it is there, and has room for what the file became."""
+    assert allows_new(_SHARE, _wish(new=True), folder) is allowed
