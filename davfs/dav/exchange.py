@@ -22,6 +22,7 @@ import trio
 
 from davfs.dav.hrefs import Share
 from davfs.dav.owncloud import MOST_REFUSAL_BYTES, Refusal
+from davfs.dav.pace import Pace
 from davfs.dav.reach import Reach
 from davfs.dav.redirects import is_in_share, redirected
 from davfs.dav.request import Request, Traffic
@@ -41,6 +42,7 @@ _BUFFERED_BYTES: Final = 8 * 1024 * 1024  # beyond what the kernel takes for a p
 _CONNECT_TIMEOUT_S: Final = 15.0
 _SHORT_BYTES: Final = 1024 * 1024
 _NOT_NOW: Final = 503
+_CARRY_FILES: Final = frozenset({"PUT", "PATCH"})
 
 
 class Exchange:
@@ -57,6 +59,8 @@ class Exchange:
         self._up_bytes = 0
         self._down_bytes = 0
         self.reach = Reach(clock)
+        self.pace_up: Pace | None = None  # of the bodies of files
+        self.pace_down: Pace | None = None
 
     @property
     def request_counts(self) -> Mapping[str, int]:
@@ -161,7 +165,8 @@ class Exchange:
             raise UriTooLong(f"{request.label}: the address is too long", status=414) from None
         finally:
             self._requests.update(sent)
-        incoming = Incoming(response, address, request.label, self._count_down)
+        pace = self.pace_down if request.method == "GET" else None
+        incoming = Incoming(response, address, request.label, self._count_down, pace)
         if incoming.status == _NOT_NOW and await _is_maintenance(incoming):
             raise Unreachable(f"{request.label}: the server is in maintenance mode")
         self.reach.answered()
@@ -191,7 +196,8 @@ class Exchange:
             return await self._wire.handle_async_request(built)
         is_large = request.content.size_bytes > _BUFFERED_BYTES
         count = self._count_up_large if is_large else self._count_up
-        built.stream = outgoing = Outgoing(request.content, count)
+        pace = self.pace_up if request.method in _CARRY_FILES else None
+        built.stream = outgoing = Outgoing(request.content, count, pace)
         try:
             return await self._wire.handle_async_request(built)
         finally:

@@ -25,6 +25,7 @@ from typing import Final
 from lxml import etree
 
 from davfs.dav.dates import parse_date
+from davfs.dav.documents import CAUTION
 from davfs.dav.hrefs import Share, folded
 from davfs.dav.names import is_respelled
 from davfs.dav.properties import EXECUTABLE, EXTRAS, IS_COLLECTION, extra_text, is_true
@@ -256,16 +257,7 @@ class Multistatus:
     """
 
     def __init__(self) -> None:
-        self._parser = etree.XMLPullParser(
-            events=("end",),
-            tag=_RESPONSE,
-            resolve_entities=False,
-            load_dtd=False,
-            no_network=True,
-            huge_tree=False,
-            remove_comments=True,
-            remove_pis=True,
-        )
+        self._parser = etree.XMLPullParser(events=("end",), tag=_RESPONSE, **CAUTION)
         self._cleaner = _Cleaner()
         self._since_response_bytes = 0
         self._broken: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -361,6 +362,13 @@ async def test_a_207_that_says_404() -> None:
     """A Depth 0 answer whose one response is 404 is NotFound."""
     with pytest.raises(errors.NotFound):
         await Script(multistatus(failure("/dav/f", 404))).client().stat(FILE)
+
+
+async def test_a_folder_with_a_page_in_it() -> None:
+    """Apache's 405 to PROPFIND of a folder with an index.html is EACCES, and says what to change there."""
+    with pytest.raises(errors.NotDescribed, match="DirectoryIndex disabled") as caught:
+        await Script(httpx.Response(405)).client().list(FILE)
+    assert caught.value.errno == errno.EACCES
 
 
 async def test_content_that_changes_while_it_is_sent() -> None:
