@@ -40,8 +40,10 @@ UNTRUSTED = "PROPFIND /: the server's certificate is not trusted: self-signed ce
         (
             not_webdav("https://h/f/", 400),
             "https://h/f/",
-            ("https://h/f/ does not speak WebDAV: it answered 400 to PROPFIND"
-            " (or it is a file: a share is a folder)"),
+            (
+                "https://h/f/ does not speak WebDAV: it answered 400 to PROPFIND"
+                " (or it is a file: a share is a folder)"
+            ),
         ),
         (
             Unreachable(UNTRUSTED),
