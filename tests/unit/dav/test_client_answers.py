@@ -364,6 +364,15 @@ async def test_a_207_that_says_404() -> None:
         await Script(multistatus(failure("/dav/f", 404))).client().stat(FILE)
 
 
+async def test_a_name_that_the_server_cannot_write() -> None:
+    """libphodav answers with an empty href where a name holds '%': the one that was asked for."""
+    size = "<D:resourcetype/><D:getcontentlength>3</D:getcontentlength>"
+    found = await Script(multistatus(response("", size))).client().stat(ROOT.child("50%"))
+    assert found.size_bytes == 3
+    with pytest.raises(errors.ProtocolError):
+        await Script(multistatus(response("/dav/other", size))).client().stat(ROOT.child("50%"))
+
+
 async def test_a_folder_with_a_page_in_it() -> None:
     """Apache's 405 to PROPFIND of a folder with an index.html is EACCES, and says what to change there."""
     with pytest.raises(errors.NotDescribed, match="DirectoryIndex disabled") as caught:

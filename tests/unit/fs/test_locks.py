@@ -306,7 +306,7 @@ async def test_a_short_lock_outlives_a_slow_upload(tmp_path: Path, autojump_cloc
 class RefreshesNothing(FakeDav):
     """As npm's webdav-server and libphodav: 412 to each refresh, of locks that it still has."""
 
-    def _refresh(self, asked: _Asked) -> None:
+    def _refresh(self, _asked: _Asked) -> None:
         raise Answer(412)
 
 
