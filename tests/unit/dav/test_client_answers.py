@@ -62,6 +62,18 @@ async def test_put_announces_its_length() -> None:
     assert client.traffic.up_bytes == 300_000
 
 
+async def test_nginx_takes_the_time_of_a_file_from_date() -> None:
+    """And others X-OC-Mtime: no header of the one goes to the other."""
+    for server, name, other in (("nginx/1.22.1", "date", "x-oc-mtime"), ("Apache", "x-oc-mtime", "date")):
+        options = httpx.Response(200, headers={"DAV": "2", "Server": server})
+        script = Script(multistatus(response("/dav/", FOLDER)), options, httpx.Response(201))
+        client = script.client()
+        await client.connect()
+        await client.put(FILE, Octets(b"x"), mtime_s=700_000_000)
+        assert name in script.requests[-1].headers
+        assert other not in script.requests[-1].headers
+
+
 @pytest.mark.parametrize(("dav", "etag"), [("1, 2", None), ("1, 3, extended-mkcol", ETag("e1"))])
 async def test_a_tag_of_before_the_time_was_set(dav: str, etag: ETag | None) -> None:
     """rclone makes the tag of its answer before it applies X-OC-Mtime; sabre/dav's is the stored file's."""
@@ -184,6 +196,7 @@ async def test_an_empty_file_without_a_length() -> None:
         (_part("", b"45"), errors.ProtocolError),
         (_part("bytes 4-5/10", b"45", **{"Content-Length": "7"}), errors.ProtocolError),
         (_part("bytes 5-4/10", b""), errors.ProtocolError),
+        (_part("bytes 4-3/10", b""), errors.ProtocolError),
         (httpx.Response(404), errors.NotFound),
         (httpx.Response(403), errors.Forbidden),
         (httpx.Response(304), errors.ServerRefused),
@@ -198,6 +211,12 @@ async def test_answers_refused_before_a_byte(answer: httpx.Response, error: type
     with pytest.raises(error):
         async with Script(answer).client().get(FILE, start=4, end=6, expected=_VERSION):
             pytest.fail("opened")
+
+
+async def test_a_part_that_nobody_asked_for() -> None:
+    """206 to a GET of all of it."""
+    with pytest.raises(errors.ProtocolError):
+        await _read(Script(_part("bytes 0-9/10", b"0123456789")).client(), of=_VERSION)
 
 
 async def test_a_range_that_never_was() -> None:
