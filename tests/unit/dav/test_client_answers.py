@@ -369,6 +369,26 @@ async def test_a_file_stored_under_another_name() -> None:
         await Script(answer).client().put(FILE, Octets(b"x"))
 
 
+async def test_a_file_stored_without_its_blank() -> None:
+    """copyparty strips blanks from the ends of names; its Location says so, and such names are refused then."""
+    answer = httpx.Response(201, headers={"Location": "https://server.example/dav/a"})
+    client = Script(answer).client()
+    with pytest.raises(errors.NotThatName):
+        await client.put(ROOT.child("a "), Octets(b"x"))
+    with pytest.raises(errors.UnstorableName):
+        client.check_name(ROOT.child("b "), is_folder=False)
+
+
+async def test_a_copy_of_a_young_version() -> None:
+    """A weak tag of the source stands in If: Apache compares it weakly there, and in If-Match never."""
+    script = Script(httpx.Response(201))
+    tag = ETag("e", weak=True)
+    await script.client().copy(FILE, ROOT.child("g"), is_collection=False, overwrite=False, if_match=tag)
+    (request,) = script.requests
+    assert "if-match" not in request.headers
+    assert request.headers["if"] == f'<{request.url}> ([W/"e"])'
+
+
 async def test_mkcol_of_what_exists() -> None:
     """405 is AlreadyExists, 409 ParentMissing."""
     with pytest.raises(errors.AlreadyExists):

@@ -280,6 +280,7 @@ async def test_the_answer_after_the_connection_broke(answer: bytes, autojump_clo
         begun_s = trio.current_time()
         if answer:
             assert (await deliver(lane, Errand.of(request, b""), "", habits)).status == 423
+            assert habits.refused_late == {423}
         else:
             with pytest.raises(httpx.WriteError):
                 await deliver(lane, Errand.of(request, b""), "", habits)
