@@ -370,7 +370,7 @@ async def test_a_file_stored_under_another_name() -> None:
 
 
 async def test_a_file_stored_without_its_blank() -> None:
-    """copyparty strips blanks from the ends of names; its Location says so, and such names are refused then."""
+    """copyparty strips blanks from the ends of names, as its Location says: such names are refused then."""
     answer = httpx.Response(201, headers={"Location": "https://server.example/dav/a"})
     client = Script(answer).client()
     with pytest.raises(errors.NotThatName):
