@@ -60,6 +60,11 @@ def handlers(
     async def sync(request: Mapping[str, Any]) -> Mapping[str, object]:
         return {"left": await filesystem.sync(control.requested_timeout_s(request))}
 
+    async def refresh(_: Mapping[str, Any]) -> Mapping[str, object]:
+        """`davfs status --refresh`: whoever asks next asks the server."""
+        filesystem.refresh()
+        return {}
+
     async def credentials(request: Mapping[str, Any]) -> Mapping[str, object]:
         """`davfs login`: tries the new password once; if the server takes it, all that waits is sent."""
         password = request.get("password")
@@ -78,6 +83,7 @@ def handlers(
         "status": status,
         "settings": settings,
         "sync": sync,
+        "refresh": refresh,
         "credentials": credentials,
         **_unsent_answers(config, filesystem),
     }

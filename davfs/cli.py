@@ -95,6 +95,10 @@ def _sync(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    if arguments.refresh:
+        from davfs.commands.status import refresh
+
+        refresh(arguments.mountpoint)
     if arguments.watch:
         from davfs.commands.watch import watch
 
@@ -222,6 +226,11 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
     )
     form.add_argument("--metrics", action="store_true", help="for Prometheus, in its text format")
     form.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
+    parser.add_argument(
+        "--refresh",
+        action="store_true",
+        help="first forget what is known of the server: changes show at once",
+    )
     parser.add_argument(
         "--interval", type=_interval, default=1.0, metavar="SECONDS", help="of --watch (1; at least 0.1)"
     )

@@ -70,6 +70,8 @@ class Config:
     offline_ok: bool
     notify: bool
     connections: int
+    limit_up_bytes_per_s: int | None
+    limit_down_bytes_per_s: int | None
     log_level: str
     log_file: str | None
     kernel_flags: frozenset[str]  # of KERNEL_FLAGS

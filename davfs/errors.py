@@ -17,6 +17,7 @@
     └── ServerRefused         a final status; one sub-class per meaning
         ├── Unauthorized      401, 407
         ├── Forbidden         403, 405, 451; 415 of a file: a kind that it does not take
+        │   └── NotDescribed    405 to PROPFIND
         ├── NotThatName       stored, but under another name
         ├── NotFound          404, 410
         ├── AlreadyExists     405 on MKCOL, 412 on Overwrite: F
@@ -27,6 +28,7 @@
         ├── Locked            423, 424; 409 where no parent is needed (SharePoint: checked out)
         ├── Unsupported       501, 505, 415
         ├── Busy              425, 429, 502, 503, 509: a retry may help
+        │   ├── NotItsAddress   502 to MOVE, and 400 to a path: Destination is not where it thinks it is
         │   └── ServerTimedOut  408, 504, 522, 524
         ├── NoSpace           507
         └── ServerFailure     500, all other 5xx, and statuses that do not exist (RFC 9110 15)
@@ -194,6 +196,12 @@ class Forbidden(ServerRefused):
     errno = errno.EACCES
 
 
+class NotDescribed(Forbidden):
+    """405 to PROPFIND: a page is served in the folder's place. Somebody has to change that on the server."""
+
+    log_level = logging.WARNING
+
+
 class NotThatName(ServerRefused):
     """It was stored, but under another name, and is not shown as saved. Not EINVAL: fsync(2) tells it too."""
 
@@ -244,6 +252,14 @@ class Busy(ServerRefused):
     log_level = logging.WARNING
 
 
+class NotItsAddress(Busy):
+    """A proxy in front renames the server or ends TLS, and leaves Destination as it is: nothing was done."""
+
+    @property
+    def outcome_unknown(self) -> bool:
+        return False
+
+
 class ServerTimedOut(Busy):
     """The server gave up waiting: for us (408), or a proxy for the server behind it."""
 
@@ -292,6 +308,7 @@ _BY_STATUS: dict[int, type[ServerRefused]] = {
     507: NoSpace,
 }
 _BY_VERB: dict[tuple[str, int], type[ServerRefused]] = {
+    ("PROPFIND", 405): NotDescribed,
     ("MKCOL", 405): AlreadyExists,  # RFC 4918 9.3.1: the name is taken
     ("PUT", 415): Forbidden,
     ("GET", 415): Forbidden,

@@ -18,7 +18,7 @@ import trio
 from davfs import control, desktop, fuse, holder
 from davfs.answers import handlers, last_answers
 from davfs.config import Config
-from davfs.connections import lanes_of
+from davfs.connections import in_words, lanes_of
 from davfs.credentials import Login
 from davfs.dav.auth import Authenticator, build_auth
 from davfs.dav.client import Client
@@ -55,6 +55,9 @@ async def serve(
                 config.auth, config.url, credentials_of(login), allow_plaintext=config.plaintext_auth_allowed
             )
             client = Client(lanes_of(config, auth), config.url, timeout_s=config.timeout_s)
+            client.limit(
+                up_bytes_per_s=config.limit_up_bytes_per_s, down_bytes_per_s=config.limit_down_bytes_per_s
+            )
             try:
                 filesystem = Filesystem(client, store, config.settings())
                 await _connect(config, client, filesystem)
@@ -104,7 +107,7 @@ async def _connect(config: Config, client: Client, filesystem: Filesystem) -> No
             filesystem.learn_root(await client.connect())
         except DavfsError as failure:
             if not (config.offline_ok and isinstance(failure, LinkError)):
-                failure.args = (f"cannot mount {config.url}: {failure}",)
+                failure.args = (f"cannot mount {config.url}: {in_words(failure, config)}",)
                 raise
             error = failure
         else:

@@ -39,6 +39,7 @@ Reader = Callable[[str, Surroundings], object]  # raises ValueError with the end
 
 _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SECONDS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+SLOWEST_BYTES_PER_S: Final = 16 * 1024  # with less, sixteen transfers at once would each look dead
 _TRUE: Final = frozenset({"", "yes", "true", "on", "1"})
 _FALSE: Final = frozenset({"no", "false", "off", "0"})
 
@@ -72,6 +73,14 @@ def _size(text: str, _: Surroundings) -> int:
     if not 2**20 <= size_bytes <= 2**60:
         raise ValueError("needs a size between 1M and 1048576T")
     return size_bytes
+
+
+def _rate(text: str, _: Surroundings) -> int:
+    size = re.fullmatch(r"(\d{1,15}(?:\.\d{1,3})?)([KMGT]?)(?:i?B)?(?:/s)?", text, re.IGNORECASE | re.ASCII)
+    bytes_per_s = int(float(size[1]) * _UNITS[size[2].upper()]) if size is not None else 0
+    if not SLOWEST_BYTES_PER_S <= bytes_per_s <= 2**40:
+        raise ValueError("needs bytes a second, such as 500K or 2M, and at least 16K")
+    return bytes_per_s
 
 
 def _seconds(low_s: float, high_s: float) -> Reader:
@@ -397,6 +406,24 @@ OPTIONS: Final[tuple[Option, ...]] = (
         " never",
     ),
     Option("connections", "connections", _integer(1, 64), "16", "COUNT", "transfers at the same time"),
+    Option(
+        "limit_up",
+        "limit_up_bytes_per_s",
+        _rate,
+        None,
+        "SIZE",
+        "send no more of files than this in a second, all uploads together",
+        "no limit",
+    ),
+    Option(
+        "limit_down",
+        "limit_down_bytes_per_s",
+        _rate,
+        None,
+        "SIZE",
+        "fetch no more of files than this in a second, all downloads together; listings are not held up",
+        "no limit",
+    ),
     Option(
         "log_level",
         "log_level",

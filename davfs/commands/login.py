@@ -57,7 +57,10 @@ def _share(target: str) -> tuple[str, str | None]:
         url = checked_url(target)
         users = {user for mount in _mounts(url) if (user := _status(mount).get("user"))}
         return url, str(users.pop()) if len(users) == 1 else None
-    mount = find_mount(target)
+    try:
+        mount = find_mount(target)
+    except NoDaemon as error:
+        raise NoDaemon(f"{error}, and no address: that begins with https://") from None
     return mount.source, _status(mount).get("user")
 
 

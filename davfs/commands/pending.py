@@ -47,10 +47,9 @@ def list_pending(where: str, *, cache_dir: str | None, as_json: bool) -> int:
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
         return Exit.OK
     if not answer["daemon"]:
-        sys.stderr.write(
-            f"davfs: no daemon serves {where}: this is what its journal says, in {answer['cache_dir']}; "
-            "the next mount sends it\n"
-        )
+        told = f"this is what its journal says, in {answer['cache_dir']}; the next mount sends it"
+        told = told if answer["files"] else "its journal was read"
+        sys.stderr.write(f"davfs: no daemon serves {where}: {told}\n")
     for each in answer.get("files", []):
         sys.stdout.write(_line(each) + "\n")
     for each in answer.get("conflicts", []):

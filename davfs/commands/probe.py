@@ -25,7 +25,7 @@ import trio
 from davfs.commands.mount import described, surroundings
 from davfs.commands.words import clean
 from davfs.config import Config, build
-from davfs.connections import lanes_of
+from davfs.connections import in_words, lanes_of
 from davfs.credentials import Login, login_for
 from davfs.dav.auth import build_auth
 from davfs.dav.client import Client
@@ -104,7 +104,11 @@ async def _conversation(config: Config, login: Login | None, *, write: bool) -> 
     lanes = lanes_of(config, auth)
     client = Client(lanes, config.url, timeout_s=config.timeout_s)
     try:
-        await client.connect()
+        try:
+            await client.connect()
+        except DavfsError as failure:
+            failure.args = (f"cannot ask {config.url}: {in_words(failure, config)}",)
+            raise
         asking = Probe(lanes, config.url, timeout_s=config.timeout_s)
         scratch = ROOT.child(f"{_PREFIX}{secrets.token_hex(8)}")
         left: list[DavPath] = []

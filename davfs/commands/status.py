@@ -46,6 +46,17 @@ def status(where: str | None, *, as_json: bool, as_metrics: bool) -> int:
     return Exit.NO_DAEMON if any("no_answer" in answer for answer in answers) else Exit.OK
 
 
+def refresh(where: str | None) -> None:
+    """Of one mount, or of all that answer: what other clients changed is seen at the next look."""
+    for mount in [find_mount(where)] if where is not None else mountpoint.davfs_mounts():
+        try:
+            with connect(mount) as client:
+                client.ask("refresh")
+        except (NoDaemon, CommandFailed):  # another user's, dead, or of an older version
+            if where is not None:
+                raise
+
+
 def ask(mount: mountpoint.Mount) -> dict[str, Any]:
     with connect(mount) as client:
         return client.ask("status")

@@ -30,9 +30,11 @@ from davfs.dav.request import destination, if_header
 from davfs.dav.resource import DavPath, ETag, Resource
 from davfs.dav.retry import ONCE, PATIENT, RetryPolicy
 from davfs.dav.wire import Incoming, Octets, deadline
-from davfs.errors import NotFound, PosixError, PreconditionFailed, ServerRefused
+from davfs.errors import DavfsError, NotFound, NotItsAddress, PosixError, PreconditionFailed, ServerRefused
 
 SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
+_MAY_MEAN_ELSEWHERE: Final = frozenset({400, 502})  # to MOVE and COPY: Destination is not ours
+_ABOUT_THE_TARGET: Final = frozenset({412, 423, 424})
 _MAY_MEAN_TAKEN: Final = frozenset({400, 403, 405, 409})
 
 
@@ -145,14 +147,53 @@ class Changing(ABC):
             return
         if is_collection and dst.is_within(src):  # destroys the tree on nginx
             raise PosixError(errno.EINVAL, f"cannot {method.lower()} {shown(src)} into itself")
-        to_there = destination(self.url(dst, is_collection=is_collection), overwrite=overwrite)
-        request = _Request(method, src, {**_PLAIN, **to_there, **claims}, is_collection=is_collection)
+        request = _Request(method, src, {**_PLAIN, **claims}, is_collection=is_collection)
+        is_long = is_collection or method == "COPY"
         try:
-            await self._change(request, is_long=is_collection or method == "COPY")
-        except ServerRefused as error:  # copyparty says 400 for 412 to Overwrite: F (servers.md 4)
-            if overwrite or error.status not in _MAY_MEAN_TAKEN or not await self.has(dst):
+            await self._carry(request, dst, overwrite=overwrite, is_long=is_long)
+        except ServerRefused as error:
+            # copyparty says 400 for 412 to Overwrite: F (servers.md 4)
+            if not overwrite and error.status in _MAY_MEAN_TAKEN and await self.has(dst):
+                raise PreconditionFailed(f"{error}: {shown(dst)} is there", status=412) from error
+            doubted = self.capabilities.destination in {"unknown", "neither"}
+            if not (doubted and error.status in _MAY_MEAN_ELSEWHERE and await self._is_still_there(src)):
                 raise
-            raise PreconditionFailed(f"{error}: {shown(dst)} is there", status=412) from error
+            await self._carry_by_path(request, dst, error, overwrite=overwrite, is_long=is_long)
+
+    async def _carry(
+        self, request: _Request, dst: DavPath, *, overwrite: bool, is_long: bool, by_path: bool = False
+    ) -> None:
+        place = self._share.href if by_path or self.capabilities.has_another_address else self.url
+        there = destination(place(dst, is_collection=request.is_collection), overwrite=overwrite)
+        await self._change(replace(request, headers={**request.headers, **there}), is_long=is_long)
+        form = self.capabilities.learned_destination
+        self.capabilities = form("path" if by_path else "address")
+
+    async def _carry_by_path(
+        self, request: _Request, dst: DavPath, error: ServerRefused, *, overwrite: bool, is_long: bool
+    ) -> None:
+        """Behind a proxy that speaks to it under another name, or ends TLS, a server takes the address that
+        we know for another server's (table 11a: 502 or 400). Most then take the path alone (peers.md 25).
+
+        Where that does not help either, the first refusal counts: it may have been about something else.
+        """
+        try:
+            await self._carry(request, dst, overwrite=overwrite, is_long=is_long, by_path=True)
+        except ServerRefused as again:
+            if again.status in _ABOUT_THE_TARGET and await self._is_still_there(request.path):
+                self.capabilities = self.capabilities.learned_destination("path")  # it has read where to
+                raise
+            if (error.status, again.status) == (502, 400):  # mod_dav, which takes no path
+                self.capabilities = self.capabilities.learned_destination("neither")
+                hint = f"a proxy in front of it has to change Destination too, from {self._share.origin}"
+                raise NotItsAddress(f"{error} ({hint})", status=error.status) from again
+            raise error from again
+
+    async def _is_still_there(self, path: DavPath) -> bool:
+        try:
+            return await self.has(path)
+        except DavfsError:
+            return False
 
     # --- properties and locks: davfs.dav.locks has what the answers mean
 
@@ -219,11 +260,6 @@ class Changing(ABC):
         request = self._propfind(path, "0", locks.PROPFIND_LOCKS, is_collection=False)
         _, _, body = await self._ask(PATIENT, request, fine=(207,))
         return tuple(locks.active_locks(body))
-
-    async def lock_holder(self, path: DavPath) -> str | None:
-        """The owner of the lock on `path`; "" where the server does not tell whose, None for no lock."""
-        held = await self.active_locks(path)
-        return held[0].owner if held else None
 
     # --- what the verbs have in common
 

@@ -47,10 +47,11 @@ from davfs.dav.multistatus import (
     spelled_name,
 )
 from davfs.dav.names import odd_in
+from davfs.dav.pace import Pace
 from davfs.dav.partial import PartialWay, part_request
 from davfs.dav.pinned import Answer, Download, RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
-from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav
+from davfs.dav.redirects import NotWebDav, is_in_share, not_webdav, with_hint
 from davfs.dav.refusals import check_location, check_stored
 from davfs.dav.request import PLAIN as _PLAIN
 from davfs.dav.request import PutResult, Traffic, if_header
@@ -284,6 +285,11 @@ class Client(Changing):
         """Whether a GET of `version` is to be looked at again: a server that mixes, a file in use."""
         return self.capabilities.mixes_versions and self.age_s(version) < IN_USE_S
 
+    def limit(self, *, up_bytes_per_s: int | None, down_bytes_per_s: int | None) -> None:
+        """Bodies of files go no faster than this, all of them together; None: as fast as they can."""
+        self._exchange.pace_up = None if up_bytes_per_s is None else Pace(up_bytes_per_s)
+        self._exchange.pace_down = None if down_bytes_per_s is None else Pace(down_bytes_per_s)
+
     def check_name(self, path: DavPath, *, is_folder: bool) -> None:
         """Raises BadName or NameTooLong when the server is known not to hold the name."""
         self.cloud.names.check(path.name)
@@ -401,7 +407,7 @@ class Client(Changing):
             return
         if 200 <= answer.status < 300:  # an HTML page: the server took PROPFIND for GET
             raise not_webdav(self.url(ROOT), answer.status)
-        raise self._refusal(request, answer)
+        raise with_hint(self._refusal(request, answer))
 
     # --- GET ----------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ import trio
 from davfs.dav.hrefs import Share
 from davfs.dav.lanes import AtHand, Errand, Home, Lanes, Reply, Timeouts
 from davfs.dav.owncloud import MOST_REFUSAL_BYTES, Refusal
+from davfs.dav.pace import Pace
 from davfs.dav.reach import Reach
 from davfs.dav.redirects import is_in_share, redirected
 from davfs.dav.request import Request, Traffic
@@ -45,6 +46,7 @@ _SHORT_BYTES: Final = 1024 * 1024
 _NOT_NOW: Final = 503
 _AT_HAND_BYTES: Final = 64 * 1024  # goes out with the head, in one write
 _LONGEST_TARGET: Final = 65_536  # as httpx has it
+_CARRY_FILES: Final = frozenset({"PUT", "PATCH"})
 
 
 class Exchange:
@@ -64,6 +66,8 @@ class Exchange:
         self._up_bytes = 0
         self._down_bytes = 0
         self.reach = Reach(clock)
+        self.pace_up: Pace | None = None  # of the bodies of files
+        self.pace_down: Pace | None = None
 
     @property
     def request_counts(self) -> Mapping[str, int]:
@@ -163,7 +167,8 @@ class Exchange:
         finally:
             for verb in sent:
                 self._requests[verb] += 1
-        incoming = Incoming(reply, url, request.label, self._count_down, is_ours=is_ours)
+        pace = self.pace_down if request.method == "GET" else None
+        incoming = Incoming(reply, url, request.label, self._count_down, pace, is_ours=is_ours)
         if incoming.status == _NOT_NOW and await _is_maintenance(incoming):
             raise Unreachable(f"{request.label}: the server is in maintenance mode")
         self.reach.answered()
@@ -180,11 +185,14 @@ class Exchange:
         content = request.content
         if content is None:
             return await self._carried(request, url, None, is_ours=is_ours)
-        if type(content) is Octets and content.size_bytes <= _AT_HAND_BYTES:  # no class of it: they may lie
+        pace = self.pace_up if request.method in _CARRY_FILES else None
+        if pace is None and type(content) is Octets and content.size_bytes <= _AT_HAND_BYTES:
+            # type(): a class of it may give other bytes at each reading
             self._up_bytes += content.size_bytes
             return await self._carried(request, url, AtHand(content.data), is_ours=is_ours)
         is_large = content.size_bytes > _BUFFERED_BYTES
-        outgoing = Outgoing(content, self._count_up_large if is_large else self._count_up)
+        count = self._count_up_large if is_large else self._count_up
+        outgoing = Outgoing(content, count, pace)
         try:
             return await self._carried(request, url, outgoing, is_ours=is_ours)
         finally:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,7 +34,6 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _CODED_URL_OR_TOKEN: Final = re.compile(r"<[^>]*>|[^,\s][^,]*")
 # servers.md 2: WsgiDAV cuts Destination at %3F and %3B and drops control characters; MOVE to "a?b" then
 # silently overwrites "a".
-_ODD_UNICODE: Final = re.compile("[\ufeff\ufdd0-\ufdef\ufffe\uffff]")
 LIGHTTPD_PUT_NAME_MAX: Final = 245
 _TAG_END: Final = re.compile(r".*-([0-9]{1,19})")
 _CONTROLS: Final = frozenset(map(chr, range(0x20))) | {"\x7f"}
@@ -43,11 +41,14 @@ _CUT_CHARACTERS: Final = frozenset("?;") | _CONTROLS
 SPOOLED_WHOLE_BYTES: Final = 64 * 1024
 OTHER_TAGS_MAX: Final = 3
 # What these cannot hold (servers.md, table 13). Bytes that are no UTF-8 end the connection on WsgiDAV, are
-# 400 on lighttpd, and sabre/dav lists them in another encoding, as 1.8 does with a byte order mark;
-# rclone writes pictures of control characters.
+# 400 on lighttpd, and sabre/dav and ASGIWebDAV store other characters, as sabre/dav 1.8 on PHP 8 does with a
+# byte order mark or a non-character; rclone writes pictures of control characters. Only who was seen to keep
+# such bytes gets them.
+_UNKNOWN_NAMES: Final = NameRules(utf8_only=True)
 _LIGHTTPD_NAMES: Final = NameRules(CONTROLS, utf8_only=True, why="lighttpd")
 _WSGIDAV_NAMES: Final = NameRules(utf8_only=True, why="WsgiDAV")
-_SABRE_NAMES: Final = NameRules(frozenset("\ufeff\ufffe"), utf8_only=True, why="sabre/dav")
+_NO_CHARACTERS: Final = frozenset("\ufeff\ufffe\uffff") | frozenset(map(chr, range(0xFDD0, 0xFDF0)))
+_SABRE_NAMES: Final = NameRules(_NO_CHARACTERS, utf8_only=True, why="sabre/dav")
 _RCLONE_NAMES: Final = NameRules(CONTROLS, why="rclone")
 _NEXTCLOUD_NAMES: Final = NameRules(utf8_only=True, why="Nextcloud")  # the rest it tells: `cloud`
 TIME_TELLS_S: Final = 60  # clocks differ
@@ -59,10 +60,6 @@ _WSGIDAV_METHODS: Final = frozenset(
 def _size_in(etag: ETag) -> int | None:
     found = _TAG_END.fullmatch(etag.opaque)
     return int(found[1]) if found is not None else None
-
-
-def _is_utf8(name: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _dav_classes(header: str) -> frozenset[str]:
@@ -99,6 +96,7 @@ class Capabilities:
     decodes_twice: bool | None = None  # "%2541" in a URL is "A" there, not "%41"
     tree_tags_refuted: bool = False  # a folder changed and kept its tag
     lock_gone_after_move: bool | None = None  # by the answer to UNLOCK after a MOVE over the locked file
+    destination: Literal["unknown", "address", "path", "neither"] = "unknown"  # which form of it was taken
     sharepoint: str = ""  # its version, where it is one
     authors_via: str = ""  # MS-Author-Via
     tells_case_apart: bool = False  # by a name that it did not find beside another case of it
@@ -135,12 +133,15 @@ class Capabilities:
     @cached_property
     def refreshes_untagged(self) -> bool:
         """A refresh must say `If: (<token>)`: lighttpd 1.4.69 answers 400 to the tagged form."""
-        return self._is_lighttpd_dav
+        return self._is_lighttpd_dav or self.has_another_address
 
     @cached_property
     def claims_untagged(self) -> bool:
-        """nginx compares the URL in If as it is written: never equal for a name that has to be encoded."""
-        return self.is_nginx_dav
+        """nginx compares the URL in If as it is written: never equal for a name that has to be encoded.
+
+        Nor is it for who does not know the address that we know (rclone then says 412 to every token).
+        """
+        return self.is_nginx_dav or self.has_another_address
 
     # --- who it is, as far as it shows
 
@@ -224,7 +225,8 @@ class Capabilities:
         elif self._named("rclone"):
             rules = _RCLONE_NAMES
         else:
-            rules = _WSGIDAV_NAMES if self._is_wsgidav else ALLOWING
+            keeps_bytes = self._is_apache_dav or self.is_nginx_dav
+            rules = _WSGIDAV_NAMES if self._is_wsgidav else ALLOWING if keeps_bytes else _UNKNOWN_NAMES
         return rules if self.refused_names is ALLOWING else self.refused_names.combined(rules)
 
     @cached_property
@@ -263,8 +265,11 @@ class Capabilities:
 
     @cached_property
     def hides_dot_names(self) -> bool:
-        """PROPFIND leaves out names that begin with '.' (servers.md 17). A false yes costs one request."""
-        return self.is_nginx_dav
+        """PROPFIND leaves out names that begin with '.' (servers.md 17). A false yes costs one request.
+
+        Also behind a proxy with a name of its own: of those measured, nginx alone announces a single class.
+        """
+        return self.is_nginx_dav or (self.profile == "unknown" and self.dav_classes in ({"1"}, {"2"}))
 
     @cached_property
     def reads_destination_whole(self) -> bool:
@@ -282,21 +287,6 @@ class Capabilities:
     def decodes_once(self) -> bool:
         """Known to: others are asked (`decodes_twice`) before a name with "%41" in it is stored."""
         return self.reads_destination_whole or self._is_wsgidav or self._named("rclone")
-
-    def stores_name(self, name: str) -> bool:
-        """Whether a file of this name is taken, and listed under it again (servers.md, table 13).
-
-        Bytes that are no UTF-8 are stored as other characters by sabre/dav and ASGIWebDAV, refused by
-        lighttpd, and break the connection to WsgiDAV. sabre/dav 1.8 on PHP 8 takes a name with a byte order
-        mark or a non-character for ISO-8859-1. lighttpd says 400 to control characters.
-        """
-        if not _is_utf8(name):
-            return self._is_apache_dav or self.is_nginx_dav or self._named("rclone")
-        if self._is_lighttpd_dav and not _CONTROLS.isdisjoint(name):
-            return False
-        if self.is_owncloud and not unicodedata.is_normalized("NFC", name):
-            return False  # it becomes the composed form, and is not listed under its own
-        return not (self._is_sabre and _ODD_UNICODE.search(name))
 
     def puts_name(self, name: str) -> bool:
         """Whether PUT takes it: lighttpd 1.4.69 appends to the name while it writes. MOVE takes it."""
@@ -354,7 +344,8 @@ class Capabilities:
         lighttpd 1.4.69 answers 412 to every form, nginx 423 for a name that has to be encoded.
         """
         plain = _PLAIN_NAME.fullmatch(name) is not None
-        return not (self._is_lighttpd_dav or (self.is_nginx_dav and not plain))
+        unclaimed = self._is_lighttpd_dav or self.has_another_address
+        return not (unclaimed or (self.is_nginx_dav and not plain))
 
     @cached_property
     def is_owncloud(self) -> bool:
@@ -400,6 +391,12 @@ class Capabilities:
         It shows no name; it has no tags. MOVE replaces the file.
         """
         return self.profile == "unknown" and self.etags_in_propfind is False
+
+    @cached_property
+    def moves_folders_into_others(self) -> bool:
+        """MOVE of a folder to a name that another folder has is done in spite of `Overwrite: F`, and what was
+        in it is gone (copyparty, servers.md 3)."""
+        return self.puts_beside
 
     @cached_property
     def coarse_tags(self) -> bool:
@@ -575,6 +572,20 @@ class Capabilities:
     def learned_tree_tags(self, *, refuted: bool) -> Capabilities:
         """After a folder was listed with the tag that it had, and with other members."""
         return self if refuted == self.tree_tags_refuted else replace(self, tree_tags_refuted=refuted)
+
+    @property
+    def has_another_address(self) -> bool:
+        """A proxy in front speaks to it under another name or scheme: it takes ours for another server's."""
+        return self.destination == "path"
+
+    @property
+    def has_no_move(self) -> bool:
+        """Not through the proxy in front of it (mod_dav takes addresses only, and this is not its own)."""
+        return self.destination == "neither"
+
+    def learned_destination(self, form: Literal["address", "path", "neither"]) -> Capabilities:
+        """After a MOVE or COPY. What worked stays: a refusal later on has another reason."""
+        return self if self.destination in {"address", "path"} else replace(self, destination=form)
 
     def learned_lock(self, *, refused: bool) -> Capabilities:
         """After LOCK was answered with 405 or 501, whatever OPTIONS says."""

@@ -15,8 +15,9 @@ import httpx
 
 from davfs.dav import microsoft
 from davfs.dav.hrefs import Share
-from davfs.errors import PosixError, ProtocolError
+from davfs.errors import NotDescribed, PosixError, ProtocolError, ServerRefused
 
+_INDEX: Final = "Apache, where a folder has an index.html: set DirectoryIndex disabled"
 _HARMLESS: Final = frozenset({"PROPFIND", "OPTIONS"})  # may be sent to 'a/' where 'a' was meant
 
 
@@ -34,8 +35,15 @@ def not_webdav(url: str, status: int) -> NotWebDav:
     """For the person who typed the address."""
     text = f"{url} does not speak WebDAV: it answered {status} to PROPFIND"
     if status == 405:  # servers.md E and 21
-        text += " (Nextcloud: add /remote.php/dav/files/USER/; Apache: set DirectoryIndex disabled)"
+        text += f" (Nextcloud: add /remote.php/dav/files/USER/; {_INDEX})"
     return NotWebDav(text)
+
+
+def with_hint(error: ServerRefused) -> ServerRefused:
+    """405 to PROPFIND below the root: Apache's mod_dir asks for the page in the folder (servers.md 21)."""
+    if isinstance(error, NotDescribed):
+        error.args = (f"{error} ({_INDEX})",)
+    return error
 
 
 def redirected(

@@ -73,7 +73,10 @@ def conditions(if_match: ETag | None, *, if_none_match: bool = False) -> dict[st
 
 
 def destination(url: str, *, overwrite: bool) -> dict[str, str]:
-    """Where MOVE and COPY go. Overwrite is explicit: the default is F on rclone and npm (servers.md 4)."""
+    """Where MOVE and COPY go, an address or an absolute path (RFC 4918 10.3).
+
+    Overwrite is explicit: the default is F on rclone and npm (servers.md 4).
+    """
     return {"Destination": url, "Overwrite": "T" if overwrite else "F"}
 
 

@@ -20,6 +20,7 @@ import httpx
 import trio
 
 from davfs.dav.lanes import Reply
+from davfs.dav.pace import Pace
 from davfs.errors import (
     DavfsError,
     Disconnected,
@@ -173,7 +174,9 @@ class Octets:
 class _Sending:
     """One pass over a Body: pieces of at most 128 KiB, exactly as many bytes as announced."""
 
-    def __init__(self, body: Body, count: Callable[[int], None]) -> None:
+    def __init__(self, body: Body, count: Callable[[int], None], pace: Pace | None) -> None:
+        self._pace = pace
+        self._most = _PIECE_BYTES if pace is None else min(_PIECE_BYTES, pace.piece_bytes)
         self.source = aiter(body)
         self._chunk = memoryview(b"")
         self._left = body.size_bytes
@@ -191,14 +194,16 @@ class _Sending:
                 self.ended = True
                 self._check(self._left == 0)
                 raise StopAsyncIteration
-            if len(chunk) <= _PIECE_BYTES:
+            if len(chunk) <= self._most:
                 piece = chunk
             else:
                 self._chunk = memoryview(chunk)
         if not piece:
-            piece, self._chunk = bytes(self._chunk[:_PIECE_BYTES]), self._chunk[_PIECE_BYTES:]
+            piece, self._chunk = bytes(self._chunk[: self._most]), self._chunk[self._most :]
         self._left -= len(piece)
         self._check(self._left >= 0)
+        if self._pace is not None:
+            await self._pace.spend(len(piece))
         self._count(len(piece))
         return piece
 
@@ -210,19 +215,20 @@ class _Sending:
 class Outgoing(httpx.AsyncByteStream):
     """A Body as httpx sends it. aclose() ends iterations that an early answer left suspended."""
 
-    def __init__(self, body: Body, count: Callable[[int], None]) -> None:
+    def __init__(self, body: Body, count: Callable[[int], None], pace: Pace | None = None) -> None:
         self._body = body
         self._count = count
+        self._pace = pace
         self._passes: list[_Sending] = []
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        self._passes.append(_Sending(self._body, self._count))
+        self._passes.append(_Sending(self._body, self._count, self._pace))
         return self._passes[-1]
 
     @property
     def fd(self) -> int | None:
-        """The file that holds the body, where it lies in one."""
-        return self._body.fd if isinstance(self._body, FileLike) else None
+        """The file that holds the body, where it lies in one, and may go as fast as the kernel sends it."""
+        return self._body.fd if self._pace is None and isinstance(self._body, FileLike) else None
 
     def passed(self, begin: int, end: int) -> None:
         """The connection took [begin, end) from the file."""
@@ -275,8 +281,17 @@ class Incoming:
     """
 
     def __init__(
-        self, reply: Reply, url: str, label: str, count: Callable[[int], None], *, is_ours: bool
+        self,
+        reply: Reply,
+        url: str,
+        label: str,
+        count: Callable[[int], None],
+        pace: Pace | None = None,
+        *,
+        is_ours: bool,
     ) -> None:
+        self._pace = pace
+        self._early = b""  # came faster than it may be used
         self._stream = reply.stream
         self._pieces = aiter(reply.stream)
         self._label = label
@@ -291,6 +306,17 @@ class Incoming:
 
     async def receive(self) -> bytes | None:
         """The next bytes as sent, None at the end. Raises Disconnected, TimedOut, ProtocolError."""
+        if self._pace is None:
+            return await self._received()
+        piece = self._early or await self._received()
+        if not piece:
+            return piece
+        most = self._pace.piece_bytes
+        piece, self._early = piece[:most], piece[most:]
+        await self._pace.spend(len(piece))
+        return piece
+
+    async def _received(self) -> bytes | None:
         if self._ended:
             return None
         try:

@@ -29,6 +29,7 @@ from davfs.errors import (
     Forbidden,
     Locked,
     NotFound,
+    NotItsAddress,
     ParentMissing,
     PreconditionFailed,
     ServerRefused,
@@ -45,7 +46,7 @@ from davfs.fs.guard import HTTP_LOCKED, Guard, Known, Superseded, needs_staging
 from davfs.fs.inodes import Node
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.lifecycle import Life, LookedUp, Next, Step, next_step
-from davfs.fs.parents import make_parents
+from davfs.fs.parents import MAY_MEAN_NO_FOLDER, make_parents
 from davfs.fs.partial import PartBody, Partials
 from davfs.fs.queue import Pending
 from davfs.fs.recognition import Recognition, forget_what_cannot_land_any_more, is_contended
@@ -165,17 +166,24 @@ class Delivery(Recognition):
             if not self._chunks.has_another_way(error, pending.content.size_bytes):
                 raise
             return await self._look_up(pending.node), False
-        except (ParentMissing, NotFound) as error:
-            await make_parents(
-                self._tree, self._conflicts, pending.node, pending.content.size_bytes, error.status
-            )
-            return await self._look_up(pending.node), False
-        except Forbidden as error:
-            found = await self._look_up(pending.node)
-            blocked = found.resource is not None and found.resource.is_collection
-            if error.status == HTTP_METHOD_NOT_ALLOWED and blocked:
-                return found, True  # a folder has the name (lighttpd, WsgiDAV)
-            raise
+        except ServerRefused as error:
+            return await self._after_refusal(pending, todo, error)
+
+    async def _after_refusal(
+        self, pending: Pending, todo: Next, error: ServerRefused
+    ) -> tuple[LookedUp | None, bool]:
+        """Another way, if there is one: as `_try_put`. Raises `error` if there is none."""
+        node, size, is_new = pending.node, pending.content.size_bytes, todo.step is Step.PUT_NEW
+        if isinstance(error, NotItsAddress) and not self._must_stage(node, size, new=is_new):
+            return await self._look_up(node), False
+        if error.status in MAY_MEAN_NO_FOLDER:
+            await make_parents(self._tree, self._conflicts, node, size, error)
+            return await self._look_up(node), False
+        found = await self._look_up(node) if isinstance(error, Forbidden) else LookedUp(None)
+        blocked = found.resource is not None and found.resource.is_collection
+        if error.status == HTTP_METHOD_NOT_ALLOWED and blocked:
+            return found, True  # a folder has the name (lighttpd, WsgiDAV)
+        raise error
 
     async def _compared(self, pending: Pending, found: LookedUp | None) -> bool:
         resource = found.resource if found is not None else None

@@ -26,7 +26,6 @@ from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
 from davfs.fs.locks import Locks
 from davfs.fs.metadata import Entry
-from davfs.fs.naming import check_name
 from davfs.fs.permissions import check_making, check_writing
 from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
@@ -173,7 +172,6 @@ class Files:
             raise PosixError(errno.ENOENT)
         check_making(self._tree.known_resource(parent), parent.name)
         path = parent.path.child(name)
-        await check_name(self._tree.client, path)
         made = await self._locks.opened_for_writing(None, path)
         rival = parent.children.get(name)
         if rival is not None and rival.content is not None and rival.content.dirty:  # made meanwhile, here

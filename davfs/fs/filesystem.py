@@ -469,6 +469,12 @@ class Filesystem:
         await self._times.drain(min(TIMES_WITHIN_S, max(0.0, ends_s - trio.current_time())))
         return left
 
+    def refresh(self) -> None:
+        """For who knows that something changed elsewhere: nothing is believed any more without asking."""
+        self._tree.meta.doubt_all()
+        for node in self._tree.nodes.all():
+            self._report_change(node)
+
     def pending_paths(self) -> list[str]:
         """What is not on the server yet."""
         return self.unsent.paths()

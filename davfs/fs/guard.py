@@ -63,7 +63,7 @@ def needs_staging(server: Capabilities, *, size: int, new: bool) -> bool:
     Over an existing file wherever a cut PUT would leave half of ours in its place (servers.md 1); to a new
     name where that would show half a file, or where nothing but MOVE can tell that the name is free.
     """
-    if not server.may_stage:
+    if not server.may_stage or (server.has_no_move and size <= server.whole_up_to_bytes):
         return False
     if new:
         long = size >= LONG_BODY

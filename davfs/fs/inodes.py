@@ -176,6 +176,9 @@ class InodeTable:
             raise PosixError(errno.ESTALE, f"inode {ino} is not known any more")
         return node
 
+    def all(self) -> list[Node]:
+        return list(self._by_ino.values())
+
     def find(self, ino: int) -> Node | None:
         return self._by_ino.get(ino)
 

@@ -88,6 +88,8 @@ class Locks:
         self._doubtful: dict[DavPath, float] = {}  # may be locked by a LOCK of ours without an answer; until
         self._watched: dict[Node, float] = {}  # open for writing, to be looked at then
         self._holders: dict[DavPath, str] = {}  # of foreign locks that stood in the way
+        self._unrefreshed: set[DavPath] = set()  # lost because the server refused to refresh them
+        self._refreshes = True  # no: it refuses that of locks that it still has (npm, libphodav)
         self._turns = Turns()
         self._wake = trio.Event()
         self._sleeps_until_s = NEVER_S
@@ -183,9 +185,7 @@ class Locks:
         if not self._client.capabilities.move_ends_lock:
             held.moved_over = True
             return
-        self._drop(held)
-        if held.node is not None and self._is_open(held.node):
-            self._watch(held.node, 0)
+        self._ended(held)
 
     def moved(self, node: Node) -> None:
         """A file has another name now: if it is open for writing it is locked there, as the policy says."""
@@ -306,11 +306,13 @@ class Locks:
 
     async def _locked(self, path: DavPath) -> GrantedLock:
         try:
-            return await self._client.lock(path, self.owner, LOCK_FIRST_S)
+            first_s = LOCK_FIRST_S if self._refreshes else LOCK_TIMEOUT_S
+            return await self._client.lock(path, self.owner, first_s)
         except Locked as error:
             locks = await self._client.active_locks(path)
             mine = self._mine(locks)
             if mine is not None:
+                self._refreshes = self._refreshes and path not in self._unrefreshed
                 return mine
             self._holders[path] = locks[0].owner or UNKNOWN_HOLDER if locks else UNKNOWN_HOLDER
             text = f"{shown(path)} is locked by {self._holders[path]}"
@@ -337,7 +339,10 @@ class Locks:
 
     async def _keep(self, path: DavPath, lock: GrantedLock, node: Node | None) -> _Held:
         first_s = FIRST_REFRESH_S if lock.timeout_s <= LOCK_FIRST_S else NEVER_S
-        held = _Held(path, lock.token, min(_due_s(lock), trio.current_time() + first_s), node)
+        next_s = min(lock.timeout_s / 2, first_s) if self._refreshes else lock.timeout_s
+        due_s = trio.current_time() + next_s
+        self._unrefreshed.discard(path)
+        held = _Held(path, lock.token, due_s, node)
         self._tokens.save(path, lock.token, made=lock.created)
         self._held[path] = held
         self._holders.pop(path, None)
@@ -438,8 +443,10 @@ class Locks:
     async def _attend(self, held: _Held) -> None:
         if held.ending and not held.users:
             await self._release(held)
-        else:
+        elif self._refreshes or held.users:
             await self._refresh(held)
+        else:
+            self._ended(held)
 
     async def _refresh(self, held: _Held) -> None:
         try:
@@ -449,11 +456,12 @@ class Locks:
                 held.due_s = trio.current_time() + RETRY_S
                 self._wake.set()
             else:
+                self._unrefreshed.add(held.path)
                 self._lost(held, str(error))
             return
         if self._held.get(held.path) is not held:
             return
-        held.due_s = _due_s(lock)
+        held.due_s = trio.current_time() + lock.timeout_s / 2  # nginx grants 60 s, always (servers.md 28)
         held.found = False
         self._wake.set()
         if lock.token == held.token:
@@ -470,6 +478,12 @@ class Locks:
         await self._remove_made(held)
         await self._release(held)
         self._lost(held, "the file is gone")
+
+    def _ended(self, held: _Held) -> None:
+        """As was to be expected; what is still open is locked again."""
+        self._drop(held)
+        if held.node is not None and self._is_open(held.node):
+            self._watch(held.node, 0)
 
     def _lost(self, held: _Held, why: str) -> None:
         if self._held.get(held.path) is not held:
@@ -583,11 +597,6 @@ class Locks:
 
 def _rounded(seconds: float) -> int | None:
     return None if seconds == NEVER_S else round(seconds)
-
-
-def _due_s(lock: GrantedLock) -> float:
-    """Half of what was granted: nginx grants 60 s whatever is asked (servers.md 28)."""
-    return trio.current_time() + lock.timeout_s / 2
 
 
 def _user() -> str:

@@ -192,13 +192,8 @@ class Metadata:
         found.recalled = found.earlier = True
         self._store(folder_ino, found)
 
-    def remaining_s(self, folder_ino: int, name: str, now_s: float) -> float:
-        """How long the answer may still be believed (for the kernel's own time-outs)."""
-        folder = self._folders.get(folder_ino)
-        entry = folder.entries.get(name) if folder is not None else None
-        return self.left_s(folder, entry, now_s)
-
     def left_s(self, folder: Folder | None, entry: Entry | None, now_s: float) -> float:
+        """How long the answer may still be believed (for the kernel's own time-outs)."""
         if folder is None or entry is None:
             return self._min_s
         learned_s = _learned_s(folder, entry)
@@ -373,6 +368,11 @@ class Metadata:
         """Of nothing that this run knows is enough known any more; kept rows tell what they asked for."""
         for folder_ino in list(self._folders):
             self.expire(folder_ino)
+
+    def doubt_all(self) -> None:
+        """Nor of what an earlier run knew."""
+        self._believable.clear()
+        self.expire_all()
 
     def forget_folder(self, folder_ino: int) -> None:
         self._believable.discard(folder_ino)

@@ -26,7 +26,6 @@ from davfs.errors import (
 )
 from davfs.fs.guard import patiently
 from davfs.fs.inodes import Node
-from davfs.fs.naming import check_folder
 from davfs.fs.permissions import check_making
 from davfs.fs.renaming import SETTLE_S, Renaming
 from davfs.fs.spellings import name_after, raise_if_filtered
@@ -43,7 +42,8 @@ class Namespace(Renaming):
             raise PosixError(errno.EEXIST)
         check_making(self._tree.known_resource(parent), parent.name, is_folder=True)
         path = parent.path.child(name)
-        await check_folder(self._tree.client, path)
+        if self._tree.client.capabilities.makes_folders_again and await self._tree.client.has(path):
+            raise PosixError(errno.EEXIST)  # rclone would say 201: programs take mkdir for a lock
         try:
             await self._tree.client.mkcol(path)
         except DavfsError as error:

@@ -1,21 +1,28 @@
-"""The folder of an unsent file is gone on the server: it is made again, for an edit wins over a removal."""
+"""The folder of an unsent file is gone on the server: it is made again, for an edit wins over a removal.
+
+What a PUT into a folder that is gone ends with: 409 on most, 404 on rclone, Nextcloud and sabre/dav 1.8, 500
+on nginx; where a file has the folder's name also 400 on Apache (servers.md 27, table 6).
+"""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import trio
 
 from davfs.dav.client import Client
 from davfs.dav.hrefs import shown
-from davfs.errors import AlreadyExists, Forbidden, NotFound, TooLarge
+from davfs.errors import AlreadyExists, DavfsError, Forbidden, NotFound, ServerRefused, TooLarge
 from davfs.fs.conflict import Conflicts
 from davfs.fs.inodes import Node
 from davfs.fs.tree import Tree
 
+_ABOUT_FOLDERS: Final = frozenset({404, 409, 410})  # the others have other reasons more often
+MAY_MEAN_NO_FOLDER: Final = _ABOUT_FOLDERS | {400, 500}
 
-async def make_parents(tree: Tree, conflicts: Conflicts, node: Node, size: int, status: int) -> None:
-    """After 404 or 409 (`status`) to a PUT of `size` bytes. Raises what it means when nothing is missing."""
+
+async def make_parents(tree: Tree, conflicts: Conflicts, node: Node, size: int, error: ServerRefused) -> None:
+    """After a PUT of `size` bytes was refused. Raises what that means, if no folder is missing."""
     missing: list[Node] = []
     folder = node.parent
     while folder is not None and folder.parent is not None:
@@ -25,12 +32,16 @@ async def make_parents(tree: Tree, conflicts: Conflicts, node: Node, size: int, 
             missing.append(folder)
             folder = folder.parent
             continue
+        except DavfsError:
+            raise error from None
         if not found.is_collection:
             await conflicts.make_way(folder)
             missing.append(folder)
         break
+    if not missing and error.status not in _ABOUT_FOLDERS:
+        raise error
     if not missing:
-        _refused_in_place(tree.client, node, size, status)
+        _refused_in_place(tree.client, node, size, error.status)
     for folder in reversed(missing):
         try:
             await tree.client.mkcol(folder.path)

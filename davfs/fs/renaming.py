@@ -38,7 +38,6 @@ from davfs.fs.guard import EMPTY_FOLDER, Guard, Known
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.leftovers import Leftovers
-from davfs.fs.naming import check_name
 from davfs.fs.permissions import check_making, check_writing
 from davfs.fs.renames import Rename, Renames
 from davfs.fs.settings import Settings
@@ -147,7 +146,6 @@ class Renaming:
         elif new_parent is not node.parent:
             folder = self._tree.known_resource(new_parent)
             check_making(folder, new_parent.name, is_folder=node.is_folder)
-        await check_name(self._tree.client, new_parent.path.child(new_name))
         rename = self._rename_folder if node.is_folder else self._rename_file
         with self._tree.nodes.held(target), self._uploads.paused(node, target):
             try:
@@ -177,7 +175,10 @@ class Renaming:
         for pending in self._uploads.below(node):
             await self._uploads.settle_running(pending.content, SETTLE_S)
         await self._uploads.settle_staged(SETTLE_S, node, target)
-        send = functools.partial(self._move, node, new_parent.path.child(new_name))
+        destination, client = new_parent.path.child(new_name), self._tree.client
+        if target is None and client.capabilities.moves_folders_into_others and await client.has(destination):
+            raise PosixError(errno.EEXIST, f"{new_name!r}: somebody else made it meanwhile")
+        send = functools.partial(self._move, node, destination)
         try:
             await send(EMPTY_FOLDER if target is not None else None)
         except ServerRefused as error:

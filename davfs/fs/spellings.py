@@ -5,7 +5,9 @@
 - On a server without case (IIS, SharePoint) a name is only what the server lists. Another case of it is not
   found, and cannot be made: EEXIST, instead of a second view of the same file with metadata of its own. So
   `a.txt` can be renamed to `A.txt`, which the kernel would take for a link to itself if both could be found.
-- What the server is known not to hold is refused before anything is made or sent (`dav.names`).
+- What the server is known not to hold is refused before anything is made or sent (`dav.names`). Whether one
+  that nobody knows decodes URLs twice is asked once, with one PROPFIND, when the first name with "%41" in it
+  comes along. Such a server (ASGIWebDAV) keeps "a%20b" as "a b", which may be somebody's file.
 
 Shared state changes in synchronous methods only.
 """
@@ -23,7 +25,7 @@ from functools import lru_cache
 from typing import Final
 
 from davfs.dav.client import Client
-from davfs.dav.hrefs import shown
+from davfs.dav.hrefs import decoded_again, shown
 from davfs.dav.names import (
     FORMS,
     NameRules,
@@ -45,6 +47,7 @@ from davfs.errors import (
     NotThatName,
     PosixError,
     PreconditionFailed,
+    ProtocolError,
     ServerRefused,
     Unauthorized,
     UnstorableName,
@@ -221,6 +224,8 @@ class Spellings:
             return name
         client, path = self._tree.client, folder.path.child(name)
         client.check_name(path, is_folder=is_folder)
+        if decoded_again(path).name != name and await self._decodes_twice(folder.path):
+            raise UnstorableName(f"{shown(path)}: this server would keep it as {shown(decoded_again(path))}")
         rival = self._rival(folder, name)
         if rival not in {None, renamed} and await self._is_one_name(folder, name):
             raise PosixError(errno.EEXIST, f"{shown(path)}: on this server that is {rival!r}")
@@ -268,6 +273,24 @@ class Spellings:
             return found
         keys.names[key] = name
         return None
+
+    async def _decodes_twice(self, folder: DavPath) -> bool:
+        """`folder` is there: is it also there by the name with its first byte encoded?"""
+        client = self._tree.client
+        server = client.capabilities
+        if server.decodes_once:
+            return False
+        if server.decodes_twice is None and folder.parts:
+            first, *rest = os.fsencode(folder.name)
+            coded = folder.parent.child(f"%{first:02X}{os.fsdecode(bytes(rest))}"[:200])
+            try:
+                await client.stat(coded)
+            except (NotFound, ProtocolError) as error:
+                twice = client.capabilities.decodes_twice or isinstance(error, ProtocolError)
+            else:
+                twice = True
+            client.capabilities = client.capabilities.learned_decoding(twice=twice)
+        return bool(client.capabilities.decodes_twice)
 
     async def _try_long(self, folder: Node, name: str) -> None:
         """A server that cannot hold so long a name refuses even the question."""

@@ -206,6 +206,9 @@ class FakeDav(httpx.AsyncBaseTransport):
         self.account = account
         self.capacity_bytes = capacity_bytes
         self.most_lock_s = 3600.0  # what LOCK grants at most
+        # What it takes itself for: another authority in Destination is 502, in If not its own (Go, WsgiDAV).
+        self.authority: str | None = None
+        self.takes_paths = True  # in Destination; else 400 (mod_dav)
         self.tells_owners = True
         # What a PUT with Content-Range does (servers.md 5); "replaces": the whole file, as rclone does.
         self.parts: Literal["refused", "replaces", "written", "ignored"] = "refused"
@@ -532,7 +535,11 @@ class FakeDav(httpx.AsyncBaseTransport):
 
         Each resource is asked about its own lists only (servers.md, table 5: MOVE and the destination's tag).
         """
-        lists = [claim.split() for about, claim in asked.claims() if about == parts]
+        claims = list(asked.claims())
+        strange = [url for url, _, _ in claims if url and urlsplit(url).netloc != self.authority]
+        if self.authority is not None and claims and len(strange) == len(claims):
+            raise Answer(412)
+        lists = [claim.split() for _, about, claim in claims if about == parts]
         if lists and not any(all(self._claim_holds(one, parts) for one in claim) for claim in lists):
             raise Answer(412)
 
@@ -786,6 +793,7 @@ class FakeDav(httpx.AsyncBaseTransport):
     def _checked_target(self, asked: _Asked) -> tuple[Parts, bool]:
         """Where MOVE or COPY leads, and whether that name is free (RFC 4918 9.8.5, 9.9.4)."""
         self._at(asked.parts)
+        self._check_authority(asked)
         target = asked.destination()
         if target[: len(asked.parts)] == asked.parts or asked.parts[: len(target)] == target:
             raise Answer(403)
@@ -797,6 +805,13 @@ class FakeDav(httpx.AsyncBaseTransport):
             raise Answer(412)
         self._check_locks_below(asked, target)
         return target, free
+
+    def _check_authority(self, asked: _Asked) -> None:
+        authority = urlsplit(asked.headers.get("destination", "")).netloc
+        if not authority and not self.takes_paths:
+            raise Answer(400)
+        if authority and self.authority not in {None, authority}:
+            raise Answer(502)
 
     def _lock(self, asked: _Asked) -> None:
         if not asked.body:
@@ -854,10 +869,10 @@ class _Asked:
         target = urlsplit(self.headers["destination"])
         return self._below_root(target.path)
 
-    def claims(self) -> Iterator[tuple[Parts, str]]:
-        """The lists of the If header, each with the resource that it is about."""
+    def claims(self) -> Iterator[tuple[str, Parts, str]]:
+        """The lists of the If header, each with the resource that it is about, and how that is written."""
         for url, claim in re.findall(r"(?:<([^>]*)>\s*)?\(([^)]*)\)", self.headers.get("if", "")):
-            yield self._below_root(urlsplit(url).path) if url else self.parts, claim
+            yield url, self._below_root(urlsplit(url).path) if url else self.parts, claim
 
     def _below_root(self, raw_path: str) -> Parts:
         parts = _decoded(raw_path)

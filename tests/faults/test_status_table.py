@@ -227,8 +227,10 @@ def most_requests(call: Call, row: Row) -> range:
         return range(1, PUTS_MAX + 1)
     if call.verb == "DELETE":
         return range(1, 3)  # lighttpd says 412 to the right tag: then once without
-    if row.answer == 412:
-        return range(1, 4)  # a rename over what somebody else changed: then beside it
+    if row.answer in (400, 412, 502) and call.verb in ("MOVE", "COPY"):
+        # 412: a rename over what somebody else changed, then beside it. The others: the first one again with
+        # the path alone, for a server behind a proxy.
+        return range(1, 4 if row.answer == 412 else 3)
     if not row.again:
         return range(1, 2)
     # Three broken connections in a row are an outage: who asks then is answered without a request.
@@ -476,7 +478,10 @@ FINE: Final = {"UNLOCK": {400, 404, 409, 412}}  # the lock is gone already (peer
 @pytest.mark.parametrize("verb", [verb for verb, method in VERBS.items() if hasattr(Client, method)])
 @pytest.mark.parametrize("row", ROWS, ids=str)
 async def test_each_verb_of_the_client(row: Row, verb: str, autojump_clock: MockClock) -> None:
-    """COPY, and where the client has them LOCK, UNLOCK, PROPPATCH: sent once, and the errno of the table."""
+    """COPY, and where the client has them LOCK, UNLOCK, PROPPATCH: sent once, and the errno of the table.
+
+    COPY twice after 502 and 400, which may be about the form of its Destination.
+    """
     wire = Scripted(served())
     client = Client(wire, URL, timeout_s=TIMEOUT_S)
     wire.begin(trouble_of(row, verb, "/f/old"))
@@ -488,6 +493,12 @@ async def test_each_verb_of_the_client(row: Row, verb: str, autojump_clock: Mock
         412,
     ):  # what these mean depends on what was asked: see the client's own tests
         assert number == row.errnos["MKCOL"]
+    if verb == "COPY" and row.answer in {400, 502}:
+        looks = ["PROPFIND"] * (2 if row.answer == 400 else 1)
+        assert [one.method for one in wire.asked] == ["COPY", *looks, "COPY"]
+        return
     assert len(wire.requests(verb)) == 1
-    looks = 1 if verb == "COPY" and row.answer in {400, 403, 405, 409} else 0  # may mean that it is there
-    assert [one.method for one in wire.asked[1:]] == ["PROPFIND"] * looks
+    looks = (
+        ["PROPFIND"] if verb == "COPY" and row.answer in {403, 405, 409} else []
+    )  # may mean that it is there
+    assert [one.method for one in wire.asked[1:]] == looks

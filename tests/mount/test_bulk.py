@@ -54,6 +54,23 @@ def test_random_reads_bring_little(apache_share: Share, mount_of: MountOf) -> No
     assert len(apache_share.log_requests()) <= 110
 
 
+def test_limits_hold_for_each_way(apache_share: Share, mount_of: MountOf) -> None:
+    """3 MiB at 2 MiB/s take a second and a half, down and up, and arrive whole."""
+    data = os.urandom(3 * MIB)
+    apache_share.write("theirs", data)
+    drive = mount_of(apache_share, limit_down="2M", limit_up="2M")
+    begun_s = time.monotonic()
+    assert drive.read_file("theirs") == data
+    read_s, begun_s = time.monotonic() - begun_s, time.monotonic()
+    fd = drive.open("ours", os.O_WRONLY | os.O_CREAT)
+    drive.write(fd, data)
+    drive.fsync(fd)
+    written_s = time.monotonic() - begun_s
+    drive.close(fd)
+    assert (read_s > 1.4, written_s > 1.4) == (True, True)
+    assert (apache_share.root / "ours").read_bytes() == data
+
+
 def test_a_sequential_read_brings_every_byte_once(apache_share: Share, mount_of: MountOf) -> None:
     """96 MiB in order: no byte twice, in few requests; read again, from the kernel's pages: none."""
     data = os.urandom(96 * MIB)

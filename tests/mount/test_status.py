@@ -121,6 +121,20 @@ def test_every_key_is_documented_and_every_documented_key_is_told(
     assert known <= seen
 
 
+def test_refresh_shows_what_others_changed(apache_share: Share, mount_of: MountOf) -> None:
+    """Names and contents, long before the attribute time-out, past the kernel's caches too."""
+    apache_share.write("a", b"old")
+    drive = mount_of(apache_share, attr_timeout=3600, attr_timeout_min=3600)
+    assert (drive.listdir(""), drive.read_file("a"), drive.stat("a").size) == (["a"], b"old", 3)
+    apache_share.write("a", b"newer")
+    apache_share.write("b", b"b")
+    assert (drive.listdir(""), drive.stat("a").size) == (["a"], 3)
+    told = drive.mount.davfs("status", str(drive.mount.point), "--refresh")
+    assert told.returncode == 0, told.stderr
+    eventually(lambda: (drive.listdir(""), drive.stat("a").size) == (["a", "b"], 5), BOUND_S)
+    assert drive.read_file("a") == b"newer"
+
+
 def test_every_metric_is_documented() -> None:
     """The table is the list of metrics, with the words of their HELP lines."""
     assert documented("Metrics") == [each.name for each in METRICS]

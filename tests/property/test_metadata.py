@@ -98,4 +98,4 @@ def test_beliefs_follow_the_newest_evidence(
         assert belief is not None
         assert (entry.resource is not None) is belief.exists
         assert now_s - belief.since_s <= MAX_S + 1e-6
-        assert 0 <= meta.remaining_s(1, name, now_s) <= MAX_S + 1e-6
+        assert 0 <= meta.left_s(meta.known_folder(1), meta.stale_entry(1, name), now_s) <= MAX_S + 1e-6

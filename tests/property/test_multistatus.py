@@ -212,6 +212,13 @@ def test_one_bad_response_hides_no_other() -> None:
     assert listing.itself.is_collection
 
 
+def test_a_folder_without_a_kind() -> None:
+    """Where no resourcetype is told, the slash at the end of the href tells folders."""
+    bare = "<D:getetag>x</D:getetag>"
+    entries, _ = _parse(_document(_response("/dav/d/", bare), _response("/dav/f", bare)))
+    assert [entry.resource.is_collection for entry in entries] == [True, False]
+
+
 def test_each_propstat_has_its_own_status() -> None:
     """Properties of a failed propstat do not count; a missing status is OK."""
     propstats = (

@@ -31,7 +31,7 @@ _GROUPS: Final = {
         "[USERS.md](USERS.md).",
     ),
     "When the server is slow or away": (
-        "timeout drain_timeout offline connections",
+        "timeout drain_timeout offline connections limit_up limit_down",
         "[OFFLINE.md](OFFLINE.md).",
     ),
     "What is told": ("log_level log_file notify", "[DESKTOP.md](DESKTOP.md), [STATUS.md](STATUS.md)."),

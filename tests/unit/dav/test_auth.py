@@ -388,6 +388,17 @@ def test_ntlm_on_a_fresh_lane_starts_without_a_body() -> None:
     assert auth.state == "refused"
 
 
+def test_a_bound_lane_that_is_refused_is_given_up() -> None:
+    """mod_auth_gssapi takes no second handshake on one connection: a 401 there takes another lane."""
+    auth = _auth("ntlm")
+    session = auth.session()
+    session.header("PROPFIND", "/")
+    assert session.judge(207, None) is Step.DONE
+    assert session.header("PUT", "/f") == ""
+    assert session.judge(401, _headers("NTLM")) is Step.NEW_LANE
+    assert auth.state == "accepted"
+
+
 @pytest.mark.parametrize(
     "token", ["", "AAAA", base64.b64encode(b"NTLMSSP\0\x02\0\0\0" + b"\xff" * 40).decode()]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -59,6 +60,18 @@ async def test_put_announces_its_length() -> None:
     assert again.etag == ETag("e1")
     assert (client.capabilities.put_etag, client.capabilities.takes_mtime) == (True, True)
     assert client.traffic.up_bytes == 300_000
+
+
+async def test_nginx_takes_the_time_of_a_file_from_date() -> None:
+    """And others X-OC-Mtime: no header of the one goes to the other."""
+    for server, name, other in (("nginx/1.22.1", "date", "x-oc-mtime"), ("Apache", "x-oc-mtime", "date")):
+        options = httpx.Response(200, headers={"DAV": "2", "Server": server})
+        script = Script(multistatus(response("/dav/", FOLDER)), options, httpx.Response(201))
+        client = script.client()
+        await client.connect()
+        await client.put(FILE, Octets(b"x"), mtime_s=700_000_000)
+        assert name in script.requests[-1].headers
+        assert other not in script.requests[-1].headers
 
 
 @pytest.mark.parametrize(("dav", "etag"), [("1, 2", None), ("1, 3, extended-mkcol", ETag("e1"))])
@@ -183,6 +196,7 @@ async def test_an_empty_file_without_a_length() -> None:
         (_part("", b"45"), errors.ProtocolError),
         (_part("bytes 4-5/10", b"45", **{"Content-Length": "7"}), errors.ProtocolError),
         (_part("bytes 5-4/10", b""), errors.ProtocolError),
+        (_part("bytes 4-3/10", b""), errors.ProtocolError),
         (httpx.Response(404), errors.NotFound),
         (httpx.Response(403), errors.Forbidden),
         (httpx.Response(304), errors.ServerRefused),
@@ -197,6 +211,12 @@ async def test_answers_refused_before_a_byte(answer: httpx.Response, error: type
     with pytest.raises(error):
         async with Script(answer).client().get(FILE, start=4, end=6, expected=_VERSION):
             pytest.fail("opened")
+
+
+async def test_a_part_that_nobody_asked_for() -> None:
+    """206 to a GET of all of it."""
+    with pytest.raises(errors.ProtocolError):
+        await _read(Script(_part("bytes 0-9/10", b"0123456789")).client(), of=_VERSION)
 
 
 async def test_a_range_that_never_was() -> None:
@@ -349,6 +369,26 @@ async def test_a_file_stored_under_another_name() -> None:
         await Script(answer).client().put(FILE, Octets(b"x"))
 
 
+async def test_a_file_stored_without_its_blank() -> None:
+    """copyparty strips blanks from the ends of names, as its Location says: such names are refused then."""
+    answer = httpx.Response(201, headers={"Location": "https://server.example/dav/a"})
+    client = Script(answer).client()
+    with pytest.raises(errors.NotThatName):
+        await client.put(ROOT.child("a "), Octets(b"x"))
+    with pytest.raises(errors.UnstorableName):
+        client.check_name(ROOT.child("b "), is_folder=False)
+
+
+async def test_a_copy_of_a_young_version() -> None:
+    """A weak tag of the source stands in If: Apache compares it weakly there, and in If-Match never."""
+    script = Script(httpx.Response(201))
+    tag = ETag("e", weak=True)
+    await script.client().copy(FILE, ROOT.child("g"), is_collection=False, overwrite=False, if_match=tag)
+    (request,) = script.requests
+    assert "if-match" not in request.headers
+    assert request.headers["if"] == f'<{request.url}> ([W/"e"])'
+
+
 async def test_mkcol_of_what_exists() -> None:
     """405 is AlreadyExists, 409 ParentMissing."""
     with pytest.raises(errors.AlreadyExists):
@@ -361,6 +401,22 @@ async def test_a_207_that_says_404() -> None:
     """A Depth 0 answer whose one response is 404 is NotFound."""
     with pytest.raises(errors.NotFound):
         await Script(multistatus(failure("/dav/f", 404))).client().stat(FILE)
+
+
+async def test_a_name_that_the_server_cannot_write() -> None:
+    """libphodav answers with an empty href where a name holds '%': the one that was asked for."""
+    size = "<D:resourcetype/><D:getcontentlength>3</D:getcontentlength>"
+    found = await Script(multistatus(response("", size))).client().stat(ROOT.child("50%"))
+    assert found.size_bytes == 3
+    with pytest.raises(errors.ProtocolError):
+        await Script(multistatus(response("/dav/other", size))).client().stat(ROOT.child("50%"))
+
+
+async def test_a_folder_with_a_page_in_it() -> None:
+    """Apache's 405 to PROPFIND of a folder with an index.html is EACCES, and says what to change there."""
+    with pytest.raises(errors.NotDescribed, match="DirectoryIndex disabled") as caught:
+        await Script(httpx.Response(405)).client().list(FILE)
+    assert caught.value.errno == errno.EACCES
 
 
 async def test_content_that_changes_while_it_is_sent() -> None:

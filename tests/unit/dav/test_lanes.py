@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,11 @@ from trio.testing import MockClock
 
 from davfs.dav.auth import Credentials, build_auth
 from davfs.dav.lanes import Lanes, LaneSettings, Preflight, PreflightAnswer, Proxies
-from davfs.dav.lanes.lane import GATHER_S
+from davfs.dav.lanes.connect import Connection
+from davfs.dav.lanes.errand import Errand
+from davfs.dav.lanes.habits import Expect, Habits
+from davfs.dav.lanes.lane import GATHER_S, Lane
+from davfs.dav.lanes.sending import deliver
 from davfs.errors import PreconditionFailed, Unauthorized
 from tests.unit.dav.peer import Data, Line, Seen, ask, lanes_to, serving
 
@@ -224,6 +229,72 @@ class InFile(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._file.close()
+
+
+class _Broken(trio.abc.Stream):
+    """A connection that takes the head of a request and breaks in its body; the answer is on its way."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._writes = 0
+
+    async def send_all(self, _data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self._writes += 1
+        if self._writes > 2:
+            raise trio.BrokenResourceError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, _max_bytes: int | None = None) -> bytes:
+        await trio.sleep(1 if self._answer else 100)
+        return self._answer
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def _lane_over(stream: trio.abc.Stream) -> AsyncIterator[Lane]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)  # noqa: FBT003 - a setter
+    tcp = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    session = build_auth("none", "http://h/", None).session()
+    lane = Lane(Connection(stream, tcp, None), session)  # type: ignore[arg-type]
+    try:
+        yield lane
+    finally:
+        lane.close()
+        theirs.close()
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 423 Locked\r\nContent-Length: 0\r\n\r\n", b""])
+async def test_the_answer_after_the_connection_broke(answer: bytes, autojump_clock: MockClock) -> None:
+    """rclone and Tomcat hang up on a body that they refuse: the refusal is waited for, at most 5 s."""
+    stream, habits = _Broken(answer), Habits(expect=Expect.REFUSED, expect_since_s=trio.current_time())
+    request = httpx.Request(
+        "PUT", "http://h/f", headers={"Host": "h", "Content-Length": str(BIG)}, stream=Data(BIG)
+    )
+    async with _lane_over(stream) as lane:
+        begun_s = trio.current_time()
+        if answer:
+            assert (await deliver(lane, Errand.of(request, b""), "", habits)).status == 423
+            assert habits.refused_late == {423}
+        else:
+            with pytest.raises(httpx.WriteError):
+                await deliver(lane, Errand.of(request, b""), "", habits)
+            assert trio.current_time() - begun_s == pytest.approx(5)
+
+
+async def test_an_idle_lane_is_not_used_for_long(autojump_clock: MockClock) -> None:
+    """Apache closes after 5 s of rest: a lane that rests longer than 4 is not used any more."""
+    async with _lane_over(_Broken(b"")) as lane:
+        lane.park()
+        await trio.sleep(3.9)
+        assert await lane.is_usable()
+        await trio.sleep(0.2)
+        assert not await lane.is_usable()
 
 
 async def test_a_file_goes_out_without_being_read(tmp_path: Path) -> None:

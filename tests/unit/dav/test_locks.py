@@ -128,6 +128,15 @@ def test_the_token_may_stand_in_the_body_alone() -> None:
     assert granted(200, httpx.Headers(), body, asked_s=60).token.text.startswith("opaquelocktoken:0x69e5")
 
 
+def test_what_follows_the_document_does_no_harm() -> None:
+    """rclone writes `Internal Server Error` after the end of a 207 (servers.md 16)."""
+    document = (
+        b'<D:prop xmlns:D="DAV:"><D:lockdiscovery><D:activelock><D:owner>ann</D:owner></D:activelock>'
+        b"</D:lockdiscovery></D:prop>Internal Server Error"
+    )
+    assert [lock.owner for lock in active_locks(document)] == ["ann"]
+
+
 def test_entities_and_dtds_are_not_read() -> None:
     """A document with a DTD says nothing at all."""
     bomb = (

@@ -172,10 +172,10 @@ def test_by_evidence(known: Capabilities, why: str, refused: str, taken: str) ->
         known.names.check((), (refused,))
 
 
-def test_unknown_servers_refuse_nothing_until_they_do() -> None:
-    """What was refused, or listed otherwise, is refused from then on; the rest is not."""
+def test_unknown_servers_refuse_little_until_they_do() -> None:
+    """Bytes that are no UTF-8, and what was refused or listed otherwise from then on; the rest is fine."""
     known = Capabilities()
-    assert known.names is ALLOWING
+    assert known.names == NameRules(utf8_only=True)
     assert not known.keeps_names
     learned = known.learned_names(odd_in("end."))
     with pytest.raises(BadName):

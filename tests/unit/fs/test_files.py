@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from trio.testing import MockClock
 from davfs.errors import DavfsError
 from davfs.fs.filesystem import ROOT_INO
 from davfs.fs.settings import Settings
-from tests.fakes.davserver import FakeDav, Fault
+from tests.fakes.davserver import FakeDav, Fault, Node, Parts
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
 from tests.unit.fs.rig import URL
@@ -65,6 +66,28 @@ async def test_a_name_past_the_break_of_a_listing_is_found(tmp_path: Path, autoj
         for _ in range(3):
             assert (await vfs.stat("a")).size == 1
             assert (await vfs.stat("zzz")).size == 3
+
+
+class WritesNoPercent(FakeDav):
+    """As libphodav: the href of a name with '%' is empty in its answers."""
+
+    def _href(self, parts: Parts, node: Node) -> str:
+        return "" if parts and "%" in parts[-1] else super()._href(parts, node)
+
+
+async def test_a_name_that_a_listing_cannot_write_is_found(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Entries that cannot be read prove no absence: the file is found by its name, and stays whole."""
+    server = WritesNoPercent()
+    server.put("/a", b"a")
+    server.put("/50%", b"half")
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        assert await vfs.listdir("") == ["a"]
+        assert (await vfs.stat("50%")).size == 4
+        with pytest.raises(DavfsError) as caught:
+            await vfs.open("50%", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        assert caught.value.errno == errno.EEXIST
+    assert server.content("/50%") == b"half"
 
 
 async def test_listing_a_folder_leaves_no_nodes(tmp_path: Path, autojump_clock: MockClock) -> None:

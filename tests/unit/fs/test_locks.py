@@ -23,7 +23,7 @@ from davfs.fs.locks import (
     Policy,
 )
 from davfs.fs.settings import Settings
-from tests.fakes.davserver import FakeDav, Fault
+from tests.fakes.davserver import Answer, FakeDav, Fault, _Asked
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
 from tests.unit.fs.rig import URL, at
@@ -301,6 +301,37 @@ async def test_a_short_lock_outlives_a_slow_upload(tmp_path: Path, autojump_cloc
     asked = [timeout for method, _, timeout in server.headers if method == "LOCK"]
     assert asked[0] == f"Second-{int(LOCK_FIRST_S)}"
     assert set(asked[1:]) == {f"Second-{int(LOCK_TIMEOUT_S)}"}
+
+
+class RefreshesNothing(FakeDav):
+    """As npm's webdav-server and libphodav: 412 to each refresh, of locks that it still has."""
+
+    def _refresh(self, _asked: _Asked) -> None:
+        raise Answer(412)
+
+
+@pytest.mark.expects_warning("the lock on /doc is lost")
+async def test_a_server_that_refreshes_nothing(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning; then each lock runs to its end, and the next one follows, as long as the file is open."""
+    server = RefreshesNothing()
+    server.put("/doc", b"old")
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("doc", WRITE)
+        await vfs.write(fd, b"new")
+        await vfs.fsync(fd)
+        locked = 0
+        for _ in range(60):
+            await trio.sleep(60)
+            locked += len(server.locks)
+        assert locked >= 50
+        assert len([one for one in server.requests("LOCK") if one.status == 412]) == 1
+        assert len(server.requests("LOCK")) <= 20
+        await closed_and_sent(vfs, fs, fd)
+    assert len([one for one in caplog.records if "is lost" in one.getMessage()]) == 1
+    assert server.locks == []
 
 
 @pytest.mark.expects_warning("the lock on /doc is lost")

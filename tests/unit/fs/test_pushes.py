@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from davfs.dav.properties import EXECUTABLE
-from davfs.fs.settings import Settings
 from tests.fakes.davserver import FakeDav, Fault
-from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
-from tests.unit.fs.rig import URL
-
-
-@asynccontextmanager
-async def drive(server: FakeDav, folder: Path, **options: Any) -> AsyncIterator[Vfs]:
-    async with running(server, URL, Settings(str(folder / "c"), **options)) as fs:
-        yield Vfs(fs)
-
-
-async def write(vfs: Vfs, path: str, data: bytes, mode: int = 0o644) -> None:
-    fd = await vfs.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    try:
-        await vfs.write(fd, data)
-    finally:
-        await vfs.close(fd)
+from tests.unit.fs.drive import drive, write
 
 
 async def mode_of(vfs: Vfs, path: str) -> int:

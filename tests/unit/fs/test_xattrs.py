@@ -4,44 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from davfs.dav.properties import XATTRS
-from davfs.errors import DavfsError
-from davfs.fs.settings import Settings
 from tests.fakes.davserver import FakeDav, Fault
-from tests.mount.assembly import running
-from tests.mount.vfs import Vfs
-from tests.unit.fs.rig import URL
+from tests.unit.fs.drive import drive, errno_of, write
 
 ALL_BYTES = bytes(range(256))
-
-
-@asynccontextmanager
-async def drive(server: FakeDav, folder: Path, **options: Any) -> AsyncIterator[Vfs]:
-    async with running(server, URL, Settings(str(folder / "c"), **options)) as fs:
-        yield Vfs(fs)
-
-
-async def write(vfs: Vfs, path: str, data: bytes) -> None:
-    fd = await vfs.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    try:
-        await vfs.write(fd, data)
-    finally:
-        await vfs.close(fd)
-
-
-async def errno_of(call: Any) -> int:
-    with pytest.raises(DavfsError) as caught:
-        await call
-    return caught.value.errno
 
 
 def asked(server: FakeDav) -> list[str]:

@@ -1,4 +1,4 @@
-"""Names that a server would keep under another name are refused before anything is stored."""
+"""Names that a server would keep under another name, or give to two, are refused before it is asked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from davfs.dav.quirks import Capabilities
 from davfs.errors import DavfsError
 from davfs.fs.settings import Settings
-from tests.fakes.davserver import FakeDav, Fault
+from tests.fakes.davserver import Answer, FakeDav, Fault, Folder, _Asked
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
 from tests.unit.fs.rig import URL
@@ -132,3 +132,31 @@ async def test_a_folder_over_an_empty_one_where_move_cannot(
             await vfs.rename("b", "c")
         assert caught.value.errno == errno.ENOTEMPTY
     assert server.tree()["c/full"] == b"x"
+
+
+class Swallows(FakeDav):
+    """As copyparty 1.20: a folder goes to a taken name, whatever Overwrite says; its files are lost."""
+
+    def _move(self, asked: _Asked) -> None:
+        if isinstance(self._find(asked.parts), Folder) and self._find(asked.destination()) is not None:
+            self._remove(asked.parts)
+            raise Answer(201)
+        super()._move(asked)
+
+
+async def test_a_folder_to_a_name_that_was_just_taken(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """It is looked for first, where Overwrite: F does not protect it: EEXIST, and both folders are whole."""
+    server = Swallows(etags="none", anonymous=True)
+    server.put("/file", b"x")
+    server.mkdir("/a")
+    server.put("/a/ours", b"ours")
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs = Vfs(fs)
+        assert await vfs.listdir("") == ["a", "file"]
+        server.mkdir("/b")
+        server.put("/b/theirs", b"theirs")
+        with pytest.raises(DavfsError) as caught:
+            await vfs.rename("a", "b")
+        assert caught.value.errno == errno.EEXIST
+        await vfs.rename("a", "c")
+    assert server.tree() == {"file": b"x", "b": None, "b/theirs": b"theirs", "c": None, "c/ours": b"ours"}
