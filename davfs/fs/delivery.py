@@ -158,6 +158,7 @@ class Delivery:
         self, pending: Pending, todo: Next, *, trust_tags: bool
     ) -> tuple[LookedUp | None, bool]:
         """One PUT: (what the server holds, as far as it was asked; whether a precondition was refused)."""
+        path, size = pending.node.path, pending.content.size_bytes
         try:
             return await self._put_undamaged(pending, todo, trust_tags=trust_tags), False
         except Superseded:
@@ -177,9 +178,7 @@ class Delivery:
                 raise
             return await self._look_up(pending.node), False
         except (ParentMissing, NotFound) as error:
-            await make_parents(
-                self._tree, self._conflicts, pending.node, pending.content.size_bytes, error.status
-            )
+            await make_parents(self._tree, self._conflicts, pending.node, path, size, error.status)
             return await self._look_up(pending.node), False
         except Forbidden as error:
             found = await self._look_up(pending.node)
@@ -216,7 +215,11 @@ class Delivery:
         if over is not None and pieces is not None:
             return await self._put_parts(pending, over, pieces)
         channel = await self._chunks.channel(content.size_bytes, new=over is None)
-        await self._downloads.ensure_whole(content, lambda: node.path)
+        try:
+            await self._downloads.ensure_whole(content, lambda: node.path)
+        except NotFound as error:  # no word on the folder, or on the size of a PUT
+            text = f"{shown(node.path)}: the server has lost parts of it that were never read here"
+            raise ServerRefused(text, status=error.status) from error
         over = self._replaced(node, content, todo)
         with content.steady() as fd:
             size, life = content.size_bytes, content.life.put_begins()
@@ -354,7 +357,7 @@ class Delivery:
             if isinstance(error, ServerRefused):
                 await self._leftovers.remove(self._tree.client, staged)
             else:
-                self._leftovers.give_up(staged)
+                self._leftovers.may_appear(staged)
             if isinstance(error, NotFound | ParentMissing) and moving:
                 raise Disconnected(f"{shown(staged)} is gone: it is sent again") from error
             raise

@@ -8,20 +8,31 @@ import trio
 
 from davfs.dav.client import Client
 from davfs.dav.hrefs import shown
+from davfs.dav.resource import DavPath, Resource
 from davfs.errors import AlreadyExists, Forbidden, NotFound, TooLarge
 from davfs.fs.conflict import Conflicts
 from davfs.fs.inodes import Node
 from davfs.fs.tree import Tree
 
 
-async def make_parents(tree: Tree, conflicts: Conflicts, node: Node, size: int, status: int) -> None:
-    """After 404 or 409 (`status`) to a PUT of `size` bytes. Raises what it means when nothing is missing."""
+async def make_parents(
+    tree: Tree, conflicts: Conflicts, node: Node, sent_to: DavPath, size: int, status: int
+) -> None:
+    """After 404 or 409 (`status`) to a PUT of `size` bytes. Raises what it means when nothing is missing.
+
+    It may have another name than `sent_to` by now: another file of its folder has made way.
+    """
     missing: list[Node] = []
     folder = node.parent
     while folder is not None and folder.parent is not None:
+        path = folder.path
         try:
-            found = await tree.client.stat(folder.path)
+            found: Resource | None = await tree.client.stat(path)
         except NotFound:
+            found = None
+        if folder.path != path:
+            continue
+        if found is None:
             missing.append(folder)
             folder = folder.parent
             continue
@@ -29,6 +40,8 @@ async def make_parents(tree: Tree, conflicts: Conflicts, node: Node, size: int, 
             await conflicts.make_way(folder)
             missing.append(folder)
         break
+    if node.path != sent_to and not missing:
+        return
     if not missing:
         _refused_in_place(tree.client, node, size, status)
     for folder in reversed(missing):
