@@ -34,7 +34,7 @@ from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, path_bytes
 from davfs.fs.emptying import Emptying
 from davfs.fs.files import Files
-from davfs.fs.guard import EMPTY_FOLDER, Guard, Known
+from davfs.fs.guard import EMPTY_FOLDER, SMALL_NEW, Guard, Known
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.leftovers import Leftovers
@@ -386,7 +386,7 @@ class Renaming:
         if content.base is not None and content.base.same_version(resource.validator):
             content.life = content.life.found_unapplied()
             content.save()
-        elif not resource.is_collection:
+        elif not resource.is_collection and _may_be_ours(content, resource):
             await self._uploads.delivery.is_ours(node, content, resource)
 
     async def _is_base(self, node: Node, content: Content) -> bool:
@@ -551,6 +551,12 @@ class Renaming:
         if node is None:
             raise PosixError(errno.ENOENT)
         return node
+
+
+def _may_be_ours(content: Content, resource: Resource) -> bool:
+    """By its size; a small one may be a part of what was sent."""
+    size = resource.size_bytes
+    return size is None or size <= SMALL_NEW or size in {content.size_bytes, *content.unanswered.sizes}
 
 
 def _is_what_moved(node: Node, rename: Rename) -> bool:

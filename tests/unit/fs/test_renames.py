@@ -418,3 +418,50 @@ async def test_a_folder_takes_along_no_temporary_name_for_good(
         assert await fs.sync(60) == 0
         await trio.sleep(10)
     assert sorted(server.tree()) == ["e", "e/f"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("d/f", "d/g"), ("d", "e")])
+async def test_a_read_that_a_rename_overtakes(
+    tmp_path: Path, autojump_clock: MockClock, old: str, new: str
+) -> None:
+    """The GET reaches the server after the MOVE: what it says of the old name is not told to the reader."""
+    server = FakeDav()
+    data = os.urandom(3 << 20)
+    server.mkdir("/d")
+    server.put("/d/f", data)
+    async with running(server, URL, settings(tmp_path)) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("d/f")
+        server.inject(Fault("GET", delay_s=2))
+        read: list[bytes] = []
+
+        async def reads() -> None:
+            read.append(await vfs.pread(fd, 4096, 2 << 20))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reads)
+            await trio.sleep(1)
+            await vfs.rename(old, new)
+        assert read == [data[2 << 20 : (2 << 20) + 4096]]
+
+
+@pytest.mark.expects_warning("")
+async def test_a_rename_fetches_nothing_that_cannot_be_ours(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """An upload went unanswered; what stands there by now has another size, so it is somebody else's."""
+    server = FakeDav()
+    server.put("/old", b"base")
+    async with running(server, URL, settings(tmp_path, write_back_s=0.1)) as fs:
+        vfs = Vfs(fs)
+        await save(vfs, "old", b"ours is longer")
+        server.inject(Fault("PUT", lost="before", times=1000))
+        await trio.sleep(2)
+        theirs = bytes(1 << 20)
+        server.put("/old", theirs)
+        server.log.clear()
+        await vfs.rename("old", "new")
+        assert server.requests("GET") == []
+        server.faults.clear()
+        assert await fs.sync(600) == 0
+    assert works(server) == [theirs, b"ours is longer"]
