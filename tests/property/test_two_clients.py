@@ -666,6 +666,17 @@ def test_two_clients_lose_nothing(
     play(kind, first, second, world)
 
 
+@settings(MODEL, max_examples=1)
+@given(kind=st.just(Kind("hidden")))
+@pytest.mark.expects_warning("")
+def test_a_late_put_finds_its_lock_gone(kind: Kind) -> None:
+    """A PUT after a look names the lock of the look: coming late, it overwrites nothing that came after."""
+    lost = ("fault", {"lost": "before", "late_s": 1.0})
+    program: Program = [(0.0, ("save", "a")), (0.3, ("save", "a")), (0.3, ("edit", "a", 0.0, 0.0, False))]
+    server = play(kind, [], program, [(0.3, lost)])
+    assert server.content("a").startswith(b"<B3>")
+
+
 # MOVE and PROPFIND that fail together leave a rename in doubt. In CI the same few each time.
 IN_DOUBT = settings(
     MODEL, max_examples=HISTORIES // 5 if HISTORIES >= 1000 else 15, derandomize=HISTORIES < 1000
@@ -687,14 +698,3 @@ def test_two_clients_in_trouble_lose_nothing(
 ) -> None:
     """The same when renames, removals, locks and looks fail too, and nobody knows what was done."""
     play(kind, first, second, world)
-
-
-@settings(MODEL, max_examples=1)
-@given(kind=st.just(Kind("hidden")))
-@pytest.mark.expects_warning("")
-def test_a_late_put_finds_its_lock_gone(kind: Kind) -> None:
-    """A PUT after a look names the lock of the look: coming late, it overwrites nothing that came after."""
-    lost = ("fault", {"lost": "before", "late_s": 1.0})
-    program: Program = [(0.0, ("save", "a")), (0.3, ("save", "a")), (0.3, ("edit", "a", 0.0, 0.0, False))]
-    server = play(kind, [], program, [(0.3, lost)])
-    assert server.content("a").startswith(b"<B3>")
