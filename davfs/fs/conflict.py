@@ -86,6 +86,8 @@ class Conflicts:
             return
         old = folder.path
         kept = await self.free_name(parent, name)
+        if folder.parent is not parent or folder.name != name:
+            return  # another of its files was faster
         with self._tree.store.atomically():  # a kill in the middle would leave them in two folders
             self._tree.moved(folder, parent, kept)
             for node in folder.below():

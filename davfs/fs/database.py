@@ -43,6 +43,9 @@ class CacheUnusable(ConfigError):
     errno = _errno.EBUSY
 
 
+_Statement = tuple[str, tuple[object, ...]]
+
+
 class Damaged(Exception):
     """SQLite cannot read it. Never leaves this module."""
 
@@ -58,18 +61,70 @@ class Database:
             connection.execute(f"PRAGMA wal_autocheckpoint={SMALL_LOG_PAGES}")
         self.reserve_spent = self._reserve is not None and not os.path.exists(self._reserve)
         self.failed = False  # SQLite found damage while running: the next start looks closely
+        self._done: list[_Statement] | None = None  # since the transaction began
 
     def run(self, query: str, arguments: tuple[object, ...] = ()) -> sqlite3.Cursor:
         """One statement, committed when it returns. A full or failing disk is a PosixError."""
         try:
-            return self._db.execute(query, arguments)
+            cursor = self._db.execute(query, arguments)
         except sqlite3.Error as error:
             if not (_is_full(error) and self._found_room()):
                 raise self._failure(error) from error
+            cursor = self._run_again(query, arguments)
+        if self._done is not None:
+            self._done.append((query, arguments))
+        return cursor
+
+    def _run_again(self, query: str, arguments: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        """On a full disk SQLite undoes the whole transaction, and goes on without one."""
         try:
+            if self._done is not None and not self._db.in_transaction:
+                self._repeat(self._done)
             return self._db.execute(query, arguments)
         except sqlite3.Error as error:
             raise self._failure(error) from error
+
+    def _repeat(self, statements: list[_Statement]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for query, arguments in statements:
+                self._db.execute(query, arguments)
+        except sqlite3.Error:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+
+    def begin(self) -> None:
+        """From here to `commit` all statements take effect, or none."""
+        self.run("BEGIN IMMEDIATE")
+        self._done = []
+
+    def commit(self) -> None:
+        """After a failure it can be tried again, when there is more room; `give_up` ends it without."""
+        if self._done is None:
+            return
+        try:
+            self._commit()
+        except sqlite3.Error as error:
+            if not (_is_full(error) and self._found_room()):
+                raise self._failure(error) from error
+            self._run_again("COMMIT")
+        self._done = None
+
+    def _commit(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("COMMIT")
+        else:  # undone by a failure before
+            self._run_again("COMMIT")
+
+    def give_up(self) -> None:
+        """Of a transaction that cannot be committed nothing is kept."""
+        self._done = None
+        self._roll_back()
 
     def rows(self, query: str, arguments: tuple[object, ...] = ()) -> list[Any]:
         try:

@@ -148,6 +148,7 @@ class Delivery(Recognition):
         self, pending: Pending, todo: Next, *, trust_tags: bool
     ) -> tuple[LookedUp | None, bool]:
         """One PUT: (what the server holds, as far as it was asked; whether a precondition was refused)."""
+        path = pending.node.path
         try:
             return await self._put_undamaged(pending, todo, trust_tags=trust_tags), False
         except Superseded:
@@ -167,17 +168,17 @@ class Delivery(Recognition):
                 raise
             return await self._look_up(pending.node), False
         except ServerRefused as error:
-            return await self._after_refusal(pending, todo, error)
+            return await self._after_refusal(pending, todo, path, error)
 
     async def _after_refusal(
-        self, pending: Pending, todo: Next, error: ServerRefused
+        self, pending: Pending, todo: Next, sent_to: DavPath, error: ServerRefused
     ) -> tuple[LookedUp | None, bool]:
         """Another way, if there is one: as `_try_put`. Raises `error` if there is none."""
         node, size, is_new = pending.node, pending.content.size_bytes, todo.step is Step.PUT_NEW
         if isinstance(error, NotItsAddress) and not self._must_stage(node, size, new=is_new):
             return await self._look_up(node), False
         if error.status in MAY_MEAN_NO_FOLDER:
-            await make_parents(self._tree, self._conflicts, node, size, error)
+            await make_parents(self._tree, self._conflicts, node, sent_to, size, error)
             return await self._look_up(node), False
         found = await self._look_up(node) if isinstance(error, Forbidden) else LookedUp(None)
         blocked = found.resource is not None and found.resource.is_collection
@@ -204,7 +205,11 @@ class Delivery(Recognition):
         if over is not None and pieces is not None:
             return await self._put_parts(pending, over, pieces)
         channel = await self._chunks.channel(content.size_bytes, new=over is None)
-        await self._downloads.ensure_whole(content, lambda: node.path)
+        try:
+            await self._downloads.ensure_whole(content, lambda: node.path)
+        except NotFound as error:  # no word on the folder, or on the size of a PUT
+            text = f"{shown(node.path)}: the server has lost parts of it that were never read here"
+            raise ServerRefused(text, status=error.status) from error
         over = self._replaced(node, content, todo)
         with content.steady() as fd:
             size, life = content.size_bytes, content.life.put_begins()
@@ -363,7 +368,7 @@ class Delivery(Recognition):
             if isinstance(error, ServerRefused):
                 await self._leftovers.remove(self._tree.client, staged)
             else:
-                self._leftovers.give_up(staged)
+                self._leftovers.may_appear(staged)
             if isinstance(error, NotFound | ParentMissing) and (moving or node.path.parent != staged.parent):
                 raise Disconnected(f"{shown(staged)} is gone: it is sent again") from error
             raise

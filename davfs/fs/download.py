@@ -11,6 +11,7 @@ Only this module starts transfers from the server; the nursery is given by `File
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -27,6 +28,7 @@ from davfs.errors import (
     Disconnected,
     LinkDown,
     NotFound,
+    PosixError,
     ProtocolError,
     ServerRefused,
     StaleVersion,
@@ -141,6 +143,7 @@ class Downloads:
                 continue
             gap_start, gap_end = gaps[0]
             before, source = content.present.total_bytes, content.source
+            asked = _now(path)
             try:
                 transfer = self._covering(content, gap_start)
                 if transfer is None:
@@ -150,6 +153,8 @@ class Downloads:
             except DavfsError as error:
                 if isinstance(error, StaleVersion) and (_is_turning(content) or content.source != source):
                     continue  # ours is there by now, see `partial`
+                if isinstance(error, NotFound) and _now(path) != asked:
+                    continue  # a rename was faster
                 failures += 1
                 if content.present.total_bytes > before:
                     failures, progressed_s = 0, trio.current_time()
@@ -397,6 +402,13 @@ class Downloads:
             for transfer in self._running.get(content.id, ()):
                 if transfer.end - transfer.at > HANG_UP_MIN:
                     transfer.scope.cancel()
+
+
+def _now(path: Callable[[], DavPath]) -> DavPath | None:
+    """None: it has no name any more."""
+    with suppress(PosixError):
+        return path()
+    return None
 
 
 def _is_turning(content: Content) -> bool:

@@ -448,6 +448,8 @@ class Files:
         """A handle of a version that was replaced or given up must not write: nobody would ever read it."""
         if file.discarded:
             raise StaleVersion(f"{file.node.name}: its unsent changes were discarded")
+        if file.node.lost:
+            raise StaleVersion(f"{file.node.name}: removed on the server while it was open")
         if file.node.content is not file.content and not file.node.unlinked:
             raise StaleVersion(f"{file.node.name}: changed on the server while it was open")
 

@@ -191,6 +191,17 @@ class Index:
         """One statement, committed when it returns. Modules beside this one own tables of their own."""
         return self._db.run(query, arguments)
 
+    def begin(self) -> None:
+        """From here to `commit` all statements take effect, or none."""
+        self._db.begin()
+
+    def commit(self) -> None:
+        """Raises CacheFull when there is no room: then it can be tried again, or given up."""
+        self._db.commit()
+
+    def give_up(self) -> None:
+        self._db.give_up()
+
     def rows(self, query: str, arguments: tuple[object, ...] = ()) -> list[Any]:
         """All rows of a query."""
         return self._db.rows(query, arguments)

@@ -86,6 +86,7 @@ class Node:
     ctime_ns = _Seldom(0)
     foreign_s = _Seldom(_NEVER)  # when somebody else's change of it was last noticed (trio's clock)
     atime_ns = _Seldom(0)
+    lost = _Seldom(0)  # somebody else removed it, not a program here
     mode: _Seldom[int | None] = _Seldom(None)
     aside: _Seldom[DavPath | None] = _Seldom(None)  # where the server keeps an open file that lost its name
     last_mtime_ns = _Seldom(0)

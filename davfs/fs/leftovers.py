@@ -19,6 +19,7 @@ from davfs.dav.resource import DavPath
 from davfs.errors import DavfsError, NotFound
 from davfs.fs.content import path_bytes, path_from_bytes
 from davfs.fs.index import Index
+from davfs.fs.strays import LATE_S
 from davfs.fs.tree import HIDDEN_PREFIX
 
 log = logging.getLogger("davfs.leftovers")
@@ -33,7 +34,8 @@ class Leftovers:
         self._unwanted = {
             path_from_bytes(path) for (path,) in index.rows("SELECT path FROM leftovers") if path
         }  # of the last daemon: nothing of this one uses them
-        self._late: set[DavPath] = set()  # not there yet is no proof that they never come
+        # Not there yet is no proof that they never come: when to look for the last time.
+        self._late: dict[DavPath, float] = {}
         self._wake = trio.Event()
 
     def note(self, path: DavPath) -> None:
@@ -45,8 +47,21 @@ class Leftovers:
     def forget(self, path: DavPath) -> None:
         """After it was removed or moved away, or was never made."""
         self._unwanted.discard(path)
-        self._late.discard(path)
+        self._late.pop(path, None)
         self._index.run("DELETE FROM leftovers WHERE path=?", (path_bytes(path),))
+
+    def moved(self, source: DavPath, destination: DavPath) -> None:
+        """A folder was renamed: what of ours lies in it went along."""
+        for (raw,) in self._index.rows("SELECT path FROM leftovers"):
+            path = path_from_bytes(raw)
+            if raw and path.is_within(source):
+                now = DavPath(destination.parts + path.parts[len(source.parts) :])
+                self._index.run("UPDATE leftovers SET path=? WHERE path=?", (path_bytes(now), raw))
+                if path in self._late:
+                    self._late[now] = self._late.pop(path)
+                if path in self._unwanted:
+                    self._unwanted.discard(path)
+                    self.give_up(now)
 
     async def remove(self, client: Client, path: DavPath) -> None:
         """DELETE it; what cannot be removed now is tried again in the background, and by the next daemon."""
@@ -63,8 +78,8 @@ class Leftovers:
         self._wake.set()
 
     def may_appear(self, path: DavPath) -> None:
-        """Asked for, and unanswered: removed if it is there; if not, the next daemon looks once more."""
-        self._late.add(path)
+        """Asked for, and unanswered: removed if it is there; if not, it is looked for once more, later."""
+        self._late[path] = trio.current_time() + LATE_S
         self.give_up(path)
 
     async def clean(self, client: Client) -> None:
@@ -73,7 +88,9 @@ class Leftovers:
         while True:
             self._wake = trio.Event()
             if await self._clean_once(client):
-                await self._wake.wait()
+                with trio.move_on_at(min(self._late.values(), default=float("inf"))):
+                    await self._wake.wait()
+                self._unwanted.update(path for path in self._late if self._is_due(path))
                 delay_s = RETRY_MIN_S
             await trio.sleep(delay_s)
             delay_s = min(RETRY_MAX_S, delay_s * 2)
@@ -88,6 +105,7 @@ class Leftovers:
                     return False
                 log.info("%s is left on the server: %s", shown(path), error)
                 self._unwanted.discard(path)  # stays noted: the next daemon tries
+                self._late.pop(path, None)
         return True
 
     async def _removed(self, client: Client, path: DavPath) -> None:
@@ -98,10 +116,13 @@ class Leftovers:
             await client.delete(path, is_collection=False)
         except NotFound:
             log.debug("%s is gone already", shown(path))
-            if path in self._late:
+            if path in self._late and not self._is_due(path):
                 self._unwanted.discard(path)
                 return
         self.forget(path)
+
+    def _is_due(self, path: DavPath) -> bool:
+        return self._late[path] <= trio.current_time()
 
     def _is_noted(self, path: DavPath) -> bool:
         return bool(self._index.rows("SELECT 1 FROM leftovers WHERE path=?", (path_bytes(path),)))

@@ -84,6 +84,7 @@ class Namespace(Renaming):
 
     async def unlink(self, parent: Node, name: str) -> None:
         self.must_be_writable(parent)
+        await self.settle_renames_at(parent.path.child(name))
         node = await self._existing(parent, name)
         if node.is_folder:
             raise PosixError(errno.EISDIR)
@@ -98,10 +99,12 @@ class Namespace(Renaming):
     async def _free_name(self, node: Node) -> None:
         """Nothing of this file is on the server any more; open handles can go on."""
         await self._guard.locks.give_up(node.path)
+        content = node.content
+        # Before it is set aside: it would be stored after that.
+        if content is not None and content.dirty and not await self._uploads.abandon(content):
+            raise StaleVersion(f"{node.name!r} was changed by somebody else: ours stands beside it")
         set_aside = await self._preserve(node, by_copy=False)
         content = node.content
-        if content is not None and content.dirty:
-            await self._uploads.abandon(content)
         if content is not None:
             self._uploads.delivery.gave_up(node.path, content)
         if content is not None and content.dirty and not content.on_server:

@@ -34,10 +34,11 @@ from davfs.fs.conflict import Conflicts
 from davfs.fs.content import Content, path_bytes
 from davfs.fs.emptying import Emptying
 from davfs.fs.files import Files
-from davfs.fs.guard import EMPTY_FOLDER, Guard, Known
+from davfs.fs.guard import EMPTY_FOLDER, SMALL_NEW, Guard, Known
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.leftovers import Leftovers
+from davfs.fs.metadata import NEVER, Entry
 from davfs.fs.permissions import check_making, check_writing
 from davfs.fs.renames import Rename, Renames
 from davfs.fs.settings import Settings
@@ -76,6 +77,7 @@ class Renaming:
         self._leftovers = leftovers
         self._renames = renames
         self._settings = settings
+        self._bases: dict[Node, tuple[Content, Known | None]] = {}  # of what a copy was set aside of
         self.emptying = Emptying(tree)
 
     async def _must_be_empty(self, node: Node) -> None:
@@ -107,8 +109,22 @@ class Renaming:
                 self._leftovers.forget(aside)
             await self._really_failed(error, aside, made=True)
         node.aside = aside
+        if by_copy:
+            self._bases[node] = content, _known_base(content)
         await self._rebase(content, aside)
         return not by_copy
+
+    async def _not_replaced(self, target: Node) -> None:
+        """It was not replaced after all: what was done for that is undone."""
+        self._guard.locks.moved(target)
+        self._uploads.resume(target)
+        if target not in self._bases:
+            return
+        content, base = self._bases[target]
+        aside, target.aside = target.aside, None
+        content.rebase(*((base.version, base.digest) if base is not None else (None, None)))
+        if aside is not None:
+            await self._leftovers.remove(self._tree.client, aside)
 
     async def _really_failed(self, error: DavfsError, path: DavPath, *, made: bool) -> None:
         """The answer got lost: ask the server what happened before anybody is told (peers.md, rule 8)."""
@@ -129,6 +145,11 @@ class Renaming:
     ) -> None:
         self.must_be_writable(parent)
         self.must_be_writable(new_parent)
+        paths = parent.path.child(name), new_parent.path.child(new_name)
+        in_doubt = any((rename.source, rename.destination) == paths for rename in self._renames.left)
+        await self.settle_renames_at(*paths)
+        if in_doubt and name not in parent.children and new_name in new_parent.children:
+            return  # it was done, and nobody had heard of it
         node = await self._existing(parent, name)
         with self._tree.nodes.held(node):
             await self._rename(node, new_parent, new_name, no_replace=no_replace)
@@ -158,8 +179,9 @@ class Renaming:
             finally:
                 self._guard.locks.moved(node)
                 if target is not None and not target.unlinked:
-                    self._guard.locks.moved(target)
-                    self._uploads.resume(target)
+                    await self._not_replaced(target)
+                if target is not None:
+                    self._bases.pop(target, None)
 
     async def _may_replace(self, node: Node, target: Node) -> None:
         if node.is_folder and not target.is_folder:
@@ -217,8 +239,8 @@ class Renaming:
             # Somebody took it away, and we hold an edit of it, whole: that goes to its new name.
             self._rename_unsent(node, content, new_parent, new_name, over)
             return
-        if content is not None and based:
-            await self._rebase(content, node.path)
+        if content is not None and based and content.base is not None:
+            await self._rebase(content, node.path, content.base.size_bytes)
 
     async def _move_over(
         self, node: Node, destination: DavPath, over: Known | None, unsent: Content | None
@@ -289,7 +311,7 @@ class Renaming:
                         raise
                 else:
                     await self._guard.put_over(destination, body, over, mtime_s=mtime_s)
-            await self._rebase(content, destination)
+            await self._rebase(content, destination, body.size_bytes)
         finally:
             self._files.release(opened.handle)
         if_match = base.if_match if base is not None else None
@@ -372,7 +394,7 @@ class Renaming:
         if content.base is not None and content.base.same_version(resource.validator):
             content.life = content.life.found_unapplied()
             content.save()
-        elif not resource.is_collection:
+        elif not resource.is_collection and _may_be_ours(content, resource):
             await self._uploads.delivery.is_ours(node, content, resource)
 
     async def _is_base(self, node: Node, content: Content) -> bool:
@@ -383,13 +405,17 @@ class Renaming:
             return False
         return content.base is not None and content.base.same_version(resource.validator)
 
-    async def _rebase(self, content: Content, path: DavPath) -> None:
-        """At its new place the tag may be another one (Tomcat copies): later changes are based on that."""
+    async def _rebase(self, content: Content, path: DavPath, size: int | None = None) -> None:
+        """At its new place the tag may be another one (Tomcat copies): later changes are based on that.
+
+        Not on what somebody else has put there since: that is known by its size.
+        """
         try:
             resource = await self._tree.client.stat(path)
         except DavfsError:
             return
-        content.rebase(resource.validator)
+        if size is None or resource.size_bytes in {None, size}:
+            content.rebase(resource.validator)
 
     async def _move(
         self, node: Node, destination: DavPath, over: Known | None, *, replaces: Content | None = None
@@ -398,7 +424,8 @@ class Renaming:
         source = node.path
         if self._move_is_unsafe(destination):
             raise PosixError(errno.EINVAL, f"this server cannot rename to {destination.name!r}")
-        rename = Rename(source, destination, self._version_of(node))
+        given_up = None if replaces is None else replaces.id
+        rename = Rename(source, destination, self._version_of(node), given_up)
         concerns_unsent = replaces is not None or bool(self._uploads.below(node))
         if concerns_unsent:
             self._renames.begin(rename)
@@ -406,15 +433,45 @@ class Renaming:
             await move(self._guard, self._tree, source, destination, over, is_collection=node.is_folder)
         except DavfsError as error:
             try:
-                await self._really_failed(error, destination, made=True)
-                await self._really_failed(error, source, made=False)
+                await self._check_move(rename, over, error)
             except DavfsError:
                 if concerns_unsent and error.outcome_unknown:
-                    self._renames.doubt(rename)
+                    self._renames.doubt(rename, told=True)
                 else:
                     self._renames.end(source)
+                if error.outcome_unknown:
+                    self._believe_neither(source, destination)
                 raise
+        except BaseException:
+            if concerns_unsent:
+                self._renames.doubt(rename, told=False)
+            raise
         self._uploads.delivery.moved(source, destination)
+
+    async def _check_move(self, rename: Rename, over: Known | None, error: DavfsError) -> None:
+        """Raises `error` unless it was done: the answer was lost, of this MOVE or of one before it."""
+        if isinstance(error, NotFound):
+            tag, known = rename.version.etag, over is not None and rename.version.same_version(over.version)
+            with suppress(DavfsError):
+                found = await self._held(rename.destination) if tag is not None and not known else None
+                if (
+                    found is not None
+                    and found.etag is not None
+                    and rename.version.same_version(found.validator)
+                ):
+                    return
+        await self._really_failed(error, rename.destination, made=True)
+        await self._really_failed(error, rename.source, made=False)
+
+    def _believe_neither(self, *paths: DavPath) -> None:
+        """Which of these names is there? Whoever comes next asks."""
+        for path in paths:
+            folder = self._tree.nodes.root.at(path.parent)
+            if folder is None:
+                continue
+            if self._tree.meta.stale_entry(folder.ino, path.name) is None:
+                self._tree.meta.learn(folder.ino, path.name, Entry(None, NEVER))
+            self._tree.meta.expire(folder.ino, path.name)
 
     def _move_is_unsafe(self, destination: DavPath) -> bool:
         return any(self._tree.client.capabilities.move_unsafe(name) for name in destination.parts)
@@ -425,6 +482,8 @@ class Renaming:
         with self._store.atomically():
             self._renames.end(source)
             self._tree.moved(node, parent, name)
+            if node.is_folder:
+                self._leftovers.moved(source, node.path)
             for pending in self._uploads.below(node):
                 pending.content.path = path_bytes(pending.node.path)
                 pending.content.save()
@@ -444,8 +503,14 @@ class Renaming:
 
     async def settle_renames_of(self, node: Node) -> None:
         """Before this file is sent: which is its name? Raises what stands in the way."""
+        if not node.unlinked:
+            await self.settle_renames_at(node.path)
+
+    async def settle_renames_at(self, *paths: DavPath) -> None:
+        """Those of a name at, above or below these: before they are renamed, removed or sent."""
         for rename in self._renames.left:
-            if any(node.path.is_within(path) for path in (rename.source, rename.destination)):
+            names = (rename.source, rename.destination)
+            if any(name.is_within(path) or path.is_within(name) for name in names for path in paths):
                 await self._settle_rename(rename)
 
     async def _settle_rename(self, rename: Rename) -> None:
@@ -457,15 +522,22 @@ class Renaming:
         self._renames.end(rename.source)
 
     def _catch_up(self, rename: Rename, found: Resource) -> None:
-        """The server did it: unsent bytes below the old name go along, those at the new one are given up."""
+        """The server did it: unsent bytes below the old name go along, those that it replaced are given up.
+
+        Not what was written to the new name since: that is at odds with it as with another client's rename.
+        """
         parent, node = self._tree.nodes.root, self._tree.nodes.root.at(rename.source)
         for part in rename.destination.parts[:-1]:
             parent = self._tree.nodes.child(parent, part, is_folder=True)
         replaced = parent.children.get(rename.destination.name)
+        content = replaced.content if replaced is not None else None
+        given_up = content is not None and content.id == rename.replaces
+        if replaced is not None and not given_up and self._uploads.below(replaced):
+            return
         if node is not None and node.is_folder is found.is_collection and _is_what_moved(node, rename):
             self._moved(node, parent, rename.destination.name)
-        elif replaced is not None and replaced.content is not None and not found.is_collection:
-            self._store.discard(replaced.content)
+        elif replaced is not None and content is not None and given_up:
+            self._store.discard(content)
             replaced.content = None
 
     async def _held(self, path: DavPath) -> Resource | None:
@@ -487,6 +559,12 @@ class Renaming:
         if node is None:
             raise PosixError(errno.ENOENT)
         return node
+
+
+def _may_be_ours(content: Content, resource: Resource) -> bool:
+    """By its size; a small one may be a part of what was sent."""
+    size = resource.size_bytes
+    return size is None or size <= SMALL_NEW or size in {content.size_bytes, *content.unanswered.sizes}
 
 
 def _is_what_moved(node: Node, rename: Rename) -> bool:

@@ -113,10 +113,17 @@ async def stored_as(tree: Tree, node: Node, content: Content) -> Resource | None
 
 
 async def name_after(tree: Tree, folder: Node, name: str) -> str:
-    """`name`, or what the server has made of it. Raises UnstorableName when that is another name."""
+    """`name`, or what the server has made of it. Raises UnstorableName when that is another name.
+
+    Nothing else: what was asked for is done.
+    """
     if not is_doubtful(tree, name):
         return name
-    listing = await tree.client.list(folder.path)
+    try:
+        listing = await tree.client.list(folder.path)
+    except DavfsError:  # then a later listing tells
+        tree.meta.expire(folder.ino)
+        return name
     kept = kept_name(tree, name, listing.members) if listing.complete else name
     if kept is None:
         tree.meta.expire(folder.ino)

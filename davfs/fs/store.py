@@ -123,6 +123,8 @@ class ContentStore:
         if row is None:
             return None
         live = self._live.get(row.id)
+        if live is not None and live.orphan:
+            return None
         return live if live is not None else self._load(row)
 
     def same_size(self, content: Content) -> Iterator[Content]:
@@ -210,7 +212,8 @@ class ContentStore:
             if not content.has_row:
                 self._measure(content)
             elif self._is_news(content):
-                self.save(content)
+                with suppress(PosixError):  # a full disk: the row says less than there is, never more
+                    self.save(content)
             self._close(content)
             if not content.has_row:
                 self.newcomers.closed(content)
@@ -229,8 +232,13 @@ class ContentStore:
             content.orphan = True
             self.count_growth(content)
             self.newcomers.left(content)
-            if content.has_row:
-                self.index.delete_content(content.id)
+            try:
+                if content.has_row:
+                    self.index.delete_content(content.id)
+            except PosixError as error:  # its file goes all the same: then the row is of nothing
+                log.warning(
+                    "%s is forgotten, and still in the index: %s", shown(path_from_bytes(content.path)), error
+                )
             self.bytes_on_disk -= content.disk_bytes
         content.progress.unpark_all()
         if content.users <= 0 and not content.closed:
@@ -243,20 +251,26 @@ class ContentStore:
         if self._doomed is not None:
             yield
             return
+        self.index.begin()
         self._doomed = []
-        self.index.run("BEGIN IMMEDIATE")
         try:
             yield
         finally:
             doomed, self._doomed = self._doomed, None
-            self.index.run("COMMIT")  # what is done in memory is done: half of it is better than none
-            for name in doomed:
-                self.disk.remove(name)
             unrecorded, self._unrecorded = self._unrecorded, {}
-            for content in unrecorded.values():
-                if content.recorded and not content.orphan:
-                    with suppress(PosixError):  # a full disk: the row is newer than the record, and counts
-                        self._record(content, content.as_row())
+            try:
+                # What is done in memory is done: half of it is better than none.
+                self._with_room(self.index.commit)
+            finally:
+                self.index.give_up()
+                for name in doomed:
+                    self.disk.remove(name)
+                for content in unrecorded.values():
+                    if content.recorded and not content.orphan:
+                        with suppress(
+                            PosixError
+                        ):  # a full disk: the row is newer than the record, and counts
+                            self._record(content, content.as_row())
 
     def _remove_file(self, name: str) -> None:
         if self._doomed is not None:
@@ -440,7 +454,12 @@ class ContentStore:
             return False
         self.newcomers.settle()
         removed = False
-        for content_id, generation in self.index.oldest_clean(256 + len(self._live)):
+        try:
+            oldest = self.index.oldest_clean(256 + len(self._live))
+        except PosixError as error:
+            log.info("nothing is evicted: %s", error)
+            return False
+        for content_id, generation in oldest:
             if content_id in self._live:
                 continue
             # The file first: on a full disk SQLite has no room for the DELETE. A clean row without its file

@@ -8,10 +8,12 @@ lost is known as ours. What is done with all that is decided in `locks`.
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from davfs.dav.locks import LockToken
 from davfs.dav.resource import DavPath
+from davfs.errors import PosixError
 from davfs.fs.content import path_bytes, path_from_bytes
 from davfs.fs.index import Index
 
@@ -48,12 +50,16 @@ class Tokens:
         self._index.run("INSERT OR REPLACE INTO locks (path) VALUES (?)", (path_bytes(path),))
 
     def save(self, path: DavPath, token: LockToken, *, made: bool) -> None:
-        self._index.run(
-            "INSERT OR REPLACE INTO locks VALUES (?,?,?)", (path_bytes(path), token.text, int(made))
-        )
+        """A row that cannot be written stays without its token: the next run asks for it by our id."""
+        with suppress(PosixError):
+            self._index.run(
+                "INSERT OR REPLACE INTO locks VALUES (?,?,?)", (path_bytes(path), token.text, int(made))
+            )
 
     def forget(self, path: DavPath) -> None:
-        self._index.run("DELETE FROM locks WHERE path=?", (path_bytes(path),))
+        """A row that cannot be removed costs the next run a request."""
+        with suppress(PosixError):
+            self._index.run("DELETE FROM locks WHERE path=?", (path_bytes(path),))
 
     def of_the_last_run(self) -> list[Kept]:
         rows = self._index.rows("SELECT path, token FROM locks")

@@ -116,6 +116,8 @@ class Tree:
             return parent.children.get(name)  # a folder that holds unsent files stays
         if child is not None and child.is_folder != resource.is_collection:
             self.gone(child)
+            if parent.children.get(name) is child:
+                return child  # it holds what is not sent: whoever sends that makes way
         node = self.nodes.child(parent, name, is_folder=resource.is_collection)
         if entry.kept is not None and node.mode is None:
             node.mode = entry.kept.mode
@@ -130,6 +132,7 @@ class Tree:
         self.remember_last(node)
         self.changed(node)
         content = node.content
+        node.lost = 1
         self.nodes.detach(node)
         if node.is_folder:
             self.meta.forget_folder(node.ino)

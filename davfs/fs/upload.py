@@ -265,18 +265,25 @@ class Uploads:
                 if folder is not None and staged is not None and staged.is_within(folder.path):
                     await self.settle_running(pending.content, limit_s)
 
-    async def abandon(self, content: Content) -> None:
+    async def abandon(self, content: Content) -> bool:
         """The file was removed: stop sending it and forget it.
 
         A body that is wholly on its way is waited for: it would be stored after the DELETE that comes next.
+        False: by then it turned out that somebody else changed the file. Ours stands beside it, to be sent.
         """
         pending = self._queue.of(content)
-        if pending is not None:
-            with trio.move_on_after(STORED_WITHIN_S):
-                while pending.running is not None and pending.is_out is not None and pending.is_out():
-                    await pending.attempted.wait()
+        if pending is None:
+            return True
+        node = pending.node
+        with trio.move_on_after(STORED_WITHIN_S):
+            while _is_out(pending) and pending.node is node:
+                await pending.attempted.wait()
+        if pending.node is node:
             await self._cancel(pending)
-            self._queue.remove(pending)
+        if pending.node is not node:
+            return False
+        self._queue.remove(pending)
+        return True
 
     async def _cancel(self, pending: Pending) -> None:
         while pending.running is not None:
@@ -387,7 +394,8 @@ class Uploads:
         content.error = str(error)
         with suppress(PosixError):  # a full disk: told as the error of whoever writes next
             content.save()
-        self.failed(content, error)
+        with suppress(PosixError):  # what is not noted is forgotten by a restart only
+            self.failed(content, error)
         pending.refused_at = content.life.written if _is_final(error) else None
         dice = random.random()  # noqa: S311 - it spreads retries, it hides nothing
         delay_s = next_try_s(error, content.attempts, dice=dice)
@@ -409,14 +417,17 @@ class Uploads:
         found = self._tree.store.unfinished()
         newest = {content.path: content for content in found}
         self._chunks.recover({content.id for content in found})
-        for content in found:
+        # The deepest first: no file takes the place of a folder that holds others (a salvaged journal).
+        for content in sorted(found, key=lambda one: -one.path.count(b"\0")):
             node = self._tree.nodes.root
             path = path_from_bytes(content.path)
             for part in path.parts[:-1]:
                 node = self._tree.nodes.child(node, part, is_folder=True)
-            node = self._tree.nodes.child(node, path.name, is_folder=False)
-            if newest[content.path] is not content:
-                node = self._conflicts.set_beside(node, content)
+            there = node.children.get(path.name)
+            if there is None or not there.is_folder:
+                there = self._tree.nodes.child(node, path.name, is_folder=False)
+            is_first = newest[content.path] is content and not there.is_folder
+            node = there if is_first else self._conflicts.set_beside(there, content)
             node.content = content
             kept = self._tree.store.index.locals_of(content.ino)
             node.mode = kept.mode if kept is not None else None
@@ -424,6 +435,10 @@ class Uploads:
             content.save()
             self.schedule(node, content, 0)
         return len(found)
+
+
+def _is_out(pending: Pending) -> bool:
+    return pending.running is not None and pending.is_out is not None and pending.is_out()
 
 
 async def _is_settled(_node: Node) -> None:

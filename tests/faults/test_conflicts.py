@@ -20,7 +20,7 @@ from trio.testing import MockClock
 
 from davfs.errors import DavfsError
 from davfs.fs.settings import Settings
-from tests.fakes.davserver import ETags, FakeDav
+from tests.fakes.davserver import ETags, FakeDav, Fault
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
 
@@ -50,6 +50,11 @@ async def ours(theirs: FakeDav, tmp_path: Path, autojump_clock: MockClock) -> As
     settings = Settings(cache_dir=str(tmp_path / "cache"))
     async with running(theirs, URL, settings, now_s=_now_s) as fs:
         yield Vfs(fs)
+
+
+def unhurried(folder: Path) -> Settings:
+    """What is written waits, so that something can come between."""
+    return Settings(cache_dir=str(folder / "cache"), write_back_s=1000, open_flush_s=1000)
 
 
 @contextmanager
@@ -171,6 +176,71 @@ async def test_delete_edit(ours: Vfs, theirs: FakeDav) -> None:
     assert theirs.tree() == {"a.txt": b"theirs"}
     assert await read(ours, "a.txt") == b"theirs"
     await ours.unlink("a.txt")
+    assert theirs.tree() == {}
+
+
+@pytest.mark.parametrize("theirs", [FakeDav(etags="none", now_s=_now_s)], ids=["none"])
+async def test_delete_edit_without_tags(ours: Vfs, theirs: FakeDav) -> None:
+    """No condition can say which version is meant: it is removed, as by any other client."""
+    await known(ours, theirs, "a.txt", b"old")
+    theirs.put("a.txt", b"theirs")
+    await ours.unlink("a.txt")
+    assert theirs.tree() == {}
+
+
+@pytest.mark.parametrize("theirs", [FakeDav(etags="strong", now_s=_now_s)], ids=["strong"])
+async def test_delete_while_an_edit_turns_out_to_be_a_conflict(
+    theirs: FakeDav, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Our upload is on its way, and will be refused: then theirs shows, and ours stands beside it, sent."""
+    settings = Settings(cache_dir=str(tmp_path / "cache"), write_back_s=0.1)
+    async with running(theirs, URL, settings, now_s=_now_s) as fs:
+        ours = Vfs(fs)
+        await known(ours, theirs, "a.txt", b"old")
+        await save(ours, "a.txt", b"ours")
+        theirs.put("a.txt", b"theirs")
+        theirs.inject(Fault("PUT", answer_delay_s=5))
+        await trio.sleep(1)
+        with refused(errno.ESTALE):
+            await ours.unlink("a.txt")
+        assert await settled(ours, theirs) == {"a.txt": b"theirs", "a (conflict).txt": b"ours"}
+        assert fs._store.index.unfinished() == []
+
+
+async def test_delete_of_what_is_open_and_unchanged(
+    theirs: FakeDav, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """They removed what is open for writing here, and that was noticed: no write goes into the void."""
+    async with running(theirs, URL, unhurried(tmp_path), now_s=_now_s) as fs:
+        ours = Vfs(fs)
+        theirs.put("a.txt", b"old")
+        fd = await ours.open("a.txt", os.O_RDWR)
+        theirs.delete("a.txt")
+        await trio.sleep(100)
+        with refused(errno.ENOENT):
+            await ours.stat("a.txt")
+        with refused(errno.ESTALE):
+            await ours.pwrite(fd, b"ours", 0)
+        with refused(errno.ESTALE):
+            await ours.ftruncate(fd, 0)
+        await ours.close(fd)
+
+
+async def test_edit_of_a_part_and_delete(theirs: FakeDav, tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The rest of a large file was never read here, and is gone with theirs: ours stays here, refused."""
+    async with running(theirs, URL, unhurried(tmp_path), now_s=_now_s) as fs:
+        ours = Vfs(fs)
+        theirs.put("a.bin", bytes(2 << 20))
+        fd = await ours.open("a.bin", os.O_RDWR)
+        theirs.delete("a.bin")
+        await ours.pwrite(fd, b"ours", 0)
+        await ours.close(fd)
+        assert await fs.sync(100, patient=False) == 1
+        assert await ours.getxattr("a.bin", "user.davfs.state") == b"refused"
+        assert fs._client.upload_limit.refused_bytes is None  # it was no answer to a PUT
+        told = fs.unsent.unsent_bytes("a.bin")
+        os.close(told.fd)
+        assert told.missing
     assert theirs.tree() == {}
 
 
@@ -413,6 +483,56 @@ async def test_a_file_where_the_folder_of_our_file_was(ours: Vfs, theirs: FakeDa
         "d (conflict)": None,
         "d (conflict)/a.txt": b"ours",
     }
+
+
+@pytest.mark.parametrize("look", ["list", "stat", "read"])
+async def test_a_file_where_the_folder_of_our_file_was_is_seen_first(
+    theirs: FakeDav, tmp_path: Path, autojump_clock: MockClock, look: str
+) -> None:
+    """The same, when a program meets their file before ours are sent: until then our folder shows."""
+    theirs.mkdir("d")
+    async with running(theirs, URL, unhurried(tmp_path), now_s=_now_s) as fs:
+        ours = Vfs(fs)
+        await ours.listdir("d")
+        await save(ours, "d/a.txt", b"ours")
+        await save(ours, "d/b.txt", b"ours too")
+        theirs.delete("d")
+        theirs.put("d", b"theirs")
+        await trio.sleep(100)
+        if look == "list":
+            assert await ours.listdir("") == ["d"]
+        elif look == "stat":
+            assert (await ours.stat("d")).is_folder
+        else:
+            with refused(errno.EISDIR):
+                await read(ours, "d")
+        assert await settled(ours, theirs) == {
+            "d": b"theirs",
+            "d (conflict)": None,
+            "d (conflict)/a.txt": b"ours",
+            "d (conflict)/b.txt": b"ours too",
+        }
+        assert len(fs.unsent.conflicts()) == 1
+
+
+async def test_a_folder_makes_way_once(theirs: FakeDav, tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Four of its files are refused at the same time, and the answers come one after the other."""
+    theirs.mkdir("d")
+    async with running(theirs, URL, unhurried(tmp_path), now_s=_now_s) as fs:
+        ours = Vfs(fs)
+        await ours.listdir("d")
+        for name in "abcd":
+            await save(ours, f"d/{name}", name.encode())
+        theirs.delete("d")
+        theirs.put("d", b"theirs")
+        for delay_s in (1.2, 0.2):
+            theirs.inject(Fault("PROPFIND", times=3, delay_s=delay_s))
+        assert await settled(ours, theirs) == {
+            "d": b"theirs",
+            "d (conflict)": None,
+            **{f"d (conflict)/{name}": name.encode() for name in "abcd"},
+        }
+        assert len(fs.unsent.conflicts()) == 1
 
 
 async def test_both_make_a_folder(ours: Vfs, theirs: FakeDav) -> None:

@@ -68,6 +68,7 @@ GONE_MEANWHILE = {
     errno.EISDIR,
     errno.ENOTEMPTY,
 }
+IN_TROUBLE = {errno.EIO, errno.ETIMEDOUT, errno.EHOSTUNREACH}  # what was asked for cannot be done now
 
 # --- servers -------------------------------------------------------------------------------------------
 
@@ -136,6 +137,18 @@ world_steps = st.one_of(
     st.tuples(st.just("delete"), paths),
     st.tuples(st.just("move"), paths, paths),
 )
+# What goes wrong with other requests than PUT: the same request fails several times, so nothing can be asked.
+troubles = st.tuples(
+    st.just("trouble"),
+    st.sampled_from(["MOVE", "MOVE", "PROPFIND", "PROPFIND", "DELETE", "LOCK", "UNLOCK", "COPY", "MKCOL"]),
+    st.one_of(
+        st.fixed_dictionaries({"lost": st.sampled_from(["before", "after"]), "delay_s": pauses}),
+        st.fixed_dictionaries({"status": st.sampled_from([423, 500, 502, 503])}),
+        st.fixed_dictionaries({"delay_s": pauses}),
+        st.fixed_dictionaries({"answer_delay_s": pauses}),
+    ),
+    st.sampled_from([1, 1, 2, 6]),
+)
 
 
 def programs(step: st.SearchStrategy[Step], size: int) -> st.SearchStrategy[list[tuple[float, Step]]]:
@@ -156,6 +169,7 @@ class Ledger:
     renames: list[tuple[str, str]] = field(default_factory=list)
     superseded: set[bytes] = field(default_factory=set)
     complaints: list[str] = field(default_factory=list)
+    in_trouble: bool = False  # other requests than PUT fail too
     _serial: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def content(self, who: str) -> bytes:
@@ -207,7 +221,7 @@ class Ledger:
             missing -= self._overwritten_unseen()
         for content in sorted(missing):
             self.complaints.append(f"lost update: {content!r}; the server has {tree!r}")
-        if self.server.locks:
+        if self.server.locks and not self.in_trouble:
             self.complaints.append(f"left locked: {self.server.locks}")
 
     def _may_be_there(self, path: str, content: bytes | None) -> bool:
@@ -275,7 +289,7 @@ class Party:
             attr_timeout_min_s=ATTR_TIMEOUT_S / 2,
             attr_timeout_max_s=ATTR_TIMEOUT_S,
         )
-        async with running(self.line, URL, told, now_s=self.server.now_s) as fs:
+        async with running(self.line, URL, told, now_s=self.server.now_s, offline=True) as fs:
             self.vfs = Vfs(fs)
             yield
 
@@ -293,12 +307,15 @@ class Party:
                 await getattr(self, f"do_{name.replace(' ', '_')}")(*arguments)
             except DavfsError as error:
                 note(f"    {self.who}: {error!r}")
-                if error.errno not in GONE_MEANWHILE:
+                if error.errno not in GONE_MEANWHILE | (IN_TROUBLE if self.ledger.in_trouble else set()):
                     self.ledger.complaints.append(f"{self.who}: {name} {arguments}: {error!r}")
         return True
 
     def _kill(self) -> None:
         """What is on the disk now is all that the next life has; this one sends nothing more."""
+        refusals = [fault for fault in self.server.faults if fault.method == "PROPFIND" and fault.status]
+        for fault in refusals:  # no mount begins with those
+            self.server.faults.remove(fault)
         self.line.dead = True
         before = f"{self.folder}/{self.who}{self._lives}"
         self._lives += 1
@@ -308,6 +325,7 @@ class Party:
     async def _heal(self, others: list[Party]) -> None:
         for other in others:
             await other.done.wait()
+        await trio.sleep(60)  # until the world has come to its end too
         self.server.faults.clear()
         await trio.sleep(max(0.0, self.server.late_s) + 60)
         await self._sync_all()
@@ -440,14 +458,17 @@ class Party:
         """Unlink and rename-over: POSIX removes whatever is there; what nobody here saw, too."""
         seen = await self._read(path)
         count = len(self.server.changes)
-        await do(*arguments)
-        removed = {
-            gone
-            for change in self.server.changes[count:]
-            if change.client == self.who and change.method in {"DELETE", "MOVE"}
-            for gone in change.gone
-        }
-        self.ledger.supersede(*removed, *([seen] if seen is not None else []))
+        try:
+            await do(*arguments)
+        finally:  # also if nobody knows whether it was done, and it was
+            removed = {
+                gone
+                for change in self.server.changes[count:]
+                if change.client == self.who and change.method in {"DELETE", "MOVE"}
+                for gone in change.gone
+            }
+            self.ledger.supersede(*removed)
+        self.ledger.supersede(*([seen] if seen is not None else []))
 
     async def do_sync(self, limit_s: float) -> None:
         await self.vfs.fs.sync(limit_s)
@@ -476,6 +497,9 @@ class World:
 
     def do_fault(self, fault: dict[str, Any]) -> None:
         self.server.inject(Fault("PUT", **fault))
+
+    def do_trouble(self, method: str, fault: dict[str, Any], times: int) -> None:
+        self.server.inject(Fault(method, times=times, **fault))
 
     def do_put(self, path: str) -> None:
         content = self.ledger.content("x")
@@ -538,7 +562,7 @@ Program: TypeAlias = list[tuple[float, Step]]
 async def _history(kind: Kind, first: Program, second: Program, world: Program, folder: str) -> Ledger:
     server = FakeDav(etags=kind.etags, conditions=kind.conditions, locks=kind.locks, now_s=Clock())
     server.mkdir("d")
-    ledger = Ledger(server, kind)
+    ledger = Ledger(server, kind, in_trouble=any(name == "trouble" for _, (name, *_) in world))
     parties = [Party(who, ledger, folder) for who in "AB"]
     with witnessed(ledger, parties), trio.fail_after(10 * HEAL_S):
         async with trio.open_nursery() as nursery:
@@ -678,3 +702,26 @@ def test_a_late_put_finds_its_lock_gone(kind: Kind) -> None:
     program: Program = [(0.0, ("save", "a")), (0.3, ("save", "a")), (0.3, ("edit", "a", 0.0, 0.0, False))]
     server = play(kind, [], program, [(0.3, lost)])
     assert server.content("a").startswith(b"<B3>")
+
+
+# MOVE and PROPFIND that fail together leave a rename in doubt. In CI the same few each time.
+IN_DOUBT = settings(
+    MODEL, max_examples=HISTORIES // 5 if HISTORIES >= 1000 else 15, derandomize=HISTORIES < 1000
+)
+
+
+@pytest.mark.timeout(LIMIT_S)
+@IN_DOUBT
+@given(
+    kind=st.sampled_from(KINDS),
+    first=programs(steps, 6),
+    second=programs(steps, 6),
+    world=programs(st.one_of(troubles, troubles, world_steps), 8),
+    order=st.random_module(),
+)
+@pytest.mark.expects_warning("")
+def test_two_clients_in_trouble_lose_nothing(
+    kind: Kind, first: Program, second: Program, world: Program, order: object
+) -> None:
+    """The same when renames, removals, locks and looks fail too, and nobody knows what was done."""
+    play(kind, first, second, world)

@@ -451,7 +451,9 @@ async def test_a_daemon_killed_during_a_rename_over_unsent_bytes(
         await vfs.write(fd, b"ours")
         await vfs.close(fd)
         await trio.sleep(1)
-        fs._namespace._renames.begin(Rename(at("/a"), at("/b"), Validator(ETag(tag), None, 5)))
+        (unsent,) = fs._uploads.pending()
+        rename = Rename(at("/a"), at("/b"), Validator(ETag(tag), None, 5), replaces=unsent.content.id)
+        fs._namespace._renames.begin(rename)
     if moved:
         fake.delete("/b")
         fake.move("/a", "/b")

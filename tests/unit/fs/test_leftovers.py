@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,11 @@ from trio.testing import MockClock
 from davfs.dav.client import Client
 from davfs.fs.index import Index
 from davfs.fs.leftovers import Leftovers
+from davfs.fs.settings import Settings
+from davfs.fs.strays import LATE_S
 from tests.fakes.davserver import FakeDav, Fault
+from tests.mount.assembly import running
+from tests.mount.vfs import Vfs
 from tests.unit.fs.rig import URL, at
 
 OURS, OTHERS = ".davfs-0011223344556677", ".davfs-8899aabbccddeeff"
@@ -110,3 +115,22 @@ async def test_what_is_not_noted_is_never_deleted(tmp_path: Path) -> None:
         leftovers.note(at("report"))
     assert server.log == []
     index.close()
+
+
+@pytest.mark.expects_warning("not sent")
+async def test_what_appears_late_is_looked_for_once_more(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A body that was given up lands under its temporary name after the DELETE that found nothing."""
+    server = FakeDav(anonymous=True, now_s=lambda: 1.7e9 + trio.current_time())
+    server.put("/f", b"old" * 100_000)
+    async with running(server, URL, Settings(str(tmp_path))) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("f", os.O_WRONLY)
+        await vfs.write(fd, b"ours")
+        await vfs.close(fd)
+        server.inject(Fault("PUT", lost="before", late_s=20))
+        assert await fs.sync(60) == 0
+        await trio.sleep(30)
+        assert len(server.tree()) == 2
+        await trio.sleep(LATE_S)
+        assert sorted(server.tree()) == ["f"]
+        assert fs._store.index.rows("SELECT path FROM leftovers") == []

@@ -563,6 +563,23 @@ async def test_two_unsent_files_of_one_path_are_both_sent(tmp_path: Path, autoju
 
 
 @warns("conflict")
+async def test_a_file_and_a_folder_of_one_name_in_the_journal(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """As a salvaged journal may have them: the folder keeps the name, the file stands beside it."""
+    server = FakeDav()
+    with opened(tmp_path) as store:
+        for number, path in enumerate(("a", "a/b")):
+            content = store.create_unsent(100 + number, at(path), base=None, mode=None)
+            store.acquire(content)
+            content.write(0, path.encode())
+    async with rig(server, tmp_path, recover=True) as parts:
+        assert await parts.uploads.drain(60) == 0
+    assert sorted(data for data in server.tree().values() if data) == [b"a", b"a/b"]
+    assert server.content("/a/b") == b"a/b"
+
+
+@warns("conflict")
 async def test_a_conflict_is_seen_after_a_crash(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What somebody else stored while the daemon was dead is not overwritten by the next run."""
     server = FakeDav()
