@@ -261,6 +261,22 @@ def test_a_proxy_that_gives_up_during_the_assembly(cloud: Nextcloud, mount_on: M
 
 
 @pytest.mark.expects_warning("")
+def test_a_server_that_goes_on_in_the_background(direct_on: DirectOn) -> None:
+    """202 to the MOVE (ownCloud): the file is waited for, the MOVE is not sent again."""
+    with Nextcloud(kind="owncloud") as cloud:
+        cloud.put("f", b"old", mtime_s=1_000_000_000)
+        drive = direct_on(cloud)
+        cloud.assembly_s, cloud.proxy_s, cloud.unfinished_status = 1.5, 0.1, 202
+        fd = drive.open("f", os.O_WRONLY | os.O_TRUNC)
+        drive.write(fd, b"newer")
+        drive.fsync(fd)
+        drive.close(fd)
+        assert cloud.content("f") == b"newer"
+        assert [one.status for one in cloud.requests("MOVE")] == [202]
+        assert drive.listdir() == ["f"]
+
+
+@pytest.mark.expects_warning("")
 def test_the_answer_to_the_move_is_lost(cloud: Nextcloud, mount_on: MountOn) -> None:
     """The file is there: found, by its checksum, without a second MOVE and without fetching it."""
     old, data = os.urandom(22 * MB), os.urandom(22 * MB)
