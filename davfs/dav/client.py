@@ -74,6 +74,7 @@ __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "T
 
 _SLICE_BYTES: Final = 64 * 1024
 YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
+AHEAD_S: Final = 86_400.0  # a date further ahead is no clock's: a change now would show
 IN_USE_S: Final = 60.0  # since its last change: a file that somebody may be writing again and again
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
@@ -256,7 +257,7 @@ class Client(Changing):
 
         By the server's own clock (Date), as its answers to PROPFIND tell it; RFC 9110 8.8.2.2.
         """
-        return self.capabilities.coarse_tags and self.age_s(version) < YOUNG_S
+        return self.capabilities.coarse_tags and -AHEAD_S < self.age_s(version) < YOUNG_S
 
     def age_s(self, version: Validator) -> float:
         """By the server's own clock; 0 when it does not tell."""

@@ -16,7 +16,7 @@ import trio
 
 from davfs.dav.resource import DavPath
 from davfs.dav.wire import NoLane
-from davfs.errors import DavfsError
+from davfs.errors import as_davfs_error
 from davfs.fs.content import Content
 from davfs.fs.files import Files
 from davfs.fs.inodes import Node
@@ -197,7 +197,8 @@ class Prefetch:
         except NoLane:
             refused = True
             walk.refused(path)
-        except DavfsError:
+        except Exception as error:  # noqa: BLE001 - the edge of a task: nobody waits for it
+            as_davfs_error(error)
             walk.failed(path)
         else:
             self._learn(walk, path, node)
@@ -357,7 +358,8 @@ class Prefetch:
         except NoLane:
             refused = True
             series.refused(key)
-        except DavfsError:
+        except Exception as error:  # noqa: BLE001 - the edge of a task: nobody waits for it
+            as_davfs_error(error)
             series.failed(key)
         else:
             if content is not None:

@@ -11,7 +11,10 @@ from trio.testing import MockClock
 from davfs.dav.client import Client
 from davfs.fs.index import Index
 from davfs.fs.leftovers import Leftovers
+from davfs.fs.settings import Settings
+from davfs.fs.tree import HIDDEN_PREFIX
 from tests.fakes.davserver import FakeDav, Fault
+from tests.mount.assembly import running
 from tests.unit.fs.rig import URL, at
 
 OURS, OTHERS = ".davfs-0011223344556677", ".davfs-8899aabbccddeeff"
@@ -110,3 +113,30 @@ async def test_what_is_not_noted_is_never_deleted(tmp_path: Path) -> None:
         leftovers.note(at("report"))
     assert server.log == []
     index.close()
+
+
+@pytest.mark.expects_warning("unexpected ZeroDivisionError")
+async def test_a_mistake_in_the_background_ends_nothing(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that ends by an error of ours is begun anew; the drive answers meanwhile."""
+    plain, failures = Leftovers._clean_once, [ZeroDivisionError()]
+
+    async def fails_first(self: Leftovers, client: Client) -> bool:
+        await trio.lowlevel.checkpoint()
+        if failures:
+            raise failures.pop()
+        return await plain(self, client)
+
+    monkeypatch.setattr(Leftovers, "_clean_once", fails_first)
+    server = FakeDav()
+    async with running(server, URL, Settings(str(tmp_path))) as fs:
+        server.put(f"/{HIDDEN_PREFIX}x", b"")
+        fs._leftovers.note(at(f"/{HIDDEN_PREFIX}x"))
+        fs._leftovers.give_up(at(f"/{HIDDEN_PREFIX}x"))
+        await trio.sleep(20)
+        assert not server.tree()
+        assert not fs._leftovers._unwanted
+        fs._leftovers.give_up(at("/.davfs-never-noted"))
+        await trio.sleep(20)
+        assert not fs._leftovers._unwanted

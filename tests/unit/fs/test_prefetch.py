@@ -16,7 +16,9 @@ from trio.testing import MockClock
 
 from davfs.errors import DavfsError
 from davfs.fs.filesystem import ROOT_INO
+from davfs.fs.inodes import Node
 from davfs.fs.settings import Settings
+from davfs.fs.tree import Tree
 from tests.fakes.davserver import FakeDav
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
@@ -280,3 +282,19 @@ async def test_what_is_held_ahead_can_be_changed_like_anything_else(
         assert await read(vfs, replaced) == b"0"
         assert await read(vfs, f"d000/{names[9]}") == b"0"
     assert {"DELETE", "PUT", "MOVE"} <= {each.method for each in far.server.log}
+
+
+@pytest.mark.expects_warning("unexpected ZeroDivisionError")
+async def test_a_mistake_in_what_is_fetched_ahead_ends_nothing(
+    tmp_path: Path, far: Far, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for it, and the drive goes on."""
+
+    async def fails(_self: Tree, _node: Node) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Tree, "list_ahead", fails)
+    async with drive(far, tmp_path) as vfs:
+        assert await walk(vfs) == 101
+        assert await walk(vfs) == 101
