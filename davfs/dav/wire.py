@@ -304,6 +304,13 @@ class Incoming:
             self._count(len(piece))
         return piece
 
+    async def receive_some(self) -> bytes | None:
+        """The same, but never nothing."""
+        piece = await self.receive()
+        while piece == b"":
+            piece = await self.receive()
+        return piece
+
     async def receive_small(self, most_bytes: int) -> bytes:
         """A body that is read whole, with gzip undone; what is past `most_bytes` is not looked at."""
         body = bytearray()

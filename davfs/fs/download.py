@@ -17,7 +17,7 @@ from typing import Final
 import trio
 from cachetools import LRUCache
 
-from davfs.dav.client import Client
+from davfs.dav.client import LARGE_BYTES, Client
 from davfs.dav.hrefs import shown
 from davfs.dav.owncloud import best_checksum, new_sum
 from davfs.dav.resource import DavPath, Validator
@@ -41,6 +41,7 @@ PIECE_MIN: Final = 64 * 1024  # for a read that goes on from nothing: at 200 Mbi
 WINDOW_MAX: Final = 16 << 20
 WINDOWS_AHEAD: Final = 3
 DOUBTED_MAX: Final = 1 << 20  # of what a server may have mixed: held back until it was looked at again
+DOUBT_AFTER_S: Final = 5.0
 SLOW_S: Final = 1.0  # a server that takes so long before the first byte is asked seldom, and for much:
 SLOW_FACTOR: Final = 16
 SLOW_AHEAD: Final = 2
@@ -399,7 +400,12 @@ class Downloads:
             and not content.present.covers(wanted, wanted + 1)
             and wanted < content.size_bytes
         ):
-            await content.progress.park()
+            with trio.move_on_after(
+                DOUBT_AFTER_S if content.base_size >= LARGE_BYTES else float("inf")
+            ) as wait:
+                await content.progress.park()
+            if wait.cancelled_caught:  # it is given more time than a server that is away deserves
+                self._client.reach.doubt()
         if transfer.ahead and transfer.error is not None:
             return  # who waits asks for himself
         if transfer.error is not None and content.missing(wanted, wanted + 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import httpx
@@ -12,15 +13,19 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from davfs.dav.client import Client
 from davfs.dav.quirks import Capabilities
-from davfs.dav.resource import Validator
-from davfs.errors import DavfsError, StaleVersion
+from davfs.dav.resource import ETag, Validator
+from davfs.errors import DavfsError, StaleVersion, TimedOut
 from davfs.fs import download
 from davfs.fs.content import Content
 from davfs.fs.download import PIECE_MIN, WINDOW_MAX, WINDOW_MIN, ReadAhead
 from davfs.fs.files import HEAD_MAX
+from davfs.fs.filesystem import ROOT_INO
+from davfs.fs.settings import Settings
 from tests.fakes.davserver import ETags, FakeDav, Fault
-from tests.unit.fs.rig import Rig, at, rig
+from tests.mount.assembly import running
+from tests.unit.fs.rig import URL, Rig, at, rig
 
 KIB, MIB = 1024, 1 << 20
 
@@ -615,3 +620,61 @@ async def test_a_server_that_is_slow_to_begin_is_asked_for_much(
     async with rig(server, tmp_path / "slow", connections=8) as it:
         assert await read_in_order(it, len(data), MIB) == data
     assert gets(server) * 4 <= quick
+
+
+class Summing(httpx.AsyncBaseTransport):
+    """As sabre/dav 1.8: a minute passes before a part begins. `pause_s`: between its two halves."""
+
+    def __init__(self, pause_s: float = 0.0) -> None:
+        self.pause_s = pause_s
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        with trio.fail_after(request.extensions["timeout"]["read"]):
+            await trio.sleep(60)
+        headers = {"Content-Range": "bytes 0-9/2147483648", "Content-Length": "10", "ETag": '"one"'}
+        return httpx.Response(206, headers=headers, stream=Halves(self.pause_s))
+
+
+class Halves(httpx.AsyncByteStream):
+    def __init__(self, pause_s: float) -> None:
+        self._pause_s = pause_s
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"first"
+        await trio.sleep(self._pause_s)
+        yield b"last."
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 20.0, 40.0])
+async def test_a_server_that_sums_up_gigabytes_is_waited_for(
+    autojump_clock: MockClock, pause_s: float
+) -> None:
+    """The first byte of 2 GiB may take longer than `timeout`; what comes after it may not."""
+    client = Client(Summing(pause_s), URL, timeout_s=30, clock=trio.current_time)
+    expected = Validator(ETag("one"), None, 2 << 30)
+    got = b""
+    with pytest.raises(TimedOut) if pause_s > 30 else nullcontext():
+        async with client.get(at("/f"), start=0, end=10, expected=expected) as download:
+            async for chunk in download:
+                got += chunk
+    assert got == (b"first" if pause_s > 30 else b"firstlast.")
+    assert 60 + min(pause_s, 30) <= trio.current_time() < 100
+
+
+@pytest.mark.expects_warning("no answer")
+async def test_a_server_that_went_away_is_not_waited_for_so_long(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """While the first byte of a large file is awaited, small questions tell whether anybody is there."""
+    server, _ = serving(MIB)
+    async with running(server, URL, Settings(str(tmp_path))) as fs:
+        handle = await fs.open((await fs.lookup(ROOT_INO, "f")).ino, os.O_RDONLY)
+        content = fs._handles.file(handle.handle).content
+        content.base_size = content.size_bytes = 2 << 30
+        content.base = Validator(content.base.etag, None, 2 << 30) if content.base else None
+        server.inject(Fault("GET", delay_s=1000, times=100))
+        server.inject(Fault("PROPFIND", delay_s=1000, times=100))
+        begun_s = trio.current_time()
+        with pytest.raises(DavfsError):
+            await fs.read(handle.handle, MIB, 10)
+        assert trio.current_time() - begun_s < 60
