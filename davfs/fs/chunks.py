@@ -94,7 +94,7 @@ class Underway:
 
 
 class NoChannel(DavfsError):
-    """The server does not take files in parts: from now on they are sent whole."""
+    """The server does not take files in parts: for a while they are sent whole."""
 
 
 class Chunks:
@@ -222,7 +222,7 @@ class Chunks:
             self._forget(upload.name)
             if error.status not in _NO_PLACE:
                 raise
-            self._client.cloud.has_no_chunks = True
+            self._client.cloud.chunks_refused()
             raise NoChannel(f"{shown(path)}: the server has no place for parts: {error}") from error
         except BaseException:
             self._do_without(upload.name)

@@ -29,6 +29,7 @@ FOLDERS_MAX: Final = 256  # of series, and with a first open that may begin one
 AHEAD_MAX: Final = 32
 GROW_AFTER: Final = 8  # rounds without a refusal, until one more is tried
 HELD_MAX: Final = 2 * WINDOW_MAX
+NAMES_MAX: Final = 200_000  # of all series: about 250 bytes each
 TRIES_MAX: Final = 8  # pairs of opens in one folder that were in no order: then it is left alone
 
 
@@ -272,9 +273,12 @@ class Prefetch:
         self._series.pop(folder.ino, None)
         self._series[folder.ino] = series
         self._places[folder.ino] = folder.path.parts
-        if len(self._series) > FOLDERS_MAX:
+        while len(self._series) > FOLDERS_MAX or (len(self._series) > 1 and self._names() > NAMES_MAX):
             oldest = next(iter(self._series))
             del self._series[oldest], self._places[oldest]
+
+    def _names(self) -> int:
+        return sum(map(len, set(self._series.values())))
 
     def _drop(self, series: Series) -> None:
         for ino in [ino for ino, one in self._series.items() if one is series]:

@@ -280,8 +280,14 @@ class Pushes:
     async def list_again(self, node: Node, doubtful: frozenset[str]) -> bool:
         """Which of these attributes the file has is told by their values, and so its inventory is to say.
 
-        True: it did not.
+        True: it did not, or its name is changing.
         """
+        if _is_moving(node):
+            return True
+        with self._under_way(node):
+            return await self._list_again(node, doubtful)
+
+    async def _list_again(self, node: Node, doubtful: frozenset[str]) -> bool:
         async with self._turns.at(node.path):
             tags = {xattr_property(name): name for name in doubtful}
             found = await self._client.properties_of(node.path, tags, is_collection=node.is_folder)

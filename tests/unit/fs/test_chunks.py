@@ -12,10 +12,10 @@ import trio
 from trio.testing import MockClock
 
 from davfs.dav.chunked import SMALLEST_PART, ChunkBody, ChunkedUploads, Part, Upload, UploadGone
-from davfs.errors import DavfsError, TimedOut
+from davfs.errors import DavfsError, Forbidden, TimedOut
 from davfs.fs import chunks, delivery
 from davfs.fs.body import FileBody
-from davfs.fs.chunks import Underway
+from davfs.fs.chunks import NoChannel, Underway
 from davfs.fs.content import Content
 from davfs.fs.settings import Settings
 from tests.fakes.davserver import FakeDav
@@ -155,3 +155,21 @@ async def test_times_of_a_file_that_was_given_up_are_forgotten(
         await fs.unsent.discard("file")
         assert len(fs._tree.owed) == 0
         await vfs.close(fd)
+
+
+async def test_a_refused_place_for_parts_is_asked_for_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """One 403 is no word for the rest of the mount: without parts a cut overwrite tears the file."""
+
+    class Refusing(Channel):
+        async def begin(self, _upload: Upload) -> None:
+            await trio.lowlevel.checkpoint()
+            raise Forbidden("by a proxy", status=403)
+
+    async with rig(FakeDav(), tmp_path) as it:
+        with pytest.raises(NoChannel):
+            await sent_in_parts(it, Refusing())
+        assert it.client.cloud.has_no_chunks
+        await trio.sleep(1000)
+        assert not it.client.cloud.has_no_chunks
