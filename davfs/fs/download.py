@@ -400,9 +400,10 @@ class Downloads:
             and not content.present.covers(wanted, wanted + 1)
             and wanted < content.size_bytes
         ):
-            with trio.move_on_after(
-                DOUBT_AFTER_S if content.base_size >= LARGE_BYTES else float("inf")
-            ) as wait:
+            if content.base_size < LARGE_BYTES:
+                await content.progress.park()
+                continue
+            with trio.move_on_after(DOUBT_AFTER_S) as wait:
                 await content.progress.park()
             if wait.cancelled_caught:  # it is given more time than a server that is away deserves
                 self._client.reach.doubt()
