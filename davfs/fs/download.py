@@ -134,10 +134,12 @@ class Downloads:
         end: int,
         *,
         least: int = WINDOW_MIN,
+        for_upload: bool = False,
     ) -> None:
         """Until [start, end) is present. Raises what the transfer met; StaleVersion when the file changed.
 
-        `least`: so many bytes are asked for at once, if they are missing.
+        `least`: so many bytes are asked for at once, if they are missing. `for_upload`: nobody else will find
+        out what became of an upload without an answer.
 
         A transfer that broke midway goes on where it broke, as long as each attempt brings something;
         without progress for `timeout_s` it is over.
@@ -156,7 +158,9 @@ class Downloads:
                     transfer = self._begin(content, path, gap_start, gap_end, self._demand)
                 await self._progress(content, transfer, gap_start)
             except DavfsError as error:
-                is_ours = _is_turning(content) or content.source != source or content.life.acked != acked
+                is_ours = _is_turning(content) or content.source != source or content.life.acked > acked
+                if isinstance(error, StaleVersion) and not (is_ours or for_upload):
+                    is_ours = await self._turns_out_ours(content, acked)
                 if isinstance(error, StaleVersion) and is_ours:
                     continue  # ours is there by now
                 failures += 1
@@ -168,6 +172,13 @@ class Downloads:
                 if final or failures >= ATTEMPTS_MAX or waited_s >= self._timeout_s:
                     raise
                 await trio.sleep(0.1 * 2**failures)
+
+    async def _turns_out_ours(self, content: Content, acked: int) -> bool:
+        """Whether the other version is what an upload without an answer has stored: see `partial`."""
+        with trio.move_on_after(self._timeout_s):
+            while content.life.unknown and content.life.acked == acked:
+                await content.progress.park()
+        return content.life.acked > acked  # a conflict copy begins at 0
 
     async def fetch_ahead(self, content: Content, path: Callable[[], DavPath]) -> None:
         """All of a small file, for a program that is expected, if there is a lane to spare.
@@ -200,7 +211,7 @@ class Downloads:
             start, window = gaps[0][0], self._window(content, self._window_max)
             self._look_ahead(content, path, start, window)
             at = min(start + window, gaps[0][1])
-            await self.ensure(content, path, start, at)
+            await self.ensure(content, path, start, at, for_upload=True)
 
     async def fetch_of_unknown_size(self, content: Content, path: Callable[[], DavPath]) -> None:
         """The whole file, for servers that do not say its size: the size is what came."""
