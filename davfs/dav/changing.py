@@ -227,9 +227,26 @@ class Changing(ABC):
 
     # --- what the verbs have in common
 
-    def _propfind(self, path: DavPath, depth: str, body: bytes, *, is_collection: bool) -> _Request:
+    def _propfind(
+        self,
+        path: DavPath,
+        depth: str,
+        body: bytes,
+        *,
+        is_collection: bool,
+        answer_by_s: float | None = None,
+        is_ahead: bool = False,
+    ) -> _Request:
         headers = {**_XML, "Depth": depth, "Content-Length": str(len(body))}
-        return _Request("PROPFIND", path, headers, Octets(body), is_collection)
+        return _Request(
+            "PROPFIND",
+            path,
+            headers,
+            Octets(body),
+            is_collection,
+            answer_by_s=answer_by_s,
+            is_ahead=is_ahead,
+        )
 
     def _tagged(self, path: DavPath, *, is_collection: bool = False) -> str | None:
         """What a list of If is about; None where the server understands it only without that."""
@@ -238,16 +255,18 @@ class Changing(ABC):
     async def _change(self, request: _Request, *, is_long: bool = False) -> None:
         """Sends it once. `is_long`: the server may have to work on a whole tree before it answers."""
         longest_s = self._exchange.long_s if is_long else self._timeout_s
+        if is_long:
+            request = replace(request, read_timeout_s=longest_s)
         with self.reach.watched(), deadline(longest_s, request.label):
-            async with self._exchange.answer(replace(request, read_timeout_s=longest_s)) as answer:
+            async with self._exchange.answer(request) as answer:
                 await self._check_change(request, answer)
 
     async def _ask(
         self, policy: RetryPolicy, request: _Request, *, fine: tuple[int, ...] = ()
-    ) -> tuple[int, httpx.Headers, bytes]:
+    ) -> tuple[int, Mapping[str, str], bytes]:
         """A short answer, read whole: status, headers, body. A status in `fine` is no refusal."""
 
-        async def attempt() -> tuple[int, httpx.Headers, bytes]:
+        async def attempt() -> tuple[int, Mapping[str, str], bytes]:
             async with self._exchange.answer(request) as answer:
                 if answer.status not in fine:
                     await self._check_change(request, answer)

@@ -43,6 +43,7 @@ from davfs.dav.multistatus import (
     Listing,
     ListingBuilder,
     Multistatus,
+    entries_of,
     sole_entry,
     spelled_name,
 )
@@ -58,7 +59,7 @@ from davfs.dav.request import Request as _Request
 from davfs.dav.request import conditions as _conditions
 from davfs.dav.resource import ROOT, DavPath, ETag, Quota, Resource, Validator
 from davfs.dav.retry import ONCE, PATIENT
-from davfs.dav.wire import Body, Incoming, Octets, Summed
+from davfs.dav.wire import Body, Incoming, Octets, checksum_of
 from davfs.errors import (
     DavfsError,
     NotFound,
@@ -161,8 +162,10 @@ class Client(Changing):
 
         `ahead`: nobody waits for it. It is not repeated, and NoLane at once when no connection is to spare.
         """
-        request = self._propfind(path, "1", self._asked(), is_collection=True)
-        request = replace(request, answer_by_s=self._clock() + self._timeout_s, is_ahead=ahead)
+        answer_by_s = self._clock() + self._timeout_s
+        request = self._propfind(
+            path, "1", self._asked(), is_collection=True, answer_by_s=answer_by_s, is_ahead=ahead
+        )
         policy = ONCE if ahead else PATIENT
         return await self._exchange.repeat(
             policy, request.label, lambda: self._list(request), longest_s=self._exchange.long_s
@@ -220,17 +223,17 @@ class Client(Changing):
             headers |= if_header((self._tagged(path), lock_token, weak_tag))
         if mtime_s is not None:  # ignored where it is not known
             headers |= times.put_headers(mtime_s, by_date=self.capabilities.is_nginx_dav)
-        if isinstance(body, Summed) and body.checksum is not None:
-            headers["OC-Checksum"] = body.checksum
+        if (checksum := checksum_of(body)) is not None:
+            headers["OC-Checksum"] = checksum
+        wish = UploadWish(path, body.size_bytes, if_match, if_none_match, lock_token)
         request = _Request(
             "PUT",
             path,
             headers,
             content=body,
             read_timeout_s=self._timeout_s + body.size_bytes / _SERVER_WORK_BYTES_PER_S,
+            preflight=self._preflight(wish, is_known=is_known, is_new=is_new),
         )
-        wish = UploadWish(path, body.size_bytes, if_match, if_none_match, lock_token)
-        request = replace(request, preflight=self._preflight(wish, is_known=is_known, is_new=is_new))
         with self.reach.watched():
             async with self._exchange.answer(request) as answer:
                 self.capabilities = self.capabilities.learned_conditional_put(answer.status, wish.condition)
@@ -326,27 +329,33 @@ class Client(Changing):
 
     async def _list(self, request: _Request) -> Listing:
         builder = ListingBuilder(self._share, request.path)
-        document = await self._parse(request, builder.extend)
+        complete = await self._parse(request, builder.extend)
         if builder.refused_status is not None:
             raise refused("PROPFIND", builder.refused_status, shown(request.path))
-        listing = builder.build(complete=document.complete)
+        listing = builder.build(complete=complete)
         self._learn_listing(listing)
         self._filtered.leave_out(self.capabilities, request.path, listing.members)
         return listing
 
-    async def _parse(self, request: _Request, take: Callable[[Iterable[Entry]], None]) -> Multistatus:
-        """Sends a PROPFIND and hands over the entries of its answer while they come."""
-        document = Multistatus()
+    async def _parse(self, request: _Request, take: Callable[[Iterable[Entry]], None]) -> bool:
+        """Sends a PROPFIND and hands over the entries of its answer while they come. False: it broke off."""
         async with self._exchange.answer(request) as answer:
             self._check_multistatus(request, answer)
             self._learn_clock(answer)
-            while not document.stopped and (piece := await answer.receive_decoded()) is not None:
+            piece = answer.take_whole()
+            if piece is not None and (entries := entries_of(piece)) is not None:
+                take(entries)
+                return True
+            document = Multistatus()
+            piece = piece or await answer.receive_decoded()
+            while not document.stopped and piece is not None:
                 for start in range(0, len(piece), _SLICE_BYTES):
                     if start:  # 3 ms of parsing at a time, with everything else in between
                         await trio.lowlevel.checkpoint()
                     take(document.feed(piece[start : start + _SLICE_BYTES]))
+                piece = await answer.receive_decoded()
             take(document.close())
-        return document
+            return document.complete
 
     def _learn_clock(self, answer: Incoming) -> None:
         date_s = parse_date(answer.headers.get("date"))
@@ -416,7 +425,7 @@ class Client(Changing):
             raise StaleVersion(f"{request.label}: changed on the server")
         if not 200 <= incoming.status < 300 and incoming.status != 416:
             raise self._refusal(request, incoming)
-        is_foreign = not is_in_share(self._share, incoming.url)
+        is_foreign = not (incoming.is_ours or is_in_share(self._share, httpx.URL(incoming.url)))
         return checked_answer(incoming.status, incoming.headers, wanted, is_foreign=is_foreign)
 
     async def _check_put(self, request: _Request, answer: Incoming) -> None:

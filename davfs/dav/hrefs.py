@@ -37,6 +37,11 @@ def encode_name(name: str) -> str:
     return quote_from_bytes(os.fsencode(name), safe="")
 
 
+@lru_cache(maxsize=256)
+def _encoded_folders(folders: tuple[str, ...]) -> str:
+    return "".join(["/" + encode_name(name) for name in folders])
+
+
 def folded(parts: Sequence[str]) -> tuple[str, ...]:
     """Equal for what a server without case, or with one Unicode form, takes for one path."""
     return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts)
@@ -147,9 +152,11 @@ class Share:
 
     def href(self, path: DavPath, *, is_collection: bool = False) -> str:
         """The absolute path of `path` on the server, in our encoding."""
-        segments = [encode_name(name) for name in (*self.base, *path.parts)]
-        slash = "/" if segments and (is_collection or not path.parts) else ""
-        return "/" + "/".join(segments) + slash
+        parts = path.parts
+        if not parts:
+            return _encoded_folders(self.base) + "/"
+        folders = _encoded_folders(self.base + parts[:-1])  # the same one for many names in turn
+        return f"{folders}/{encode_name(parts[-1])}{'/' if is_collection else ''}"
 
     def url(self, path: DavPath, *, is_collection: bool = False) -> str:
         return self.origin + self.href(path, is_collection=is_collection)

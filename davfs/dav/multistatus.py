@@ -5,8 +5,8 @@ yields one `Entry` per DAV:response, `ListingBuilder` and `sole_entry` give entr
 share. Pure: no I/O, no clock.
 
 Hostile input (design.md 5): no DTD, no entities, no network; libxml2's own limits stay on (depth 256).
-A response that does not end within 1 MiB, or more than a million of them, ends the parse. Each response
-element is freed when read, so memory does not grow with the listing.
+A response that does not end within 1 MiB, or more than a million of them, ends the parse. Response
+elements are freed when read, so memory does not grow with the listing.
 
 Lenient where servers are known to be wrong (servers.md 14-18): the bytes that XML forbids are replaced by
 their percent-encoding, which keeps the name in an href right; several propstat each with its own status,
@@ -20,7 +20,8 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 from lxml import etree
 
@@ -43,6 +44,7 @@ PROPFIND_PREFLIGHT: Final = (
     b"<D:getlastmodified/><D:lockdiscovery/><D:quota-available-bytes/><D:quota-used-bytes/></D:prop></D:propfind>"
 )
 
+_MULTISTATUS: Final = "{DAV:}multistatus"
 _RESPONSE: Final = "{DAV:}response"
 _HREF: Final = "{DAV:}href"
 _STATUS: Final = "{DAV:}status"
@@ -58,9 +60,11 @@ _STATUS_LINE: Final = re.compile(r"HTTP/\S+\s+(\d{3})\b|\s*(\d{3})\s*$")
 # A member's name as it stands in an href, if it needs no decoding. None that begins with a dot, to be sure.
 _PLAIN_NAME: Final = re.compile(r"([A-Za-z0-9_~-][A-Za-z0-9._~-]{0,254})/?")
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\udc80-\udcff]")
+_CONTROLS: Final = bytes(byte for byte in range(0x20) if byte not in b"\t\n\r")
 _DECLARED: Final = re.compile(rb"""<\?xml[^>]*\bencoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _UTF8_NAMES: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _SLICE_BYTES: Final = 64 * 1024  # what is parsed at a time: the bound on memory after a gzip bomb's chunk
+_LONGEST_STATUS: Final = 200
 _SIZE_MAX: Final = 2**63 - 1  # off_t
 
 MOST_RESPONSES: Final = 1_000_000
@@ -107,6 +111,18 @@ def _percent(found: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in data)
 
 
+def _has_controls(data: bytes) -> bool:
+    """Whether ASCII `data` holds what XML forbids. Three times as fast as an expression."""
+    return len(data.translate(None, _CONTROLS)) != len(data)
+
+
+def _is_utf8(head: bytes) -> bool:
+    if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in head[:4]:
+        return False
+    declared = _DECLARED.match(head.lstrip(codecs.BOM_UTF8))
+    return declared is None or declared[1].decode("ascii").lower() in _UTF8_NAMES
+
+
 class _Cleaner:
     """UTF-8 bytes in any pieces -> UTF-8 bytes without what XML 1.0 forbids (section 2.2).
 
@@ -118,33 +134,35 @@ class _Cleaner:
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._head = b""
-        self._utf8: bool | None = None
+        self.is_utf8: bool | None = None  # not known yet
 
     def clean(self, data: bytes, *, final: bool = False) -> bytes:
-        if self._utf8 is None:
+        if self.is_utf8 is None:
             self._head += data
             if len(self._head) < 128 and b"?>" not in self._head and not final:
                 return b""  # the declaration may still be on its way
             data, self._head = self._head, b""
-            self._utf8 = self._is_utf8(data)
-        if not self._utf8:
+            self.is_utf8 = _is_utf8(data)
+        if not self.is_utf8 or (data.isascii() and not self._is_amidst() and not _has_controls(data)):
             return data
         text = self._decoder.decode(data, final)
         return _FORBIDDEN.sub(_percent, text).encode()
 
-    @staticmethod
-    def _is_utf8(head: bytes) -> bool:
-        if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in head[:4]:
-            return False
-        declared = _DECLARED.match(head.lstrip(codecs.BOM_UTF8))
-        return declared is None or declared[1].decode("ascii").lower() in _UTF8_NAMES
+    def _is_amidst(self) -> bool:
+        """Did the last piece end within a character?"""
+        return bool(self._decoder.getstate()[0])
 
 
 # --- one response element ---------------------------------------------------------------------------
 
 
 def _status_of(text: str | None) -> int | None:
-    found = _STATUS_LINE.match(text.strip()) if text else None
+    return _status_in(text[:_LONGEST_STATUS]) if text else None
+
+
+@lru_cache(maxsize=64)  # nearly always the same two: 1 us of each entry
+def _status_in(text: str) -> int | None:
+    found = _STATUS_LINE.match(text.strip())
     return int(found[1] or found[2]) if found else None
 
 
@@ -173,9 +191,10 @@ class _Properties:
         props: list[etree._Element] = []
         status = None
         for child in propstat:
-            if child.tag == _PROP:
+            tag = child.tag
+            if tag == _PROP:
                 props.append(child)
-            elif child.tag == _STATUS:
+            elif tag == _STATUS:
                 status = _status_of(child.text)
         if status is not None and not 200 <= status < 300:
             self.status = self.status or status
@@ -185,7 +204,7 @@ class _Properties:
             for value in prop:
                 tag = value.tag
                 if tag == _RESOURCETYPE:
-                    self.collection = any(kind.tag == _COLLECTION for kind in value)
+                    self.collection = len(value) > 0 and any(kind.tag == _COLLECTION for kind in value)
                 elif tag in EXTRAS:
                     self.extras += ((tag, extra_text(value)),)
                 elif isinstance(tag, str):
@@ -233,11 +252,12 @@ def _entry(response: etree._Element) -> Entry:
     status = None
     properties = _Properties()
     for child in response:
-        if child.tag == _HREF:
+        tag = child.tag  # made anew each time it is asked for
+        if tag == _HREF:
             hrefs.append(child.text or "")
-        elif child.tag == _PROPSTAT:
+        elif tag == _PROPSTAT:
             properties.read(child)
-        elif child.tag == _STATUS:
+        elif tag == _STATUS:
             status = _status_of(child.text)
     if status is None:
         status = 200 if properties.texts is not None else properties.status or 200
@@ -246,6 +266,38 @@ def _entry(response: etree._Element) -> Entry:
 
 
 # --- the document -----------------------------------------------------------------------------------
+
+_CAREFUL: Final[dict[str, Any]] = {
+    "resolve_entities": False,
+    "load_dtd": False,
+    "no_network": True,
+    "huge_tree": False,
+    "remove_comments": True,
+    "remove_pis": True,
+    "remove_blank_text": True,  # between elements only: 0.6 us of an entry
+}
+_WHOLE: Final = etree.XMLParser(**_CAREFUL)
+
+
+def entries_of(body: bytes) -> list[Entry] | None:
+    """What `Multistatus` would read from all of a short document, in three quarters of the time.
+
+    None for one that is broken, in another encoding than UTF-8 or of another build than it should be:
+    `Multistatus` knows what to make of it.
+    """
+    cleaner = _Cleaner()
+    clean = cleaner.clean(body) + cleaner.clean(b"", final=True)
+    try:
+        root = etree.fromstring(clean, _WHOLE) if cleaner.is_utf8 else None
+    except etree.XMLSyntaxError:
+        return None
+    if root is None:
+        return None
+    responses = list(root.iter(_RESPONSE))
+    is_as_usual = root.tag == _MULTISTATUS and len(responses) == len(list(root.iterchildren(_RESPONSE)))
+    if not is_as_usual or root.getroottree().docinfo.doctype:
+        return None
+    return [_entry(response) for response in responses]
 
 
 class Multistatus:
@@ -256,16 +308,7 @@ class Multistatus:
     """
 
     def __init__(self) -> None:
-        self._parser = etree.XMLPullParser(
-            events=("end",),
-            tag=_RESPONSE,
-            resolve_entities=False,
-            load_dtd=False,
-            no_network=True,
-            huge_tree=False,
-            remove_comments=True,
-            remove_pis=True,
-        )
+        self._parser = etree.XMLPullParser(events=("end",), tag=_RESPONSE, **_CAREFUL)
         self._cleaner = _Cleaner()
         self._since_response_bytes = 0
         self._broken: str | None = None
@@ -300,7 +343,7 @@ class Multistatus:
         except etree.XMLSyntaxError as error:
             self._broken = _first_line(error)
         else:
-            self._root_seen = root.tag == "{DAV:}multistatus"
+            self._root_seen = root.tag == _MULTISTATUS
 
     def _parse(self, data: bytes) -> list[Entry]:
         entries: list[Entry] = []
@@ -317,6 +360,7 @@ class Multistatus:
         return entries
 
     def _read_events(self) -> Iterator[Entry]:
+        response = None
         for _, response in self._parser.read_events():
             if self.responses == 0 and response.getroottree().docinfo.doctype:
                 self._broken = "it has a DTD"
@@ -326,18 +370,16 @@ class Multistatus:
             self.responses += 1
             self._since_response_bytes = 0
             yield _entry(response)
-            _free(response)
+            response.clear()
+        if response is not None:
+            _free_before(response)
         if self._since_response_bytes > LONGEST_RESPONSE_BYTES:
             self._broken = self._broken or "a response is too large"
 
 
-def _free(response: etree._Element) -> None:
-    """Drop the element, and what lies before it in its parent, from the tree."""
-    response.clear()
-    parent = response.getparent()
-    if parent is not None:
-        while parent[0] is not response:
-            del parent[0]
+def _free_before(response: etree._Element) -> None:
+    """Drops from the tree what was read. The last child of the root stays: the parser may be within it."""
+    del response.getroottree().getroot()[:-1]
 
 
 def _first_line(error: Exception) -> str:
@@ -372,6 +414,8 @@ def sole_entry(entries: Sequence[Entry], share: Share, path: DavPath) -> Entry |
     By path first. A single answer under another spelling is taken as well: Nextcloud turns NFD into
     NFC, IIS ignores case, libphodav writes an empty href for names with '%' (servers.md 14, 22).
     """
+    if len(entries) == 1 and entries[0].hrefs == (share.href(path),):  # as nearly all answer about a file
+        return entries[0]
     for entry in entries:
         if any(share.path_of(href) == path for href in entry.hrefs):
             return entry
@@ -390,6 +434,8 @@ def _is_alike(one: DavPath, path: DavPath) -> bool:
 
 def spelled_name(entry: Entry, share: Share, path: DavPath) -> str | None:
     """The last segment as the server writes it, where that is not the one asked for."""
+    if entry.hrefs == (share.href(path),):
+        return None
     places = (share.path_of(href) for href in entry.hrefs if href)
     named = next((place.name for place in places if place is not None), path.name)
     return named if named and named != path.name else None

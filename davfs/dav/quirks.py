@@ -18,6 +18,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, Literal
 
 from davfs.dav import microsoft
@@ -72,9 +73,12 @@ def _methods(header: str) -> frozenset[str]:
     return frozenset(token.strip().upper() for token in header.split(",") if token.strip())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Capabilities:
-    """What is known of the server. Fields of type `bool | None`: None is not known yet."""
+    """What is known of the server. Fields of type `bool | None`: None is not known yet.
+
+    What follows from the fields is worked out once: each file that is made asks for a dozen of these.
+    """
 
     server: str = ""  # its Server header, for people
     dav_classes: frozenset[str] = frozenset()
@@ -113,49 +117,49 @@ class Capabilities:
             authors_via=headers.get("ms-author-via", "")[:200].upper(),
         )
 
-    @property
+    @cached_property
     def locks(self) -> bool:
         """RFC 4918 18.2; nginx says only '2'."""
         return "2" in self.dav_classes
 
-    @property
+    @cached_property
     def locks_usable(self) -> bool:
         """LOCK is worth a request: announced, and not refused yet."""
         return self.locks and not self.locks_refused
 
-    @property
+    @cached_property
     def move_ends_lock(self) -> bool | None:
         """MOVE over a locked file ends its lock too: UNLOCK is 409 then (WsgiDAV, table 10b)."""
         return True if self._is_wsgidav else self.lock_gone_after_move
 
-    @property
+    @cached_property
     def refreshes_untagged(self) -> bool:
         """A refresh must say `If: (<token>)`: lighttpd 1.4.69 answers 400 to the tagged form."""
         return self._is_lighttpd_dav
 
-    @property
+    @cached_property
     def claims_untagged(self) -> bool:
         """nginx compares the URL in If as it is written: never equal for a name that has to be encoded."""
         return self.is_nginx_dav
 
     # --- who it is, as far as it shows
 
-    @property
+    @cached_property
     def _is_apache_dav(self) -> bool:
         """mod_dav_fs: it alone names its property set."""
         return any("apache.org/dav/propset" in token for token in self.dav_classes)
 
-    @property
+    @cached_property
     def _is_sabre(self) -> bool:
         """sabre/dav, and what is built on it: Nextcloud, ownCloud, Baikal."""
         return "extended-mkcol" in self.dav_classes
 
-    @property
+    @cached_property
     def _is_lighttpd_dav(self) -> bool:
         """Its name alone may be that of a proxy: mod_webdav announces class 3."""
         return self._named("lighttpd") and "3" in self.dav_classes and not self._is_sabre
 
-    @property
+    @cached_property
     def _is_wsgidav(self) -> bool:
         """By its name, or as what it ships with calls itself: then by what it says a folder can do.
 
@@ -163,7 +167,7 @@ class Capabilities:
         """
         return self._named("wsgidav") or (self._named("cheroot") and self.methods == _WSGIDAV_METHODS)
 
-    @property
+    @cached_property
     def profile(self) -> str:
         """Which of the servers that were measured it is treated as, for people."""
         known = {
@@ -182,29 +186,29 @@ class Capabilities:
     def _named(self, *names: str) -> bool:
         return self.server.lower().startswith(names)
 
-    @property
+    @cached_property
     def is_nginx_dav(self) -> bool:
         """nginx itself with dav-ext, not a proxy in front: it alone announces a single class."""
         return self._named("nginx") and self.dav_classes in ({"1"}, {"2"})
 
-    @property
+    @cached_property
     def is_sharepoint(self) -> bool:
         return bool(self.sharepoint)
 
-    @property
+    @cached_property
     def is_iis(self) -> bool:
         """WebDAV of IIS itself, not an application behind its name (sabre/dav under PHP)."""
         by_itself = "DAV" in self.authors_via and not self._is_sabre
         return self._named("microsoft-iis") and by_itself and not self.is_sharepoint
 
-    @property
+    @cached_property
     def extras(self) -> frozenset[str]:
         """Of `properties.EXTRAS`: what a listing of this server is worth asking for by its kind alone."""
         return microsoft.EXTRAS if self.is_iis or self.is_sharepoint else frozenset()
 
     # --- names
 
-    @property
+    @cached_property
     def names(self) -> NameRules:
         """What a new name must not be."""
         if self.is_sharepoint:
@@ -223,7 +227,7 @@ class Capabilities:
             rules = _WSGIDAV_NAMES if self._is_wsgidav else ALLOWING
         return rules if self.refused_names is ALLOWING else self.refused_names.combined(rules)
 
-    @property
+    @cached_property
     def spelling(self) -> Spelling:
         """Windows ignores case; Nextcloud and ownCloud turn all names into NFC (servers.md 22); rclone 1.75
         opens `é` in NFC for a PUT in NFD, and answers PROPFIND in the words of the question."""
@@ -232,7 +236,7 @@ class Capabilities:
         form = seen.form or ("NFC" if self.is_owncloud else None)
         return Spelling(ignores_case, form, ignores_form=self._named("rclone"))
 
-    @property
+    @cached_property
     def keeps_names(self) -> bool:
         """Known to list every name as it was made, or to refuse it: those that were measured (table 13)."""
         measured = self._is_apache_dav or self.is_nginx_dav or self._is_lighttpd_dav or self._is_wsgidav
@@ -252,29 +256,29 @@ class Capabilities:
         """Whether the server may store another file than it was sent (peers.md 28)."""
         return self.is_sharepoint and microsoft.rewrites(name)
 
-    @property
+    @cached_property
     def stores_no_empty_files(self) -> bool:
         """SharePoint says 200 to a PUT of nothing and makes nothing (servers.md, last part)."""
         return self.is_sharepoint
 
-    @property
+    @cached_property
     def hides_dot_names(self) -> bool:
         """PROPFIND leaves out names that begin with '.' (servers.md 17). A false yes costs one request."""
         return self.is_nginx_dav
 
-    @property
+    @cached_property
     def reads_destination_whole(self) -> bool:
         """Known to take every encoded character in Destination (servers.md, table 13)."""
         return self._is_apache_dav or self._is_sabre or self.is_nginx_dav or self._named("lighttpd")
 
     # --- names
 
-    @property
+    @cached_property
     def makes_folders_again(self) -> bool:
         """MKCOL of a folder that is there says 201 (servers.md 27): who made it is not told."""
         return self._named("rclone")
 
-    @property
+    @cached_property
     def decodes_once(self) -> bool:
         """Known to: others are asked (`decodes_twice`) before a name with "%41" in it is stored."""
         return self.reads_destination_whole or self._is_wsgidav or self._named("rclone")
@@ -300,7 +304,7 @@ class Capabilities:
 
     # --- what an upload has to know
 
-    @property
+    @cached_property
     def whole_up_to_bytes(self) -> float:
         """A PUT up to this size is stored whole or not at all; a longer one that is cut off may leave half a
         file under its name (servers.md 1, table 7).
@@ -315,7 +319,7 @@ class Capabilities:
         spooled_sabre = self._is_sabre and self._named("nginx") and "access-control" not in self.dav_classes
         return SPOOLED_WHOLE_BYTES if spooled_sabre else 0
 
-    @property
+    @cached_property
     def conditions(self) -> Conditions:
         """Whether If-Match and If-None-Match of a PUT hold (servers.md 7, table 5).
 
@@ -327,7 +331,7 @@ class Capabilities:
             return "honoured"
         return self.conditions_seen
 
-    @property
+    @cached_property
     def put_if_match_trusted(self) -> bool:
         """A PUT with If-Match needs no look before it: it succeeds exactly when the tag is right.
 
@@ -335,7 +339,7 @@ class Capabilities:
         """
         return self.conditions == "honoured" and not self._is_lighttpd_dav
 
-    @property
+    @cached_property
     def move_condition_honoured(self) -> bool:
         """`If: <destination> (["etag"])` on MOVE (table 5, last column).
 
@@ -352,12 +356,12 @@ class Capabilities:
         plain = _PLAIN_NAME.fullmatch(name) is not None
         return not (self._is_lighttpd_dav or (self.is_nginx_dav and not plain))
 
-    @property
+    @cached_property
     def is_owncloud(self) -> bool:
         """Nextcloud or ownCloud: they announce classes of their own."""
         return any("nextcloud" in token or token.startswith(("nc-", "oc-")) for token in self.dav_classes)
 
-    @property
+    @cached_property
     def may_stage(self) -> bool:
         """Whether an upload may go to a temporary name and be moved over the old file.
 
@@ -366,12 +370,12 @@ class Capabilities:
         """
         return not (self.is_owncloud or self.is_sharepoint)
 
-    @property
+    @cached_property
     def tags_cover_trees(self) -> bool:
         """A folder's tag changes with anything below it (servers.md 11), unless it was seen not to."""
         return self.is_owncloud and not self.tree_tags_refuted
 
-    @property
+    @cached_property
     def put_tag_is_final(self) -> bool:
         """Whether the ETag of an answer to a PUT with X-OC-Mtime is that of the stored file.
 
@@ -380,7 +384,7 @@ class Capabilities:
         """
         return self._is_sabre or self._is_apache_dav or self._is_lighttpd_dav or self._is_wsgidav
 
-    @property
+    @cached_property
     def mixes_versions(self) -> bool:
         """GET may say the tag and length of one version and send bytes of the next, cut to that length.
 
@@ -389,7 +393,7 @@ class Capabilities:
         """
         return self._named("rclone")
 
-    @property
+    @cached_property
     def puts_beside(self) -> bool:
         """PUT over a file may end under a name of the server's invention (copyparty, to who sends no time).
 
@@ -397,7 +401,7 @@ class Capabilities:
         """
         return self.profile == "unknown" and self.etags_in_propfind is False
 
-    @property
+    @cached_property
     def coarse_tags(self) -> bool:
         """Whether a second write of the same size within one second may keep the tag (servers.md 9)."""
         fine = self._is_apache_dav or self._is_lighttpd_dav or self.is_iis or self.is_sharepoint
@@ -407,27 +411,27 @@ class Capabilities:
         """What the tag of a file that was just stored tells of its size."""
         return _size_in(etag) if self.tags_end_in_size else None
 
-    @property
+    @cached_property
     def weak_tag_in_if(self) -> bool:
         """`If: ([W/"..."])` compares weakly there (mod_dav; servers.md 10): it works for fresh files too."""
         return self._is_apache_dav
 
-    @property
+    @cached_property
     def way_of_parts(self) -> PartialWay:
         """How a part of a file is to be sent, if at all: PATCH where it is announced (servers.md 5)."""
         return "patch" if "sabredav-partialupdate" in self.dav_classes else "content_range"
 
-    @property
+    @cached_property
     def replaces_parts(self) -> bool:
         """A try has shown that it does."""
         return self.partial_put not in {"unknown", "no"}
 
-    @property
+    @cached_property
     def put_clears_executable(self) -> bool:
         """mod_dav_fs puts a new file in the place of the old one, without its mode bits."""
         return self._is_apache_dav
 
-    @property
+    @cached_property
     def told_permissions(self) -> frozenset[str]:
         """The properties that say what this account may do, where there is reason to ask.
 
@@ -439,14 +443,14 @@ class Capabilities:
 
     # --- times that programs set
 
-    @property
+    @cached_property
     def time_in_put(self) -> bool:
         """A PUT takes the time along. Without evidence: nginx by Date, rclone 1.75 by X-OC-Mtime."""
         if self.put_sets_mtime is not None:
             return self.put_sets_mtime
         return bool(self.takes_mtime) or self.is_nginx_dav or self._named("rclone")
 
-    @property
+    @cached_property
     def versions_by_time(self) -> bool:
         """The time of a file is all, or nearly all, that tells its versions: the server's own clock does it
         better than that of whoever wrote the file.

@@ -27,6 +27,7 @@ class Reach:
         if self.link.refusal() is not None:
             for scope in self._asking:
                 scope.cancel()
+            self._asking.clear()
         self.news.set()
         self.news = trio.Event()
 
@@ -66,15 +67,19 @@ class Reach:
             raise
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """What only asks need not wait for its own deadline once the outage is known."""
-        with trio.CancelScope() as scope:
+    def asking(self, longest_s: float, label: str) -> Iterator[None]:
+        """Raises TimedOut when the block takes longer. What only asks need not wait for that once the outage
+        is known."""
+        with trio.move_on_after(max(0.0, longest_s)) as scope:
             self._asking.add(scope)
             try:
                 yield
             finally:
+                is_stopped = scope not in self._asking
                 self._asking.discard(scope)
         if scope.cancelled_caught:
             # Not LinkDown: what was sent may have been done, and a server that only restarts is tried
             # again for a moment, as by who found it away.
-            raise TimedOut("the server does not answer")
+            if is_stopped:
+                raise TimedOut("the server does not answer")
+            raise TimedOut(f"{label}: no answer within {longest_s:.0f} s")

@@ -8,7 +8,7 @@ form is 424 for DELETE and MOVE on Apache and ends npm's webdav-server, the path
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from davfs.dav.hrefs import shown
@@ -39,10 +39,10 @@ class Request:
     is_probe: bool = False  # sent although the link is down
     is_ahead: bool = False  # nobody has asked for it yet: only if there is a lane to spare, and only once
     address: str | None = None  # in place of the path's: another place of the same server
+    label: str = field(init=False)  # for messages
 
-    @property
-    def label(self) -> str:
-        return f"{self.method} {shown(self.path)}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", f"{self.method} {shown(self.path)}")
 
 
 @dataclass(frozen=True, slots=True)

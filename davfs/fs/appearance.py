@@ -11,11 +11,10 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
-import trio
-
 from davfs.dav.attributes import target_of
 from davfs.dav.properties import EXECUTABLE, LINK, OWN_EXECUTABLE
 from davfs.dav.resource import Resource
+from davfs.dav.times import NS
 from davfs.fs.attributes import Attributes, ctime_ns, file_mtime_ns, folder_mtime_ns
 from davfs.fs.inodes import Node, is_unsent
 from davfs.fs.metadata import Entry, Folder, Metadata
@@ -45,34 +44,47 @@ class Appearance:
         self._wishes = wishes
         self._settings = settings
         self._is_away = is_away
+        self._plain_mode = stat.S_IFREG | settings.file_mode
 
-    def attributes(self, node: Node, folder: Folder | None, entry: Entry | None) -> Attributes:
-        """`folder`: what is known of the one that it is in."""
-        size, mtime_ns = self.size_and_mtime(node, entry)
-        mode = self.permissions(node, entry) | (stat.S_IFDIR if node.is_folder else stat.S_IFREG)
-        target = self.target(node, entry)
-        if target is not None:
-            mode, size = _LINK_MODE, len(target)
-        return Attributes(
-            ino=node.ino,
-            mode=mode,
-            size_bytes=size,
-            mtime_ns=mtime_ns,
-            ctime_ns=ctime_ns(mtime_ns, node.ctime_ns, entry, is_folder=node.is_folder),
-            atime_ns=node.atime_ns or mtime_ns,
-            nlink=0 if node.unlinked else 1,
-            uid=self._settings.uid,
-            gid=self._settings.gid,
-            valid_s=self._valid_s(node, folder, entry),
+    def attributes(self, node: Node, folder: Folder | None, entry: Entry | None, now_s: float) -> Attributes:
+        """`folder`: what is known of the one that it is in; `now_s` by trio's clock."""
+        resource = entry.resource if entry is not None and entry.kept is None else None
+        if resource is not None and self._is_plain(node, resource):
+            mode, size, nlink = self._plain_mode, resource.size_bytes or 0, 1
+            mtime_ns = changed_ns = accessed_ns = (resource.mtime_s or 0) * NS
+        else:
+            size, mtime_ns = self.size_and_mtime(node, entry)
+            mode = self.permissions(node, entry) | (stat.S_IFDIR if node.is_folder else stat.S_IFREG)
+            target = self.target(node, entry)
+            if target is not None:
+                mode, size = _LINK_MODE, len(target)
+            changed_ns = ctime_ns(mtime_ns, node.ctime_ns, entry, is_folder=node.is_folder)
+            accessed_ns, nlink = node.atime_ns or mtime_ns, 0 if node.unlinked else 1
+        valid_s = self._valid_s(node, folder, entry, now_s)
+        uid, gid = self._settings.uid, self._settings.gid
+        return Attributes(node.ino, mode, size, mtime_ns, changed_ns, accessed_ns, nlink, uid, gid, valid_s)
+
+    def _is_plain(self, node: Node, resource: Resource) -> bool:
+        """A file of which nothing is known but its size and time: nearly all of nearly all listings."""
+        return not (
+            node.is_folder
+            or node.seldom is not None
+            or node.content is not None
+            or node.parent is None
+            or resource.extras
+            or resource.executable
+            or resource.mtime_s is None
+            or self._plain_mode & 0o111
+            or self._wishes
         )
 
-    def _valid_s(self, node: Node, folder: Folder | None, entry: Entry | None) -> float:
+    def _valid_s(self, node: Node, folder: Folder | None, entry: Entry | None, now_s: float) -> float:
         if node.parent is None:
             return self._settings.attr_timeout_min_s
         if is_unsent(node):
             return self._settings.attr_timeout_max_s
-        left_s = self._meta.left_s(folder, entry, trio.current_time())
-        return max(left_s, OUTAGE_VALID_S) if self._is_away() else left_s
+        left_s = self._meta.left_s(folder, entry, now_s)
+        return OUTAGE_VALID_S if left_s < OUTAGE_VALID_S and self._is_away() else left_s
 
     def permissions(self, node: Node, entry: Entry | None) -> int:
         mode = mode_set(node, entry)

@@ -84,6 +84,7 @@ class Content:
         self._source = row.source
         self.revision = row.revision
         self.recorded = False  # its file carries a record (see record)
+        self.has_row = True  # in the index (see newcomers)
         self.saved: ContentRow | None = None  # the row as this run committed it last
         self.used_s = float("-inf")  # when it was used, as the index has it (wall time)
         self.counted = Counted()  # what of it is in the sums of unsent growth

@@ -37,6 +37,7 @@ from davfs.fs.inventories import Inventories
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.links import Links
 from davfs.fs.locks import Locks
+from davfs.fs.metadata import Folder
 from davfs.fs.namespace import Namespace
 from davfs.fs.overview import Overview
 from davfs.fs.pending import Pendings
@@ -163,6 +164,7 @@ class Filesystem:
         try:
             async with trio.open_nursery() as nursery:
                 self._downloads.start(nursery)
+                nursery.start_soon(_going_on, self._store.newcomers.run)
                 nursery.start_soon(_going_on, self._store.outdated.run)
                 self._tree.questions.start(nursery)
                 self._prefetch.start(nursery)
@@ -246,7 +248,7 @@ class Filesystem:
         node = self._tree.nodes.get(ino)
         if handle is not None and node.content is not self._handles.file(handle).content:
             return self._tree.told_attributes(node)  # an older version, still open: nothing to ask
-        await self._tree.attributes(node)
+        await self._tree.know(node)
         return self._tree.told_attributes(node)
 
     async def setattr(self, ino: int, changes: Changes, handle: int | None = None) -> Attributes:
@@ -264,7 +266,7 @@ class Filesystem:
             node.atime_ns = changes.atime_ns
         if changes.mtime_ns is not None:
             await self._files.set_mtime(node, changes.mtime_ns)
-        await self._tree.attributes(node)
+        await self._tree.know(node)
         told = self._tree.told_attributes(node)
         return told if told.ino == ino else told._replace(ino=ino)
 
@@ -300,14 +302,17 @@ class Filesystem:
     def _entries(self, handle: int, start: int) -> Iterator[tuple[str, Attributes, int]]:
         folder = self._handles.folder(handle)
         self._prefetch.is_busy_in(folder.node)
+        if folder.node.unlinked:
+            return
+        known, now_s = self._tree.meta.known_folder(folder.node.ino) or Folder(), trio.current_time()
         for at in range(start, len(folder.names)):
             name = folder.names[at]
-            node = None if folder.node.unlinked else self._tree.known_child(folder.node, name)
-            if node is not None:
+            told = self._tree.told_member(known, folder.node, name, now_s)
+            if told is not None:
                 try:
-                    yield name, self._tree.told_attributes(node), at + 1
+                    yield name, told[1], at + 1
                 finally:
-                    self._tree.nodes.release(node)
+                    self._tree.nodes.release(told[0])
 
     def parent_attributes(self, handle: int) -> tuple[Attributes, Attributes]:
         """Of an open folder itself and of the one above it: '.' and '..'."""
@@ -436,7 +441,7 @@ class Filesystem:
 
     async def _attributed(self, ino: int) -> Node:
         node = self._tree.nodes.get(ino)
-        await self._tree.attributes(node)
+        await self._tree.know(node)
         return node
 
     def _told(self, node: Node) -> dict[str, bytes]:

@@ -206,40 +206,26 @@ class Index:
 
     # --- contents
 
-    def new_content(self, ino: int, path: bytes, size: int, base: Validator | None) -> int:
-        """A row for a version of which nothing is present yet (or for a new, empty file: no base)."""
-        present = b"" if base is not None and size else None
-        base_size = size if base is not None else 0
-        cursor = self.run(
-            "INSERT INTO contents"
-            " (ino, path, size, base_size, present, base_known, etag, etag_weak, mtime_s, validator_size)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?)",
-            (ino, path, size, base_size, present, int(base is not None), *_validator_columns(base)),
-        )
-        assert cursor.lastrowid is not None
-        self._next_id = None
-        return cursor.lastrowid
-
-    def next_id(self) -> int:
-        """What the next row of `contents` will be called; it is not taken until `add`."""
+    def take_id(self) -> int:
+        """For a new version: its row may come later, or never."""
         if self._next_id is None:
             rows = self.rows("SELECT seq FROM sqlite_sequence WHERE name='contents'")
             self._next_id = int(rows[0][0]) + 1 if rows else 1
-        return self._next_id
+        self._next_id += 1
+        return self._next_id - 1
 
     def add(self, row: ContentRow, *, now_s: float) -> None:
-        """A row that is complete from the start, in one commit. Its id is `next_id`."""
+        """A row that is complete from the start, in one commit. Its id was taken."""
         self.run(_INSERT_ROW, (*_columns(row), row.ino, now_s, row.id))
-        self._next_id = row.id + 1
 
-    def save(self, row: ContentRow, *, used_s: float | None) -> None:
-        """`used_s` None: when it was used, and its `ino`, stand as they are. They are indexed, and to move
-        them costs more than all the rest (25 us of CPU against 10).
+    def save(self, row: ContentRow, *, used_s: float | None) -> bool:
+        """Whether there is such a row. `used_s` None: when it was used, and its `ino`, stand as they are.
+
+        They are indexed, and to move them costs more than all the rest (25 us of CPU against 10).
         """
         if used_s is None:
-            self.run(_UPDATE_ROW, (*_columns(row), row.id))
-        else:
-            self.run(_UPDATE_INDEXED, (*_columns(row), row.ino, used_s, row.id))
+            return self.run(_UPDATE_ROW, (*_columns(row), row.id)).rowcount > 0
+        return self.run(_UPDATE_INDEXED, (*_columns(row), row.ino, used_s, row.id)).rowcount > 0
 
     def adopt(self, row: ContentRow, mode: int | None, *, now_s: float) -> None:
         """A row made again from what its file says, in place of the one that there may be."""

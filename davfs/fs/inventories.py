@@ -20,9 +20,9 @@ import trio
 
 from davfs.dav.attributes import Inventory
 from davfs.dav.properties import XATTRS
+from davfs.dav.resource import Resource
 from davfs.errors import DavfsError, as_davfs_error
 from davfs.fs.inodes import Node, is_unsent
-from davfs.fs.metadata import Entry
 from davfs.fs.pushes import Pushes
 from davfs.fs.tree import Tree
 
@@ -107,23 +107,23 @@ class Inventories:
         node, changed_s = doubt.node, doubt.changed_s
         if node.unlinked or is_unsent(node) or self._tree.refusal() is not None:
             return False
-        entry = await self._looked_at(node, changed_s)
-        text = entry.resource.extra(XATTRS) if entry is not None and entry.resource is not None else None
+        resource = await self._looked_at(node, changed_s)
+        text = resource.extra(XATTRS) if resource is not None else None
         names = Inventory.parse(text).names
         doubtful = frozenset(name for name, wanted in doubt.wanted.items() if wanted != (name in names))
         if doubt.changed_s != changed_s:  # changed again meanwhile
             return True
         return bool(doubtful) and await self._pushes.list_again(node, doubtful)
 
-    async def _looked_at(self, node: Node, since_s: float) -> Entry | None:
+    async def _looked_at(self, node: Node, since_s: float) -> Resource | None:
         """What the server said of it after that moment."""
         known, parent = self._tree.known_entry(node), node.parent
         if known is not None and not known.ours and known.learned_s > since_s:
-            return known
+            return known.resource
         if parent is None:
-            return await self._tree.refreshed_root()
+            return await self._tree.client.stat(node.path, is_collection=True)
         folders = Counter(doubt.node.parent for doubt in self._doubts.values())
         if folders[parent] < LISTED_FROM:
-            return await self._tree.refreshed(node)
+            return (await self._tree.refreshed(node)).resource
         await self._tree.list_names(parent, now=True)
-        return self._tree.known_entry(node)
+        return self._tree.known_resource(node)

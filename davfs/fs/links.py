@@ -104,7 +104,7 @@ class Links:
 
     async def target(self, node: Node) -> str:
         """Raises EINVAL for what is no link."""
-        await self._tree.attributes(node)
+        await self._tree.know(node)
         target = self._tree.link_target(node)
         if target is None:
             raise PosixError(errno.EINVAL)

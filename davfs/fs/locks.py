@@ -23,6 +23,7 @@ import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from math import ceil
 from typing import Final, Literal
 
 import trio
@@ -43,6 +44,7 @@ log = logging.getLogger("davfs.locks")
 Policy = Literal["auto", "always", "never"]
 
 LOCK_AFTER_S: Final = 5.0  # auto: open for writing for so long
+TOGETHER_S: Final = 0.25
 # A LOCK whose answer is lost blocks the name where the server shows no owner (nginx, lighttpd) or no token
 # (rclone): so the first one is short. Whoever needs it longer asks for more while it runs.
 LOCK_FIRST_S: Final = 60.0
@@ -88,6 +90,7 @@ class Locks:
         self._holders: dict[DavPath, str] = {}  # of foreign locks that stood in the way
         self._turns = Turns()
         self._wake = trio.Event()
+        self._sleeps_until_s = NEVER_S
         self.owner = f"{_user()}@{socket.gethostname()} {OWNER_MARK}{self._tokens.own_id})"
 
     @property
@@ -127,8 +130,11 @@ class Locks:
             self._watch(node, LOCK_AFTER_S)
 
     def _watch(self, node: Node, delay_s: float) -> None:
-        self._watched[node] = trio.current_time() + delay_s
-        self._wake.set()
+        """Many together, so that of 500 files made in a row not each one wakes the task twice."""
+        due_s = trio.current_time() + delay_s
+        self._watched[node] = due_s = ceil(due_s / TOGETHER_S) * TOGETHER_S if delay_s else due_s
+        if due_s < self._sleeps_until_s:
+            self._wake.set()
 
     async def finished(self, path: DavPath) -> None:
         """Closed, or sent: the lock goes unless the file is still open for writing or unsent."""
@@ -408,7 +414,8 @@ class Locks:
         """Refreshes, looks after open files, repeats what found no server. Never ends by itself."""
         while True:
             self._wake = trio.Event()
-            with trio.move_on_at(self._next_due_s()):
+            self._sleeps_until_s = self._next_due_s()
+            with trio.move_on_at(self._sleeps_until_s):
                 await self._wake.wait()
             self._start_what_is_due(nursery, trio.current_time())
 

@@ -61,7 +61,8 @@ class Queue:
         pending.due_s = due_s
         self._serial += 1
         heapq.heappush(self._heap, (due_s, self._serial, pending.content.id))
-        self._wake.set()
+        if self._heap[0][1] == self._serial:  # else the scheduler wakes in time as it is
+            self._wake.set()
 
     def remove(self, pending: Pending) -> None:
         if self._pending.pop(pending.content.id, None) is not None:

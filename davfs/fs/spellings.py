@@ -19,6 +19,7 @@ import secrets
 import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final
 
 from davfs.dav.client import Client
@@ -26,6 +27,7 @@ from davfs.dav.hrefs import shown
 from davfs.dav.names import (
     FORMS,
     NameRules,
+    Spelling,
     differs_in_case_only,
     form_between,
     may_be_respelled,
@@ -58,6 +60,11 @@ log = logging.getLogger("davfs.names")
 # eCryptfs holds 143 bytes, the least in the field; what is longer is asked about once before it is made.
 LONG_NAME: Final = 143
 FEW: Final = 5000  # names of a folder that are compared for case on a server that nobody knows
+
+
+@lru_cache(maxsize=4)
+def _caseless(spelling: Spelling) -> Spelling:
+    return replace(spelling, ignores_case=True)
 
 
 def kept_name(tree: Tree, name: str, members: Collection[str]) -> str | None:
@@ -247,7 +254,7 @@ class Spellings:
         listed, server = self._tree.meta.folder(folder.ino), self._tree.client.capabilities
         if not server.spelling.ignores_case and (server.tells_case_apart or len(listed.entries) > FEW):
             return None
-        spelling = replace(server.spelling, ignores_case=True)
+        spelling = _caseless(server.spelling)
         keys = self._keys.get(folder.ino)
         if keys is None or keys.of is not listed:
             if len(self._keys) > 64:

@@ -10,10 +10,11 @@ Invariants:
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -24,6 +25,7 @@ from davfs.fs.content import FILE_SIZE_MAX, Content, path_bytes, path_from_bytes
 from davfs.fs.disk import CacheDisk, Descriptors, disk_error
 from davfs.fs.growth import Growth, growth
 from davfs.fs.index import ContentRow, Index
+from davfs.fs.newcomers import Newcomers
 from davfs.fs.outdated import Outdated
 from davfs.fs.ranges import RangeSet
 from davfs.fs.record import encode
@@ -50,6 +52,7 @@ class ContentStore:
         self._doomed: list[str] | None = None  # files to remove when the transaction is over
         self._unrecorded: dict[int, Content] = {}  # whose records are to be made then
         self._descriptors = Descriptors()
+        self.newcomers = Newcomers(self._add_rows)
         self.outdated = Outdated(self.disk)
         self.growth = Growth()
         self.stop_upload: Callable[[Content], None] = lambda _content: None
@@ -67,12 +70,12 @@ class ContentStore:
             raise PosixError(errno.EFBIG, f"{shown(path)}: the server says it has {size} bytes")
         if base is None:
             self.admit()
-        raw = path_bytes(path)
-        content_id = self.index.new_content(ino, raw, size, base)
+        raw, content_id = path_bytes(path), self.index.take_id()
         present = b"" if base is not None and size else None
         base_size = size if base is not None else 0
         row = ContentRow(content_id, ino, raw, 0, size, base_size, present, base, source=base)
         content = Content(self, row)
+        content.has_row = False
         fd = self.disk.create(content_id, 0)
         try:
             if size:
@@ -82,6 +85,7 @@ class ContentStore:
             raise disk_error(error) from error
         self._descriptors.keep(content, fd)
         self._live[content_id] = content
+        self.newcomers.came(content)
         return content
 
     def create_unsent(self, ino: int, path: DavPath, *, base: Validator | None, mode: int | None) -> Content:
@@ -90,7 +94,7 @@ class ContentStore:
         `base`: the empty file that a LOCK had to make on the server. `mode`: what is to be recorded.
         """
         self.admit()
-        raw, content_id = path_bytes(path), self.index.next_id()
+        raw, content_id = path_bytes(path), self.index.take_id()
         row = ContentRow(content_id, ino, raw, 0, 0, 0, None, base, written=1, source=base, revision=1)
         content = Content(self, row)
         fd = self.disk.create(content_id, 0)
@@ -105,10 +109,16 @@ class ContentStore:
         content.recorded, content.mode, content.made_here = True, mode, base is None
         self._noted(content, row, self._now_s())
         self._live[content_id] = content
+        self.newcomers.replaced(ino)
         return content
 
     def cached(self, ino: int) -> Content | None:
         """The version that is kept for this inode, opened; None when there is none (any more)."""
+        newest = self.newcomers.of(ino)
+        if newest is not None and not newest.closed:
+            return newest
+        if newest is not None:
+            self.newcomers.settle()
         row = self.index.content_of(ino)
         if row is None:
             return None
@@ -123,6 +133,7 @@ class ContentStore:
             if other is not content and other.size_bytes == content.size_bytes and not other.closed:
                 self.acquire(other)
                 yield other
+        self.newcomers.settle()
         for row in self.index.clean_of_size(content.size_bytes):
             if row.id not in seen:
                 loaded = self._live.get(row.id) or self._load(row)
@@ -190,9 +201,13 @@ class ContentStore:
         if content.orphan or ((content.young or content.successor) and not content.life.dirty):
             self.discard(content)  # read too soon after a change to be believed again
         elif not content.life.dirty and not content.closed:
-            if self._is_news(content):
+            if not content.has_row:
+                self._measure(content)
+            elif self._is_news(content):
                 self.save(content)
             self._close(content)
+            if not content.has_row:
+                self.newcomers.closed(content)
             self.evict()
 
     def _is_news(self, content: Content) -> bool:
@@ -207,7 +222,9 @@ class ContentStore:
                 self._remove_record(content)
             content.orphan = True
             self.count_growth(content)
-            self.index.delete_content(content.id)
+            self.newcomers.left(content)
+            if content.has_row:
+                self.index.delete_content(content.id)
             self.bytes_on_disk -= content.disk_bytes
         content.progress.unpark_all()
         if content.users <= 0 and not content.closed:
@@ -282,8 +299,24 @@ class ContentStore:
             self._record(content, row)
         now_s = self._now_s()
         is_same = content.saved is not None and content.saved.ino == row.ino
-        self.index.save(row, used_s=None if is_same and now_s - content.used_s < USED_S else now_s)
+        used_s = None if is_same and now_s - content.used_s < USED_S else now_s
+        if not (content.has_row and self.index.save(row, used_s=used_s)):
+            self.index.add(row, now_s=now_s)
+            content.has_row = True
+            self.newcomers.left(content)
         self._noted(content, row, now_s)
+
+    def _add_rows(self, closed: Sequence[Content]) -> None:
+        """Of clean versions, in one commit. Where there is no room for it they go instead."""
+        try:
+            with self.atomically():
+                for content in closed:
+                    self._with_room(functools.partial(self._commit, content))
+        except PosixError as error:
+            log.info("cached versions are dropped: %s", error)
+            for content in closed:
+                self.bytes_on_disk -= content.disk_bytes
+                self._remove_file(self.disk.file_name(content.id, content.generation))
 
     def _noted(self, content: Content, row: ContentRow, now_s: float) -> None:
         """The index has this row."""
@@ -342,6 +375,7 @@ class ContentStore:
         self.disk.note_records_complete()
 
     def close(self) -> None:
+        self.newcomers.settle()
         for content in list(self._live.values()):
             with suppress(PosixError):  # a full disk: the row says less than there is, never more
                 self.save(content)
@@ -398,6 +432,7 @@ class ContentStore:
         """Remove clean versions that nobody uses, oldest first, to 90 % of the limit; `force`: one batch."""
         if self.bytes_on_disk <= self._limit and not force:
             return False
+        self.newcomers.settle()
         removed = False
         for content_id, generation in self.index.oldest_clean(256 + len(self._live)):
             if content_id in self._live:

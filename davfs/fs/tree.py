@@ -117,7 +117,7 @@ class Tree:
         if child is not None and child.is_folder != resource.is_collection:
             self.gone(child)
         node = self.nodes.child(parent, name, is_folder=resource.is_collection)
-        if node.mode is None and entry.kept is not None:
+        if entry.kept is not None and node.mode is None:
             node.mode = entry.kept.mode
         return node
 
@@ -219,10 +219,6 @@ class Tree:
         await self._fetch_entry(parent, name)
         return self.meta.stale_entry(parent.ino, name) or Entry(None, trio.current_time())
 
-    async def refreshed_root(self) -> Entry:
-        await self._fetch_root()
-        return self._root or self._recalled_root()
-
     async def list_names(self, node: Node, *, now: bool = False) -> list[str]:
         """The members of a folder, unsent ones included; with `now`, asked of the server now.
 
@@ -255,8 +251,12 @@ class Tree:
 
     def known_names(self, node: Node) -> list[str]:
         names = [name for name in self.meta.names(node.ino) if not name.startswith(HIDDEN_PREFIX)]
-        listed = set(names)
-        return names + [name for name, one in node.children.items() if name not in listed and is_unsent(one)]
+        unsent = {
+            name: one for name, one in node.children.items() if one.content is not None and is_unsent(one)
+        }
+        for name in names if unsent else ():
+            unsent.pop(name, None)
+        return names + list(unsent)
 
     def known_child(self, parent: Node, name: str) -> Node | None:
         """The node of a name that a listing just gave; no request."""
@@ -265,6 +265,18 @@ class Tree:
             return local
         known = self.meta.stale_entry(parent.ino, name)
         return None if known is None else self.adopt(parent, name, known)
+
+    def told_member(
+        self, folder: Folder, parent: Node, name: str, now_s: float
+    ) -> tuple[Node, Attributes] | None:
+        """`known_child`, and what the kernel is told of it: for each name of a long listing."""
+        entry = folder.entries.get(name)
+        node = self._local_child(parent, name) or (None if entry is None else self.adopt(parent, name, entry))
+        if node is None:
+            return None
+        told = self.appearance.attributes(node, folder, entry, now_s)
+        node.told_size = told.size_bytes
+        return node, told
 
     async def list_ahead(self, node: Node) -> None:
         """For a program that is expected. Raises what became of it, NoLane above all."""
@@ -342,16 +354,14 @@ class Tree:
 
     # --- attributes
 
-    async def attributes(self, node: Node) -> Attributes:
-        """Fresh attributes. ENOENT when somebody else removed it."""
+    async def know(self, node: Node) -> None:
+        """Until what is known of it is fresh. ENOENT when somebody else removed it."""
         if node.parent is None:
             if not node.unlinked:
                 await self._refresh_root()
-            return self.known_attributes(node)
-        if not is_unsent(node):
+        elif not is_unsent(node):
             entry = await self.entry(node.parent, node.name, soon=True)
             self._still_there(node, entry)
-        return self.known_attributes(node)
 
     def _still_there(self, node: Node, entry: Entry) -> None:
         """ENOENT for a node that the server does not have any more, unless it is open."""
@@ -404,7 +414,7 @@ class Tree:
         """What is known now, without asking."""
         folder = self.meta.known_folder(node.parent.ino) if node.parent is not None else None
         entry = self.known_entry(node) if folder is None else folder.entries.get(node.name)
-        return self.appearance.attributes(node, folder, entry)
+        return self.appearance.attributes(node, folder, entry, trio.current_time())
 
     def known_resource(self, node: Node) -> Resource | None:
         entry = self.known_entry(node)

@@ -82,7 +82,7 @@ class Xattrs:
 
     async def _entry(self, node: Node) -> Entry | None:
         if node.parent is None:
-            await self._tree.attributes(node)
+            await self._tree.know(node)
             return self._tree.known_entry(node)
         if is_unsent(node):
             return self._tree.known_entry(node)

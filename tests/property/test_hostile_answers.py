@@ -30,7 +30,7 @@ from davfs.dav.foresight import UploadWish, check_upload
 from davfs.dav.hrefs import Share, decode_href
 from davfs.dav.lanes import PreflightAnswer
 from davfs.dav.lanes.answers import HeadReader, keep_alive_limits
-from davfs.dav.multistatus import Entry, ListingBuilder, Multistatus, parse_failures, sole_entry
+from davfs.dav.multistatus import Entry, ListingBuilder, Multistatus, entries_of, parse_failures, sole_entry
 from davfs.dav.pinned import RangeRequest, checked_answer
 from davfs.dav.quirks import Capabilities
 from davfs.dav.redirects import redirected
@@ -90,11 +90,17 @@ def _bodies() -> list[bytes]:
 
 
 def _entries(body: bytes, piece_bytes: int = 65536) -> tuple[list[Entry], bool]:
-    document = Multistatus()
+    document, whole = Multistatus(), entries_of(body)
     entries: list[Entry] = []
     for start in range(0, len(body), piece_bytes):
         entries += document.feed(body[start : start + piece_bytes])
-    return entries + document.close(), document.complete
+    try:
+        entries += document.close()
+    except ProtocolError:
+        assert whole is None
+        raise
+    assert whole is None or (document.complete and whole == entries)
+    return entries, document.complete
 
 
 def _listing(_status: int, _headers: httpx.Headers, body: bytes) -> object:
@@ -214,7 +220,7 @@ def _authentication(_status: int, headers: httpx.Headers, _body: bytes) -> objec
 
 
 def _keep_alive(_status: int, headers: httpx.Headers, _body: bytes) -> object:
-    return keep_alive_limits(headers.raw)
+    return keep_alive_limits(headers.get("keep-alive", ""))
 
 
 READERS: Final[dict[Reader, tuple[type[Exception], ...]]] = {

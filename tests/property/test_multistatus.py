@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from davfs.dav.hrefs import Share
-from davfs.dav.multistatus import Entry, Listing, ListingBuilder, Multistatus, parse_failures
+from davfs.dav.multistatus import (
+    Entry,
+    Listing,
+    ListingBuilder,
+    Multistatus,
+    entries_of,
+    parse_failures,
+)
 from davfs.dav.resource import DavPath
 from davfs.errors import ProtocolError
 from tests import captures
@@ -24,7 +31,9 @@ def _parse(body: bytes, piece_bytes: int = 65536) -> tuple[list[Entry], bool]:
     entries: list[Entry] = []
     for start in range(0, len(body), piece_bytes):
         entries += document.feed(body[start : start + piece_bytes])
-    return entries + document.close(), document.complete
+    entries += document.close()
+    assert entries_of(body) in (None, entries)
+    return entries, document.complete
 
 
 def _listing(body: bytes, share: str = "http://h/", path: str = "") -> Listing:
@@ -59,6 +68,32 @@ def test_mutated_answers_give_entries_or_one_error(name: str, cuts: list[tuple[i
     for member in listing.members.values():
         assert member.size_bytes is None or 0 <= member.size_bytes < 2**63
         assert member.mtime_s is None or isinstance(member.mtime_s, int)
+
+
+@pytest.mark.parametrize("name", _CAPTURED)
+def test_at_once_is_as_in_pieces(name: str) -> None:
+    """A body that is here as a whole gives the entries that its pieces give; a cut one is left to them."""
+    body = captures.body(name)
+    entries, complete = _parse(body)
+    assert entries_of(body) == (entries if complete else None)
+    assert entries_of(body.rstrip()[:-1]) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html/>",
+        b'<x><D:response xmlns:D="DAV:"><D:href>/a</D:href></D:response></x>',
+        b'<!DOCTYPE x><D:multistatus xmlns:D="DAV:"/>',
+        b'<D:multistatus xmlns:D="DAV:"><D:response><x><D:response/></x></D:response></D:multistatus>',
+        b"\xff\xfe<\0x\0/\0>\0",
+    ],
+    ids=["nothing", "html", "another root", "DTD", "one within another", "UTF-16"],
+)
+def test_odd_documents_are_read_in_pieces(body: bytes) -> None:
+    """What is no plain multistatus is not read at once: one reader alone decides about it."""
+    assert entries_of(body) is None
 
 
 @given(body=st.binary(max_size=300))

@@ -207,6 +207,12 @@ class Session:
         method = self._shared.method
         return self._shared.needs_gate if method is None else method.expects_401(self._lane)
 
+    @property
+    def reads_answers(self) -> bool:
+        """Does an accepted answer say anything to `judge`? Digest looks for the next nonce."""
+        method = self._shared.method
+        return method is not None and method.name == "digest"
+
     def standing(self) -> Standing:
         shared = self._shared
         if shared.is_anonymous:

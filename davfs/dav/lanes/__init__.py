@@ -5,6 +5,7 @@
     lane.py       one connection: heads, bodies, time-outs
     connect.py    how a connection comes to be: TCP, proxy, TLS, pin
     answers.py    bytes -> answers (pure)       errand.py  a request as bytes (pure)
+    cookies.py    which cookies go along
     habits.py     what a server does with bodies, and what follows (pure)
 
 It exists because no Python client settles authentication before a body, waits for 100-continue, or stops a
@@ -12,18 +13,23 @@ body that was answered early (ADR 0010). Failures are httpx's: ConnectError, Rea
 RemoteProtocolError for whatever is not HTTP. Unauthorized and what a pre-flight's judge raises pass through.
 """
 
-from davfs.dav.lanes.errand import Preflight, PreflightAnswer
+from davfs.dav.lanes.errand import AtHand, Errand, Home, Preflight, PreflightAnswer, Timeouts
 from davfs.dav.lanes.habits import PARENT_FROM_BYTES
 from davfs.dav.lanes.proxies import Proxies
 from davfs.dav.lanes.tls import tls_context
-from davfs.dav.lanes.transport import Lanes, LaneSettings
+from davfs.dav.lanes.transport import Lanes, LaneSettings, Reply
 
 __all__ = [
     "PARENT_FROM_BYTES",
+    "AtHand",
+    "Errand",
+    "Home",
     "LaneSettings",
     "Lanes",
     "Preflight",
     "PreflightAnswer",
     "Proxies",
+    "Reply",
+    "Timeouts",
     "tls_context",
 ]

@@ -18,7 +18,7 @@ import httpx
 import trio
 
 from davfs.dav.lanes.answers import Head
-from davfs.dav.lanes.errand import Errand
+from davfs.dav.lanes.errand import AtHand, Errand
 from davfs.dav.lanes.habits import Expect, Habits
 from davfs.dav.lanes.lane import Lane
 
@@ -64,7 +64,7 @@ def _head(lane: Lane, errand: Errand, extra: str) -> bytes:
 async def _send_first(lane: Lane, errand: Errand, data: bytes) -> None:
     """The first write on a lane. A connection that is broken by then has carried nothing."""
     try:
-        await lane.send(data, errand.timeouts.write)
+        await lane.send_first(data, errand.timeouts.write)
     except httpx.WriteError:
         if lane.is_reused:
             raise Unsent from None
@@ -91,8 +91,9 @@ async def _deliver_small(lane: Lane, errand: Errand, extra: str) -> Head:
 
 
 async def _joined(errand: Errand) -> bytes:
-    assert errand.stream is not None  # noqa: S101
-    body = b"".join([piece async for piece in errand.stream])
+    stream = errand.stream
+    assert stream is not None  # noqa: S101
+    body = stream.data if isinstance(stream, AtHand) else b"".join([piece async for piece in stream])
     if len(body) != errand.size_bytes:
         raise httpx.LocalProtocolError("the body is not as long as announced")
     return body

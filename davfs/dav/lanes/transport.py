@@ -13,17 +13,19 @@ share's own origin; another host (object storage behind a redirect) gets neither
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import httpx
 import trio
 
-from davfs.dav.auth import Authenticator, Origin, Standing, Step, build_auth
+from davfs.dav.auth import Authenticator, Origin, Session, Standing, Step, build_auth
 from davfs.dav.lanes.answers import Head
 from davfs.dav.lanes.connect import connect
-from davfs.dav.lanes.errand import Errand, Kind, PreflightAnswer
+from davfs.dav.lanes.cookies import Cookies
+from davfs.dav.lanes.errand import ACCEPT, Errand, Kind, PreflightAnswer
 from davfs.dav.lanes.habits import Expect, Habits, parent_needed, preflight_needed
 from davfs.dav.lanes.lane import Lane
 from davfs.dav.lanes.pool import Pool, Slot
@@ -38,7 +40,7 @@ _MOST_POOLS: Final = 8
 _DRAIN_BYTES: Final = 256 * 1024  # of an answer that nobody wants: an error page, a PROPFIND of one file
 _DRAIN_S: Final = 5.0
 _UPLOAD_BYTES_PER_S: Final = 1024 * 1024  # a slow line: how long a token has to live
-_DEFAULT_HEADERS: Final = (("Accept", "*/*"), ("Connection", "keep-alive"))
+_KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,26 @@ class _Delivered:
     head: Head
 
 
+@dataclass(slots=True)
+class Reply:
+    """The answer to an errand. `headers` has its names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    stream: httpx.AsyncByteStream
+    raw_headers: Sequence[tuple[bytes, bytes]] = ()
+    sent: Sequence[str] = ()  # the verbs of all requests that it took
+    preflight: PreflightAnswer | None = None
+
+
 class Lanes(httpx.AsyncBaseTransport):
-    """One per mount. `auth` is for its own origin only."""
+    """One per mount. `auth` is for its own origin only. `carry` is for our own client, without httpx."""
 
     def __init__(self, auth: Authenticator, settings: LaneSettings) -> None:
         self._auth = auth
         self._settings = settings
         self._servers: dict[Origin, _Server] = {}
-        self._cookies = httpx.Cookies()
+        self._cookies = Cookies()
         self._cookies_of = auth.generation
         self._doubt = trio.Lock()
         self._user_agent = f"User-Agent: {settings.user_agent}\r\n".encode()
@@ -107,13 +121,25 @@ class Lanes(httpx.AsyncBaseTransport):
         return self._server(self._auth.origin).habits.expect
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        errand = Errand.of(request, self._default_lines(request))
+        reply = await self.carry(Errand.of(request, self._default_lines(request)))
+        extensions = {"davfs_sent": reply.sent, "davfs_preflight": reply.preflight}
+        return httpx.Response(
+            reply.status, headers=reply.raw_headers, stream=reply.stream, extensions=extensions
+        )
+
+    @property
+    def own_lines(self) -> bytes:
+        """What goes with every request of our own, for `Home`."""
+        return self._user_agent + _KEEP_ALIVE
+
+    async def carry(self, errand: Errand) -> Reply:
+        """Raises httpx's errors, Unauthorized, and what the judge of its pre-flight raises."""
         server = self._server(errand.origin)
         slot = await server.pool.slot(errand.kind, errand.timeouts.pool)
         try:
             progress = _Progress()
             delivered = await self._at_the_gate(server, errand, progress)
-            return _response(server.pool, slot, delivered, errand, progress)
+            return _reply(server.pool, slot, delivered, errand, progress)
         except BaseException:
             slot.release()
             raise
@@ -128,10 +154,7 @@ class Lanes(httpx.AsyncBaseTransport):
     def _default_lines(self, request: httpx.Request) -> bytes:
         given = request.headers
         lines = b"" if "user-agent" in given else self._user_agent
-        for name, value in _DEFAULT_HEADERS:
-            if name == "Connection" or name not in given:
-                lines += f"{name}: {value}\r\n".encode()
-        return lines
+        return lines + (b"" if "accept" in given else ACCEPT) + _KEEP_ALIVE
 
     def _server(self, origin: Origin) -> _Server:
         server = self._servers.get(origin)
@@ -207,8 +230,7 @@ class Lanes(httpx.AsyncBaseTransport):
             is_probe = message is not errand
             progress.sent.append(message.method)
             head = await self._ask(server, lane, message)
-            is_root = message.method == "PROPFIND" and message.url.path == server.auth.url.path
-            step = session.judge(head.status, head.headers, is_final=is_root)
+            step = _judged(server, session, message, head)
             if step is Step.DONE and not is_probe:
                 return head
             if step is Step.DOUBT:
@@ -233,7 +255,7 @@ class Lanes(httpx.AsyncBaseTransport):
         if not errand.is_upload:
             return errand
         if self._knows_it_is_new(lane, errand, progress):
-            progress.answer = PreflightAnswer(404, httpx.Headers(), b"")
+            progress.answer = PreflightAnswer(404, {}, b"")
             progress.wants_folder = parent_needed(errand.size_bytes, 404, server.habits)
         if self._must_probe(server, lane, errand, progress):
             is_sure = plan is not None and not progress.must_settle and session.standing() is Standing.PROVED
@@ -272,7 +294,7 @@ class Lanes(httpx.AsyncBaseTransport):
         """A probe was accepted. For an upload its answer is the pre-flight, and may end it."""
         if server.habits.note_probe(head.status) or not errand.is_upload:
             return
-        answer = PreflightAnswer(head.status, head.headers, body)
+        answer = PreflightAnswer(head.status, head.fields, body)
         progress.must_settle = False
         if progress.wants_folder and progress.answer is not None:
             progress.wants_folder = False
@@ -314,28 +336,24 @@ class Lanes(httpx.AsyncBaseTransport):
         extra = f"Authorization: {header}\r\n" if header else ""
         is_home = server.auth is self._auth
         if is_home:
-            extra += self._cookie_line(message)
+            extra += self._cookies_of_today().line(message, time.time())
         head = await deliver(lane, message, extra, server.habits)
-        if is_home and any(name.lower() == b"set-cookie" for name, _ in head.raw_headers):
-            self._keep_cookies(message, head)
+        if is_home and "set-cookie" in head.fields:
+            self._cookies.keep(message, head)
         return head
 
-    # --- cookies ------------------------------------------------------------------------------------
-
-    def _cookie_line(self, message: Errand) -> str:
-        """Nextcloud needs 0.55 s for a request without its session, 0.05 s with it (servers.md 34)."""
+    def _cookies_of_today(self) -> Cookies:
+        """Those of earlier credentials go with them."""
         if self._cookies_of != self._auth.generation:
-            self._cookies, self._cookies_of = httpx.Cookies(), self._auth.generation
-        if not self._cookies:
-            return ""
-        carrier = httpx.Request("GET", message.url)
-        self._cookies.set_cookie_header(carrier)
-        text = carrier.headers.get("cookie", "")
-        return f"Cookie: {text}\r\n" if text and text.isprintable() else ""
+            self._cookies, self._cookies_of = Cookies(), self._auth.generation
+        return self._cookies
 
-    def _keep_cookies(self, message: Errand, head: Head) -> None:
-        request = httpx.Request("GET", message.url)
-        self._cookies.extract_cookies(httpx.Response(head.status, headers=head.headers, request=request))
+
+def _judged(server: _Server, session: Session, message: Errand, head: Head) -> Step:
+    if head.status != 401:
+        return session.judge(head.status, head.headers if session.reads_answers else None)
+    is_root = message.method == "PROPFIND" and message.url.path == server.auth.url.path
+    return session.judge(head.status, head.headers, is_final=is_root)
 
 
 def _root_request(url: httpx.URL, errand: Errand) -> httpx.Request:
@@ -424,16 +442,12 @@ class _AnswerBody(httpx.AsyncByteStream):
             self._slot.release()
 
 
-def _response(
-    pool: Pool, slot: Slot, delivered: _Delivered, errand: Errand, progress: _Progress
-) -> httpx.Response:
+def _reply(pool: Pool, slot: Slot, delivered: _Delivered, errand: Errand, progress: _Progress) -> Reply:
+    head = delivered.head
     try:
         body = _AnswerBody(pool, slot, delivered, errand.timeouts.read)
         body.take_what_is_here()
     except BaseException:
         delivered.lane.close()
         raise
-    extensions = {"davfs_sent": progress.sent, "davfs_preflight": progress.answer}
-    return httpx.Response(
-        delivered.head.status, headers=delivered.head.headers, stream=body, extensions=extensions
-    )
+    return Reply(head.status, head.fields, body, head.raw_headers, progress.sent, progress.answer)
