@@ -183,8 +183,11 @@ class ServerRefused(DavfsError):
 
     @property
     def outcome_unknown(self) -> bool:
-        """A 500 may come after the work was done, a 502 or 504 from a proxy that did not wait for the end."""
-        return self.status >= 500 and self.status not in _NOTHING_DONE
+        """A 500 may come after the work was done, a 502 or 504 from a proxy that did not wait for the end.
+
+        202: the server itself does not wait (ownCloud, which goes on joining the parts of a file).
+        """
+        return self.status == _ACCEPTED or (self.status >= 500 and self.status not in _NOTHING_DONE)
 
 
 class Unauthorized(ServerRefused):
@@ -277,6 +280,7 @@ class ServerFailure(ServerRefused):
     log_level = logging.WARNING
 
 
+_ACCEPTED: Final = 202
 _NOTHING_DONE: Final = frozenset({501, 503, 505, 507})
 _BY_STATUS: dict[int, type[ServerRefused]] = {
     401: Unauthorized,

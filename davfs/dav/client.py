@@ -10,7 +10,8 @@ Invariants:
 - Only requests that change nothing are repeated (PROPFIND, OPTIONS, opening a GET), by one loop.
   After Disconnected or TimedOut from another verb the outcome is unknown: the caller looks.
 - A request for metadata ends within `timeout_s`; a transfer ends `timeout_s` after its last progress, and so
-  does a listing, whose answer begins within `timeout_s`, however many connections that takes.
+  does a listing, whose answer begins within `timeout_s`, however many connections that takes. The first byte
+  of a large file may take longer, by its size: some servers sum it up.
 - No byte of another version, range or length than announced is delivered as if it were right.
 - Credentials go to the origin of the share only.
 """
@@ -76,10 +77,15 @@ __all__ = ["Body", "Client", "Download", "Listing", "NotWebDav", "PutResult", "T
 
 _SLICE_BYTES: Final = 64 * 1024
 YOUNG_S: Final = 2.0  # a second of the server's, told in whole ones, and one for the way
+AHEAD_S: Final = 86_400.0  # a date further ahead is no clock's: a change now would show
 IN_USE_S: Final = 60.0  # since its last change: a file that somebody may be writing again and again
 # After the last byte some servers hash or scan before they answer (peers.md 29; Nextcloud's manual asks
 # clients for ten minutes a gigabyte).
 _SERVER_WORK_BYTES_PER_S: Final = 2 * 1024 * 1024
+# Before the first byte of a part sabre/dav 1.8 makes two MD5s of the whole file: 6 s for 2 GiB on a machine
+# that has nothing else to do.
+_SUMMED_BYTES_PER_S: Final = 16 * 1024 * 1024
+LARGE_BYTES: Final = 128 * 1024 * 1024
 
 
 class Client(Changing):
@@ -275,7 +281,7 @@ class Client(Changing):
 
         By the server's own clock (Date), as its answers to PROPFIND tell it; RFC 9110 8.8.2.2.
         """
-        return self.capabilities.coarse_tags and self.age_s(version) < YOUNG_S
+        return self.capabilities.coarse_tags and -AHEAD_S < self.age_s(version) < YOUNG_S
 
     def age_s(self, version: Validator) -> float:
         """By the server's own clock; 0 when it does not tell."""
@@ -413,13 +419,17 @@ class Client(Changing):
 
     @asynccontextmanager
     async def _get(self, path: DavPath, wanted: RangeRequest, *, is_ahead: bool) -> AsyncIterator[Download]:
-        request = _Request("GET", path, {**_PLAIN, **wanted.headers()}, is_ahead=is_ahead)
+        size, opening_s, stall_s = wanted.expected.size_bytes or 0, None, None
+        if size >= LARGE_BYTES:
+            opening_s, stall_s = self._timeout_s + size / _SUMMED_BYTES_PER_S, self._timeout_s
+        headers = {**_PLAIN, **wanted.headers()}
+        request = _Request("GET", path, headers, read_timeout_s=opening_s, is_ahead=is_ahead)
         opening = partial(self._open_get, request, wanted)
         policy = ONCE if is_ahead else PATIENT
-        incoming, answer = await self._exchange.repeat(policy, request.label, opening)
+        incoming, answer = await self._exchange.repeat(policy, request.label, opening, longest_s=opening_s)
         try:
             with self.reach.watched():
-                yield Download(answer, incoming, wanted.expected, shown(path))
+                yield Download(answer, incoming, wanted.expected, shown(path), stall_s=stall_s)
         finally:
             await incoming.close()
 

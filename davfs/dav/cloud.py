@@ -39,6 +39,7 @@ _CHECKSUMS: Final = "{http://owncloud.org/ns}checksums"
 _CHECKSUM: Final = "{http://owncloud.org/ns}checksum"
 _PRINCIPAL: Final = "{DAV:}current-user-principal"
 _LEARNING_S: Final = 10.0
+_NO_CHUNKS_S: Final = 900.0
 _REFUSING: Final = frozenset({400, 403, 415})
 
 
@@ -52,7 +53,7 @@ class Cloud:
         self._is_account_known = self._account is not None or not is_legacy(share)
         self.told = Told()
         self.names = NameRules()
-        self.has_no_chunks = False  # it said so, or refused to make a folder for an upload
+        self._no_chunks_until_s = float("-inf")
 
     async def learn(self) -> None:
         """Ask for the capabilities, once the server answers. Whatever goes wrong, nothing is learned."""
@@ -66,7 +67,18 @@ class Cloud:
             _, _, body = await self._exchange.ask(ONCE, request)
             self.told = Told.parse(body)
             self.names = self.told.names
-            self.has_no_chunks = self.told.chunks is False
+            if self.told.chunks is False:
+                self._no_chunks_until_s = float("inf")
+
+    @property
+    def has_no_chunks(self) -> bool:
+        """It said so, or refused to make a folder for an upload a while ago."""
+        return trio.current_time() < self._no_chunks_until_s
+
+    def chunks_refused(self) -> None:
+        """Not for good: what a proxy said once is no word about chunks, and without them a PUT that is cut
+        off tears the file that it was to replace."""
+        self._no_chunks_until_s = max(self._no_chunks_until_s, trio.current_time() + _NO_CHUNKS_S)
 
     async def uploads(self) -> ChunkedUploads | None:
         """Where files can be put together from parts; None: nowhere, as on a public share.

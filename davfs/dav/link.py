@@ -23,6 +23,7 @@ from davfs.errors import LinkDown, LinkError, TimedOut, Unreachable
 FAILURES_MAX: Final = 3
 PROBE_FIRST_S: Final = 1.0
 PROBE_LONGEST_S: Final = 30.0
+ALIVE_S: Final = 1.0
 DOUBT_S: Final = 0.5  # between two probes of a server that may only be slow
 PATIENCE_FIRST_S: Final = 5.0  # of the first probe; a slow server gets longer with each
 
@@ -72,6 +73,10 @@ class Link:
         """Bytes of a transfer moved. They end no outage: they may come from what was sent before it."""
         self._alive_s = now_s
         self._failures = 0
+
+    def is_alive(self, now_s: float) -> bool:
+        """Something came a moment ago: what takes long is not the link."""
+        return now_s - self._alive_s < ALIVE_S
 
     def failed(self, error: LinkError, now_s: float, *, asked_s: float) -> bool:
         """A request sent at `asked_s` failed. True when this begins an outage, or wants a probe."""

@@ -15,7 +15,7 @@ from typing import Final
 
 from davfs.dav.dates import parse_date
 from davfs.dav.resource import ETag, Validator
-from davfs.dav.wire import Incoming
+from davfs.dav.wire import Incoming, deadline
 from davfs.errors import Disconnected, ProtocolError, StaleVersion
 
 _CONTENT_RANGE: Final = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE | re.ASCII)
@@ -153,7 +153,15 @@ class Download:
     and StaleVersion when a body without a length turns out to be of another size than expected.
     """
 
-    def __init__(self, answer: Answer, incoming: Incoming, expected: Validator, where: str) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        incoming: Incoming,
+        expected: Validator,
+        where: str,
+        *,
+        stall_s: float | None = None,
+    ) -> None:
         self.start = answer.start
         self.end = answer.end
         self.total_bytes = answer.total_bytes
@@ -165,14 +173,13 @@ class Download:
         self._expected_end = expected.size_bytes
         self._where = where
         self._at = answer.start
+        self._stall_s = stall_s  # where the connection itself has more patience
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        piece = await self._incoming.receive()
-        while piece == b"":
-            piece = await self._incoming.receive()
+        piece = await self._piece()
         if piece is None:
             self._check_end()
             raise StopAsyncIteration
@@ -182,6 +189,12 @@ class Download:
         if self.end is None and self._expected_end is not None and self._at > self._expected_end:
             raise StaleVersion(f"GET {self._where}: the file grew on the server")
         return piece
+
+    async def _piece(self) -> bytes | None:
+        if self._stall_s is not None:
+            with deadline(self._stall_s, f"GET {self._where}"):
+                return await self._incoming.receive_some()
+        return await self._incoming.receive_some()
 
     def _check_end(self) -> None:
         """A body without a length may have been cut: only a known size tells (RFC 9112 8)."""

@@ -49,8 +49,8 @@ class Reach:
         self.link.progressed(self._clock())
 
     def doubt(self) -> None:
-        """A question is out for long: a small one tells whether it is the link."""
-        if self.link.doubted(self._clock()):
+        """A question is out for long: a small one tells whether it is the link, if nothing came lately."""
+        if not self.link.is_alive(self._clock()) and self.link.doubted(self._clock()):
             self.tell()
 
     @contextmanager

@@ -331,6 +331,13 @@ class Incoming:
             self._count(len(piece))
         return piece
 
+    async def receive_some(self) -> bytes | None:
+        """The same, but never nothing."""
+        piece = await self.receive()
+        while piece == b"":
+            piece = await self.receive()
+        return piece
+
     def take_whole(self) -> bytes | None:
         """The body, if all of it is here already and not encoded. Else None, and it is to be received."""
         is_plain = self.headers.get("content-encoding", "identity") == "identity"

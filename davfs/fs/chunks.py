@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -94,7 +94,7 @@ class Underway:
 
 
 class NoChannel(DavfsError):
-    """The server does not take files in parts: from now on they are sent whole."""
+    """The server does not take files in parts: for a while they are sent whole."""
 
 
 class Chunks:
@@ -222,7 +222,7 @@ class Chunks:
             self._forget(upload.name)
             if error.status not in _NO_PLACE:
                 raise
-            self._client.cloud.has_no_chunks = True
+            self._client.cloud.chunks_refused()
             raise NoChannel(f"{shown(path)}: the server has no place for parts: {error}") from error
         except BaseException:
             self._do_without(upload.name)
@@ -286,10 +286,13 @@ class Chunks:
         async with trio.open_nursery() as nursery:
 
             async def send(part: Part) -> None:
+                async with self._lanes:
+                    await self._send_part(channel, underway, fd, part, progressed)
+
+            async def attempt(work: Callable[[], Awaitable[None]]) -> None:
                 """The first failure ends the others; what they sent so far is noted."""
                 try:
-                    async with self._lanes:
-                        await self._send_part(channel, underway, fd, part, progressed)
+                    await work()
                 except DavfsError as error:
                     failures.append(error)
                     nursery.cancel_scope.cancel()
@@ -297,9 +300,9 @@ class Chunks:
             if len(upload.parts) == 1:
                 underway.checksum = None
             else:
-                nursery.start_soon(self._sum_up, underway, fd)
+                nursery.start_soon(attempt, partial(self._sum_up, underway, fd))
             for part in todo:
-                nursery.start_soon(send, part)
+                nursery.start_soon(attempt, partial(send, part))
         if failures:
             raise failures[0]
         if len(upload.parts) == 1:
@@ -366,12 +369,12 @@ class Chunks:
         """After a MOVE that nobody answered: wait until it shows what became of it, as long as that may take.
 
         False: nothing has changed, and the folder is still there: it was not done, or takes longer than any.
-        A proxy gives up long before a server that copies gigabytes (peers.md 20). One that says 500 itself is
-        done with it.
+        A proxy gives up long before a server that copies gigabytes (peers.md 20). One that says 500, or that
+        the parts do not make up the file, is done with it.
         """
         upload = underway.upload
         limit_s = min(SETTLE_S, self._timeout_s) + upload.size_bytes / PATIENCE_BYTES_PER_S
-        if isinstance(error, ServerFailure):
+        if isinstance(error, ServerFailure | UploadGone):
             limit_s = FAILED_S
         deadline_s, looks = trio.current_time() + limit_s, 0
         while trio.current_time() < deadline_s:

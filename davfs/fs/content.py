@@ -78,6 +78,7 @@ class Content:
         self.successor: Validator | None = None
         self.fetched = row.base if row.written == 0 else None  # under this tag all that is here came
         self.changes = Changes()
+        self.made_here = False  # by a program; until the server has it for the first time
         self.turning = False  # the version that the rest is fetched from is being replaced by ours
         self.staged: tuple[bytes, int] | None = None  # what was moved to its name last, and `written` then
         self._source = row.source
@@ -102,6 +103,7 @@ class Content:
         self.users = 0  # handles, transfers
         self.held = 0  # operations that need all of it to stay
         self.readers = 0  # uploads that read the file now
+        self.waiting = 0  # programs that would write to it, once nobody reads it
         self.progress = trio.lowlevel.ParkingLot()  # woken whenever bytes arrive, or a transfer ends
         self.orphan = False  # unlinked or replaced: lives only as long as it is open
         self.hurried = False  # was sent at once when it was closed
@@ -319,7 +321,11 @@ class Content:
             self.base, self.successor = self.successor, None
         while self.readers and not self._fork():
             self._store.stop_upload(self)
-            await self.progress.park()
+            self.waiting += 1
+            try:
+                await self.progress.park()
+            finally:
+                self.waiting -= 1
 
     def _note_base(self) -> None:
         """Its tag does not prove which version this is: the bytes do, before they change."""

@@ -79,7 +79,7 @@ class Copies:
         if version is None or source.size_bytes != size or not is_pinned(self._tree.client, source):
             return None
         with source.steady() as theirs:
-            same = await _same_bytes(fd, theirs, size)
+            same = await _same_bytes(fd, theirs, size, source)
         if not same or source.dirty or source.orphan or source.base != version:
             return None
         node = self._tree.nodes.find(source.ino)
@@ -149,8 +149,11 @@ def _is_file_of(found: Resource | None, size: int) -> bool:
     return found is not None and not found.is_collection and found.size_bytes == size
 
 
-async def _same_bytes(ours: int, theirs: int, size: int) -> bool:
+async def _same_bytes(ours: int, theirs: int, size: int, source: Content) -> bool:
+    """False too as soon as a program waits to write to `source`: a large one is not forked for that."""
     for start in range(0, size, AT_ONCE):
+        if source.waiting:
+            return False
         end = min(start + AT_ONCE, size)
         if not await trio.to_thread.run_sync(_same_part, ours, theirs, start, end):
             return False

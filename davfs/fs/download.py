@@ -18,7 +18,7 @@ from typing import Final
 import trio
 from cachetools import LRUCache
 
-from davfs.dav.client import Client
+from davfs.dav.client import LARGE_BYTES, Client
 from davfs.dav.hrefs import shown
 from davfs.dav.owncloud import best_checksum, new_sum
 from davfs.dav.resource import DavPath, Validator
@@ -42,6 +42,11 @@ WINDOW_MIN: Final = 256 * 1024
 PIECE_MIN: Final = 64 * 1024  # for a read that goes on from nothing: at 200 Mbit/s it takes 3 ms on the line
 WINDOW_MAX: Final = 16 << 20
 WINDOWS_AHEAD: Final = 3
+DOUBTED_MAX: Final = 1 << 20  # of what a server may have mixed: held back until it was looked at again
+DOUBT_AFTER_S: Final = 5.0
+SLOW_S: Final = 1.0  # a server that takes so long before the first byte is asked seldom, and for much:
+SLOW_FACTOR: Final = 16
+SLOW_AHEAD: Final = 2
 HANG_UP_MIN: Final = 1 << 20  # what is less than that comes, and its connection is kept
 ATTEMPTS_MAX: Final = 3
 PAUSE_S: Final = 1.0  # between two windows of one reader: for the rate they are still one
@@ -83,6 +88,7 @@ class Transfer:
     error: DavfsError | None = None
     done: bool = False
     ahead: bool = False  # nobody has asked for it yet: its failure is nobody's
+    is_all: bool = False  # the server knows no ranges: what is far off comes no sooner by another
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
@@ -93,6 +99,7 @@ class _Course:
     begun_s: float
     before_bytes: int  # what was here when it began
     ended_s: float  # of the last one that ended while no other ran
+    opening_s: float = 0.0  # how long the server took before the first byte, the last time
 
 
 class Downloads:
@@ -109,7 +116,8 @@ class Downloads:
         self._store = store
         self._timeout_s = timeout_s
         # What is fetched ahead must stay well below what the cache may hold: see Content.drop_lower_half.
-        self._window_max = max(WINDOW_MIN, min(WINDOW_MAX, cache_bytes // 8))
+        self._most_ahead = max(WINDOW_MIN, cache_bytes // 8)
+        self._window_max = min(WINDOW_MAX, self._most_ahead)
         self._ahead = trio.CapacityLimiter(max(1, connections // 2))
         self._demand = trio.CapacityLimiter(connections)
         self._running: dict[int, list[Transfer]] = {}
@@ -128,10 +136,12 @@ class Downloads:
         end: int,
         *,
         least: int = WINDOW_MIN,
+        for_upload: bool = False,
     ) -> None:
         """Until [start, end) is present. Raises what the transfer met; StaleVersion when the file changed.
 
-        `least`: so many bytes are asked for at once, if they are missing.
+        `least`: so many bytes are asked for at once, if they are missing. `for_upload`: nobody else will find
+        out what became of an upload without an answer.
 
         A transfer that broke midway goes on where it broke, as long as each attempt brings something;
         without progress for `timeout_s` it is over.
@@ -142,7 +152,7 @@ class Downloads:
                 await content.progress.park()
                 continue
             gap_start, gap_end = gaps[0]
-            before, source = content.present.total_bytes, content.source
+            before, source, acked = content.present.total_bytes, content.source, content.life.acked
             asked = _now(path)
             try:
                 transfer = self._covering(content, gap_start)
@@ -151,8 +161,11 @@ class Downloads:
                     transfer = self._begin(content, path, gap_start, gap_end, self._demand)
                 await self._progress(content, transfer, gap_start)
             except DavfsError as error:
-                if isinstance(error, StaleVersion) and (_is_turning(content) or content.source != source):
-                    continue  # ours is there by now, see `partial`
+                is_ours = _is_turning(content) or content.source != source or content.life.acked > acked
+                if isinstance(error, StaleVersion) and not (is_ours or for_upload):
+                    is_ours = await self._turns_out_ours(content, acked)
+                if isinstance(error, StaleVersion) and is_ours:
+                    continue  # ours is there by now
                 if isinstance(error, NotFound) and _now(path) != asked:
                     continue  # a rename was faster
                 failures += 1
@@ -164,6 +177,13 @@ class Downloads:
                 if final or failures >= ATTEMPTS_MAX or waited_s >= self._timeout_s:
                     raise
                 await trio.sleep(0.1 * 2**failures)
+
+    async def _turns_out_ours(self, content: Content, acked: int) -> bool:
+        """Whether the other version is what an upload without an answer has stored: see `partial`."""
+        with trio.move_on_after(self._timeout_s):
+            while content.life.unknown and content.life.acked == acked:
+                await content.progress.park()
+        return content.life.acked > acked  # a conflict copy begins at 0
 
     async def fetch_ahead(self, content: Content, path: Callable[[], DavPath]) -> None:
         """All of a small file, for a program that is expected, if there is a lane to spare.
@@ -193,10 +213,10 @@ class Downloads:
             if not gaps:
                 at = 0
                 continue
-            start = gaps[0][0]
-            self._look_ahead(content, path, start, self._window_max, WINDOWS_AHEAD)
-            at = min(start + self._window_max, gaps[0][1])
-            await self.ensure(content, path, start, at)
+            start, window = gaps[0][0], self._window(content, self._window_max)
+            self._look_ahead(content, path, start, window)
+            at = min(start + window, gaps[0][1])
+            await self.ensure(content, path, start, at, for_upload=True)
 
     async def fetch_of_unknown_size(self, content: Content, path: Callable[[], DavPath]) -> None:
         """The whole file, for servers that do not say its size: the size is what came."""
@@ -227,26 +247,36 @@ class Downloads:
         """Start what a sequential reader at `start` wants now and next, the first as one. Never waits."""
         if content.complete or content.size_bytes <= WHOLE_MAX:
             return
-        window = min(ahead.window, self._window_max)
+        window = self._window(content, ahead.window)
         at = self._next_uncovered(content, start)
         if at < min(ahead.next_offset, content.base_size):
             end = min(at + window, content.missing(at, content.size_bytes)[0][1])
             self._begin(content, path, at, self._until_running(content, at, end), self._demand)
-        self._look_ahead(content, path, ahead.next_offset, window, WINDOWS_AHEAD)
+        self._look_ahead(content, path, ahead.next_offset, window)
 
-    def _look_ahead(
-        self, content: Content, path: Callable[[], DavPath], at: int, window: int, count: int
-    ) -> None:
+    def _window(self, content: Content, wanted: int) -> int:
+        """How much is asked for at once: a server that is slow to begin does the same work for each request.
+
+        sabre/dav 1.8 makes two MD5s of the whole file for each part of it: 128 parts of 2 GiB took
+        longer than a quarter of an hour, and many of them at once longer than any patience.
+        """
+        slow = min(wanted * SLOW_FACTOR, self._most_ahead)
+        return slow if self._is_slow(content) else min(wanted, self._window_max)
+
+    def _is_slow(self, content: Content) -> bool:
+        course = self._courses.get(content.id)
+        return course is not None and course.opening_s > SLOW_S
+
+    def _look_ahead(self, content: Content, path: Callable[[], DavPath], at: int, window: int) -> None:
         size = min(content.size_bytes, content.base_size)
-        limit = min(size, at + window * 2)
-        while at < limit and len(self._running.get(content.id, ())) < count:
+        limit, count = min(size, at + window * 2), SLOW_AHEAD if self._is_slow(content) else WINDOWS_AHEAD
+        while at < limit and len(self._running_of(content)) < count:
             at = self._next_uncovered(content, at)
             if at >= limit or at + window // 2 > limit < size:  # many short requests cost more than few
                 return
             end = min(at + window, content.missing(at, content.size_bytes)[0][1])
             end = self._until_running(content, at, end)
-            self._begin(content, path, at, end, self._ahead)
-            at = end
+            at = self._begin(content, path, at, end, self._ahead).end
 
     def _next_uncovered(self, content: Content, at: int) -> int:
         """The first byte from `at` that is neither present nor on its way."""
@@ -256,7 +286,7 @@ class Downloads:
             run = content.present.run_from(at)
             if run > at:
                 at, moved = run, True
-            for transfer in self._running.get(content.id, ()):
+            for transfer in self._running_of(content):
                 if transfer.at <= at < transfer.end:
                     at, moved = transfer.end, True
         return at
@@ -269,14 +299,19 @@ class Downloads:
 
     def _until_running(self, content: Content, start: int, end: int) -> int:
         """The end, or where another transfer has begun: nothing is fetched twice."""
-        running = self._running.get(content.id, ())
+        running = self._running_of(content)
         return min([one.at for one in running if start < one.at < one.end] + [end])
 
     def _covering(self, content: Content, at: int) -> Transfer | None:
-        for transfer in self._running.get(content.id, ()):
-            if transfer.at <= at < transfer.end and at - transfer.at <= max(JOIN_MAX, WINDOW_MAX):
+        for transfer in self._running_of(content):
+            is_near = transfer.is_all or at - transfer.at <= max(JOIN_MAX, WINDOW_MAX)
+            if transfer.at <= at < transfer.end and is_near:
                 return transfer
         return None
+
+    def _running_of(self, content: Content) -> list[Transfer]:
+        """Those that will bring something: not those that are being hung up."""
+        return [one for one in self._running.get(content.id, ()) if not one.scope.cancel_called]
 
     def _begin(
         self,
@@ -294,6 +329,8 @@ class Downloads:
     def _noted(self, content: Content, start: int, end: int, *, ahead: bool = False) -> Transfer:
         if content.base_size <= WHOLE_MAX and len(content.present) == 0:
             start, end = 0, content.base_size
+        elif self._client.may_be_mixed(content.source or Validator()):
+            end = min(end, start + DOUBTED_MAX)
         transfer = Transfer(content, start, end, ahead=ahead)
         self._course_of(content)
         self._running.setdefault(content.id, []).append(transfer)
@@ -308,6 +345,8 @@ class Downloads:
             with transfer.scope:
                 async with limiter:
                     await self._fetch(content, path, transfer)
+            if transfer.scope.cancelled_caught:
+                transfer.error = Disconnected("nobody wanted it any more")
         except Exception as error:  # noqa: BLE001 - one file's trouble must not take the mount down
             transfer.error = as_davfs_error(error)
         finally:
@@ -323,9 +362,11 @@ class Downloads:
 
     async def _fetch(self, content: Content, path: Callable[[], DavPath], transfer: Transfer) -> None:
         whole = transfer.at == 0 and transfer.end >= content.base_size
-        source = content.source or Validator()
-        doubted = whole and content.base_size <= WHOLE_MAX and self._client.may_be_mixed(source)
+        source, acked = content.source or Validator(), content.life.acked
+        doubted = transfer.end - transfer.at <= DOUBTED_MAX and self._client.may_be_mixed(source)
+        mixes = self._client.capabilities.mixes_versions and content.base_size > WHOLE_MAX
         held: list[bytes] = []
+        begun_s = trio.current_time()
         async with self._client.get(
             path(),
             start=transfer.at,
@@ -333,27 +374,29 @@ class Downloads:
             expected=content.source,
             ahead=transfer.ahead,
         ) as download:
+            self._course_of(content).opening_s = trio.current_time() - begun_s
             if not download.proved:  # the server has opened the file, nothing of it was used yet
                 await self._look_again(path(), source)
             transfer.at = download.start
             if not download.ranged:
-                transfer.end = content.base_size
-            if content.base is not None and content.base.etag is None and not content.life.dirty:
+                transfer.end, transfer.is_all = content.base_size, True
+                doubted = doubted and content.base_size <= DOUBTED_MAX
+            is_same = content.life.acked == acked
+            if is_same and content.base is not None and content.base.etag is None and not content.life.dirty:
                 content.base = replace(content.base, etag=download.validator.etag)  # nginx: ETag in GET only
             told = best_checksum(download.checksum) if content.base_size <= WINDOW_MAX else None
+            holds_all = doubted or told is not None
             async for chunk in download:
-                if doubted or told is not None:
-                    held.append(chunk)
-                    continue
-                content.fill(transfer.at, chunk)
-                transfer.at += len(chunk)
+                if not holds_all:
+                    _take(content, transfer, held, acked)
+                held.append(chunk)
+                if not (holds_all or mixes):
+                    _take(content, transfer, held, acked)
         if told is not None:
             _check_sum(held, *told, where=shown(path()))
-        if doubted:
+        if doubted or (mixes and _completes(content, transfer, held)):
             await self._look_again(path(), download.validator)
-        for chunk in held:
-            content.fill(transfer.at, chunk)
-            transfer.at += len(chunk)
+        _take(content, transfer, held, acked)
         if transfer.at < min(transfer.end, content.base_size):
             raise Disconnected(f"the answer ended at byte {transfer.at} of {transfer.end}")
 
@@ -373,7 +416,13 @@ class Downloads:
             and not content.present.covers(wanted, wanted + 1)
             and wanted < content.size_bytes
         ):
-            await content.progress.park()
+            if content.base_size < LARGE_BYTES:
+                await content.progress.park()
+                continue
+            with trio.move_on_after(DOUBT_AFTER_S) as wait:
+                await content.progress.park()
+            if wait.cancelled_caught:  # it is given more time than a server that is away deserves
+                self._client.reach.doubt()
         if transfer.ahead and transfer.error is not None:
             return  # who waits asks for himself
         if transfer.error is not None and content.missing(wanted, wanted + 1):
@@ -409,6 +458,26 @@ def _now(path: Callable[[], DavPath]) -> DavPath | None:
     with suppress(PosixError):
         return path()
     return None
+
+
+def _take(content: Content, transfer: Transfer, held: list[bytes], acked: int) -> None:
+    """These bytes are the version's, unless an upload has made another one of it since they were asked for.
+
+    What programs wrote then is in no gap, but may be dropped from a cache that is full, and become one.
+    """
+    if content.life.acked != acked:
+        raise StaleVersion("ours is there by now")
+    for chunk in held:
+        content.fill(transfer.at, chunk)
+        transfer.at += len(chunk)
+    held.clear()
+
+
+def _completes(content: Content, transfer: Transfer, held: list[bytes]) -> bool:
+    """Whether these are the last bytes that were missing."""
+    end = transfer.at + sum(map(len, held))
+    gaps = content.missing(0, content.size_bytes)
+    return bool(gaps) and all(transfer.at <= gap[0] and gap[1] <= end for gap in gaps)
 
 
 def _is_turning(content: Content) -> bool:

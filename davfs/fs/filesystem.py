@@ -9,9 +9,10 @@ lives in one trio loop; `run` holds the only nursery. Opening and listing count 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,7 +23,7 @@ from davfs.dav.attributes import XATTR_PREFIX
 from davfs.dav.client import Client
 from davfs.dav.microsoft import attribute_words
 from davfs.dav.resource import Quota, Resource
-from davfs.errors import PosixError
+from davfs.errors import PosixError, as_davfs_error
 from davfs.fs.attributes import Attributes, Changes, Opened
 from davfs.fs.chunks import Chunks
 from davfs.fs.conflict import Conflicts
@@ -32,6 +33,7 @@ from davfs.fs.files import Files
 from davfs.fs.guard import Guard
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import ROOT_INO, Node
+from davfs.fs.inventories import Inventories
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.links import Links
 from davfs.fs.locks import Locks
@@ -60,6 +62,7 @@ SETTLE_LOCKS_S: Final = 5.0
 SETTLE_RENAMES_S: Final = 5.0
 SETTLE_PROPERTIES_S: Final = 5.0
 TIMES_WITHIN_S: Final = 10.0  # for what goes after the files, and is no part of them
+AGAIN_S: Final = 5.0  # a task that ended by a mistake of ours begins anew
 CHANGES_MAX: Final = 10_000  # invalidations not yet delivered; more are dropped, time-outs cover them
 
 
@@ -114,6 +117,7 @@ class Filesystem:
         self._allowance = Allowance(client, content.growth)
         self._pushes = Pushes(self._tree, locks)
         self._tree.sent = self._pushes.uploaded
+        self._inventories = Inventories(self._tree, self._pushes)
         self._xattrs = Xattrs(self._tree, self._pushes)
         self._uploads.delivery.carry = self._xattrs.carry
         self._links = Links(self._tree, guard, self._leftovers, self._pushes)
@@ -160,13 +164,13 @@ class Filesystem:
         try:
             async with trio.open_nursery() as nursery:
                 self._downloads.start(nursery)
-                nursery.start_soon(self._store.newcomers.run)
-                nursery.start_soon(self._store.outdated.run)
+                nursery.start_soon(_going_on, self._store.newcomers.run)
+                nursery.start_soon(_going_on, self._store.outdated.run)
                 self._tree.questions.start(nursery)
                 self._prefetch.start(nursery)
                 self._namespace.emptying.start(nursery)
                 await nursery.start(self._probe.run)
-                nursery.start_soon(self._tree.listings.run, self._tree.meta)
+                nursery.start_soon(_going_on, functools.partial(self._tree.listings.run, self._tree.meta))
                 left = self._uploads.recover()
                 self._tree.owed.recover()
                 self._tree.wishes.recover()
@@ -175,12 +179,11 @@ class Filesystem:
                     await self._namespace.settle_renames()
                 nursery.start_soon(self._locks.run, nursery)
                 nursery.start_soon(self._send, nursery)
-                nursery.start_soon(self._leftovers.clean, self._client)
-                nursery.start_soon(self._allowance.run)
-                nursery.start_soon(self._chunks.clean)
-                nursery.start_soon(self._client.cloud.learn)
-                nursery.start_soon(self._times.run)
-                nursery.start_soon(self._pushes.run)
+                nursery.start_soon(_going_on, functools.partial(self._leftovers.clean, self._client))
+                for work in (self._allowance.run, self._chunks.clean, self._client.cloud.learn):
+                    nursery.start_soon(_going_on, work)
+                for work in (self._times.run, self._pushes.run, self._inventories.run):
+                    nursery.start_soon(_going_on, work)
                 task_status.started(left)
         finally:
             self._tree.listings.end(self._tree.meta)
@@ -508,3 +511,15 @@ class Filesystem:
             "hits": self._overview.hits(),
             **self._overview.wire(),
         }
+
+
+async def _going_on(work: Callable[[], Awaitable[None]]) -> None:
+    """A task beside others: a mistake of ours in it must not take the drive away. Logged, and begun anew."""
+    while True:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - the edge of a task
+            as_davfs_error(error)
+            await trio.sleep(AGAIN_S)
+        else:
+            return

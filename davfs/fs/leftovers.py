@@ -111,6 +111,7 @@ class Leftovers:
     async def _removed(self, client: Client, path: DavPath) -> None:
         """Raises DavfsError when the name may still be there."""
         if not self._is_noted(path):
+            self._unwanted.discard(path)
             return
         try:
             await client.delete(path, is_collection=False)

@@ -3,7 +3,8 @@
 A property that most files lack costs bytes and time in every listing: a second propstat for each entry, and
 on Apache a database that is opened. So the first davfs that sets one says so, before that, in a property of
 the share's root (`properties.KEPT`, a list of words). The root is asked for it whenever it is asked about
-itself: at connect, and each LOOK_AGAIN_S while it is in use; not in its listing, where all members would be.
+itself: at connect, and behind other questions each LOOK_AGAIN_S; not in its listing, where all members would
+be.
 
 Invariants: a word is in use only if the server gave it back; a refusal holds for the whole mount.
 """
@@ -25,7 +26,7 @@ from davfs.fs.turns import Turns
 
 log = logging.getLogger("davfs.marker")
 
-LOOK_AGAIN_S: Final = 300.0  # when a mount that runs notices at the latest that another one has begun
+LOOK_AGAIN_S: Final = 60.0  # when a mount that is in use notices at the latest that another one has begun
 TRIES: Final = 3  # two that begin at the same moment, each with another word, overwrite each other
 
 
@@ -44,6 +45,10 @@ class Marker:
     def is_old(self) -> bool:
         """Time to ask again; not at a server that would not have it."""
         return not self.refused and trio.current_time() - self._looked_s > LOOK_AGAIN_S
+
+    def looks(self) -> None:
+        """The root is being asked about: it is not time again, whatever comes of that."""
+        self._looked_s = trio.current_time()
 
     def learn(self, root: Resource) -> None:
         """From an answer to Depth 0 at the root."""

@@ -44,6 +44,7 @@ class Entry:
     touched_ns: int = 0  # of a folder: when a member came or went here
     pushed_s: float = 0.0  # wall time of our last request that changed it on the server
     patched_s: float = NEVER  # when we last set properties of it
+    is_new: bool = False  # made by us a moment ago: it has no properties but those that we gave it
 
     def inherit(self, before: Entry) -> None:
         """What only we know of a folder outlives a new answer; so do properties that we set since."""

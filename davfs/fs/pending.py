@@ -170,6 +170,8 @@ class Pendings:
         # Without a base the server never had it, unless a PUT of it may have arrived.
         never_sent = content.base is None and not content.life.unknown and not content.life.acked
         told: dict[str, object] = {"gone": never_sent, "may_have_arrived": content.life.unknown}
+        self._uploads.delivery.gave_up(node.path, content)  # its parts on the server are not wanted any more
+        self._tree.owed.forget(node)
         for file in self._handles.of(content):
             file.discarded = True
         content.held += 1  # its handles go on reading: what is here must stay

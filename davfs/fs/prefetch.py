@@ -16,7 +16,7 @@ import trio
 
 from davfs.dav.resource import DavPath
 from davfs.dav.wire import NoLane
-from davfs.errors import DavfsError
+from davfs.errors import as_davfs_error
 from davfs.fs.content import Content
 from davfs.fs.files import Files
 from davfs.fs.inodes import Node
@@ -29,6 +29,7 @@ FOLDERS_MAX: Final = 256  # of series, and with a first open that may begin one
 AHEAD_MAX: Final = 32
 GROW_AFTER: Final = 8  # rounds without a refusal, until one more is tried
 HELD_MAX: Final = 2 * WINDOW_MAX
+NAMES_MAX: Final = 200_000  # of all series: about 250 bytes each
 TRIES_MAX: Final = 8  # pairs of opens in one folder that were in no order: then it is left alone
 
 
@@ -197,7 +198,8 @@ class Prefetch:
         except NoLane:
             refused = True
             walk.refused(path)
-        except DavfsError:
+        except Exception as error:  # noqa: BLE001 - the edge of a task: nobody waits for it
+            as_davfs_error(error)
             walk.failed(path)
         else:
             self._learn(walk, path, node)
@@ -271,9 +273,12 @@ class Prefetch:
         self._series.pop(folder.ino, None)
         self._series[folder.ino] = series
         self._places[folder.ino] = folder.path.parts
-        if len(self._series) > FOLDERS_MAX:
+        while len(self._series) > FOLDERS_MAX or (len(self._series) > 1 and self._names() > NAMES_MAX):
             oldest = next(iter(self._series))
             del self._series[oldest], self._places[oldest]
+
+    def _names(self) -> int:
+        return sum(map(len, set(self._series.values())))
 
     def _drop(self, series: Series) -> None:
         for ino in [ino for ino, one in self._series.items() if one is series]:
@@ -357,7 +362,8 @@ class Prefetch:
         except NoLane:
             refused = True
             series.refused(key)
-        except DavfsError:
+        except Exception as error:  # noqa: BLE001 - the edge of a task: nobody waits for it
+            as_davfs_error(error)
             series.failed(key)
         else:
             if content is not None:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
 import trio
 
-from davfs.dav.attributes import XATTR_NAMESPACE, Inventory, decoded_name
+from davfs.dav.attributes import XATTR_NAMESPACE, Inventory, decoded_name, xattr_property
 from davfs.dav.hrefs import shown
 from davfs.dav.properties import EXECUTABLE, EXTRAS, LINK, MTIME, OWN_EXECUTABLE, XATTRS
 from davfs.dav.proppatch import PropertyChange
@@ -30,6 +31,7 @@ from davfs.errors import (
     NotFound,
     PosixError,
     ServerRefused,
+    Unauthorized,
     Unsupported,
     as_davfs_error,
     refused,
@@ -48,7 +50,7 @@ GATHER_S: Final = 0.3  # what else a program sets on the same file goes along
 AT_ONCE: Final = 4
 RETRY_S: Final = 5.0
 RETRY_MAX_S: Final = 30.0
-JUST_SENT_S: Final = 5.0  # nobody else has seen it yet: it has the properties that we know
+JUST_SENT_S: Final = 5.0  # nobody else has seen what we made yet
 SHORT: Final = 200  # characters: any column of a database has room for so many
 WAIT_S: Final = 20.0  # how long `fsync` waits for it
 
@@ -65,7 +67,9 @@ class Pushes:
         self._read_back: dict[bool, int] = {}  # the longest text that came back: of folders, of files
         self._turns = Turns()
         self._rested, self._hurry = trio.Event(), trio.Event()
-        self._running: dict[int, trio.Event] = {}  # by inode number
+        self._running: list[tuple[Node, trio.Event]] = []
+        # After the inventory of a file was changed that others may change too: what came, what went.
+        self.inventory_changed: Callable[[Node, frozenset[str], frozenset[str]], None] = lambda *_: None
 
     # --- the executable bit
 
@@ -128,19 +132,28 @@ class Pushes:
     async def _send(self, wish: Wish, slots: trio.CapacityLimiter) -> None:
         async with slots:
             node = wish.node
-            if node.busy or not self._may_be_sent(wish):
+            if _is_moving(node) or not self._may_be_sent(wish):
                 return
-            self._running[node.ino] = trio.Event()
             try:
-                await self._try(wish, node)
+                with self._under_way(node):
+                    await self._try(wish, node)
             except Exception as failure:  # noqa: BLE001 - one file's trouble must not end the task
                 error = as_davfs_error(failure)
-                if not (error.retry_helps or isinstance(error, Locked)):
+                if not (error.retry_helps or isinstance(error, Locked | Unauthorized)):
                     wish.refused = True
                     log.warning("%s keeps its attributes here only: %s", node.name, error)
             finally:
                 wish.tries += 1
-                self._running.pop(node.ino).set()
+
+    @contextmanager
+    def _under_way(self, node: Node) -> Iterator[None]:
+        one = (node, trio.Event())
+        self._running.append(one)
+        try:
+            yield
+        finally:
+            self._running.remove(one)
+            one[1].set()
 
     async def _try(self, wish: Wish, node: Node) -> None:
         if node.unlinked:
@@ -150,19 +163,22 @@ class Pushes:
         try:
             await self._pay(node, dict(wish.changes))
         except NotFound:
-            if not node.busy and (node.parent is None or node.path == path):  # somebody else removed it
+            if not _is_moving(node) and (
+                node.parent is None or node.path == path
+            ):  # somebody else removed it
                 self._tree.wishes.forget(node)
 
     async def _pay(self, node: Node, changes: dict[str, str | None]) -> None:
+        begun_s = trio.current_time()
         bit = {name: changes[name] for name in (EXECUTABLE, OWN_EXECUTABLE) if name in changes}
         others = {name: value for name, value in changes.items() if name not in bit}
         if bit and not (others and self._keeps_executable and self._executable in bit):  # else all in one
             if self._keeps_executable is not False:
                 await self._store_executable(node, next(iter(bit.values())) == "T")
-            self._tree.wishes.fulfilled(node, bit)
+            if self._is_still(node, begun_s):
+                self._tree.wishes.fulfilled(node, bit)
             bit = {}
-        if others:
-            await self.store(node, {**others, **bit})
+        if others and await self.store(node, {**others, **bit}):
             self._tree.wishes.fulfilled(node, changes)
 
     async def _store_executable(self, node: Node, executable: bool) -> None:
@@ -216,33 +232,71 @@ class Pushes:
     async def out_of_the_way(self, *names: tuple[Node, str]) -> None:
         """Until no PROPPATCH of these runs: their names are about to change, and mean other files then."""
         for folder, name in names if self._running else ():
-            node = folder.children.get(name)
-            for wish in self._tree.wishes.all() if node is not None else ():
-                running = self._running.get(wish.node.ino)
-                if running is not None and node is not None and wish.node.is_within(node):
-                    await running.wait()
+            about_to_change = folder.children.get(name)
+            for node, is_done in list(self._running):
+                if about_to_change is not None and node.is_within(about_to_change):
+                    await is_done.wait()
+
+    def must_wait(self, node: Node) -> bool:
+        """What is set now is to be sent later: the bytes are not there, or a name above is changing."""
+        return is_unsent(node) or _is_moving(node) or self._tree.wishes.of(node) is not None
 
     # --- storing
 
-    async def store(self, node: Node, changes: Texts) -> None:
+    async def store(self, node: Node, changes: Texts) -> bool:
         """These properties of this file, and the inventory of its attributes, in one PROPPATCH.
 
-        Raises what stands in the way; then nothing is stored.
+        Raises what stands in the way; then nothing is stored. False: meanwhile a body took the place of the
+        file, perhaps without them.
         """
-        async with self._turns.at(node.path):
-            await self._store(node, dict(changes))
+        begun_s = trio.current_time()
+        with self._under_way(node):
+            async with self._turns.at(node.path):
+                await self._store(node, dict(changes))
+        return self._is_still(node, begun_s)
 
     async def _store(self, node: Node, texts: dict[str, str | None]) -> None:
+        begun_s, is_shared = trio.current_time(), False
         added, removed = xattrs_in(texts)
         if added or removed:
-            entry = await self._now(node)
-            text = entry.resource.extra(XATTRS) if entry.resource is not None else None
-            inventory = Inventory.parse(text).changed(added, removed)
+            known = self._tree.known_entry(node)
+            is_shared = known is None or not _nobody_else_knows(known)
+            resource = await self._now(node) if known is None or is_shared else known.resource
+            inventory = _inventory_of(resource).changed(added, removed)
             if not inventory.fits:
                 raise PosixError(errno.ENOSPC, "too many attributes: their names do not fit one property")
             texts[XATTRS] = inventory.text()
         await self._patch(node, texts)
-        await self._compare(node, {name: text for name, text in texts.items() if text is not None})
+        if self._is_still(node, begun_s):
+            await self._compare(node, {name: text for name, text in texts.items() if text is not None})
+        if is_shared:
+            self.inventory_changed(node, added, removed)
+
+    def _is_still(self, node: Node, since_s: float) -> bool:
+        """Whether it is the file that it was then: nothing of it is unsent, nor was sent since."""
+        entry = self._tree.known_entry(node)
+        return not (is_unsent(node) or (entry is not None and entry.ours and entry.learned_s > since_s))
+
+    async def list_again(self, node: Node, doubtful: frozenset[str]) -> bool:
+        """Which of these attributes the file has is told by their values, and so its inventory is to say.
+
+        True: it did not, or its name is changing.
+        """
+        if _is_moving(node):
+            return True
+        with self._under_way(node):
+            return await self._list_again(node, doubtful)
+
+    async def _list_again(self, node: Node, doubtful: frozenset[str]) -> bool:
+        async with self._turns.at(node.path):
+            tags = {xattr_property(name): name for name in doubtful}
+            found = await self._client.properties_of(node.path, tags, is_collection=node.is_folder)
+            there = frozenset(tags[tag] for tag in found if tag in tags)
+            inventory = _inventory_of(await self._now(node))
+            added, removed = there - inventory.names, (doubtful - there) & inventory.names
+            if added or removed:
+                await self._patch(node, {XATTRS: inventory.changed(added, removed).text()})
+        return bool(added or removed)
 
     async def store_at(self, path: DavPath, texts: Texts) -> None:
         """The same of a name that no program knows. Raises ServerRefused when one of them is refused."""
@@ -250,13 +304,8 @@ class Pushes:
         outcome = await self._client.proppatch(path, changes, lock_token=self._locks.token_for(path))
         _raise_for(outcome, path)
 
-    async def _now(self, node: Node) -> Entry:
-        entry = self._tree.known_entry(node)
-        if entry is not None and entry.ours and trio.current_time() - entry.learned_s < JUST_SENT_S:
-            return entry
-        if node.parent is not None:
-            return await self._tree.refreshed(node)
-        return await self._tree.refreshed_root()
+    async def _now(self, node: Node) -> Resource:
+        return await self._client.stat(node.path, is_collection=node.is_folder)
 
     async def _patch(self, node: Node, texts: Texts) -> None:
         path = node.path
@@ -300,6 +349,23 @@ def xattrs_in(texts: Texts) -> tuple[frozenset[str], frozenset[str]]:
         if name is not None:
             (removed if text is None else added).add(name)
     return frozenset(added), frozenset(removed)
+
+
+def _inventory_of(resource: Resource | None) -> Inventory:
+    return Inventory.parse(resource.extra(XATTRS) if resource is not None else None)
+
+
+def _is_moving(node: Node) -> bool:
+    """Its name, or one above it, is about to change, or has changed on the server already."""
+    above: Node | None = node
+    while above is not None and not above.busy:
+        above = above.parent
+    return above is not None
+
+
+def _nobody_else_knows(entry: Entry) -> bool:
+    """It was made here a moment ago: it has the properties that we know."""
+    return entry.is_new and trio.current_time() - entry.learned_s < JUST_SENT_S
 
 
 def _raise_for(outcome: Mapping[str, int], path: DavPath) -> None:

@@ -102,6 +102,13 @@ class Questions:
         finally:
             self._end(key, question)
 
+    def begin(self, key: Key, ask: Ask) -> None:
+        """Unless it is out already, or too many are. Nobody waits for it; who comes meanwhile joins it."""
+        if key in self._running or self._nursery is None or self._in_background >= BACKGROUND_MAX:
+            return
+        self._in_background += 1
+        self._nursery.start_soon(self._ask_in_background, key, self._begin(key), ask)
+
     def _is_silent(self, patience_s: float) -> bool:
         """Whether somebody's patience has just ended: a path of ten names costs it once, not ten times."""
         oldest = next(iter(self._running.values()))

@@ -177,6 +177,7 @@ class Recognition:
         which: Literal["newest", "older"] = "newest",
     ) -> Literal["newest", "older"]:
         """The server has a version of ours: if it is an older one, the newest is to be sent."""
+        content.made_here = False  # its bytes, not perhaps its properties
         written, older = content.life.written, content.life.found_unapplied()
         content.life = Life(written, written, written) if which == "newest" else older
         content.base, content.base_size = version, size

@@ -97,6 +97,9 @@ class Series:
         self._used = 0
         self._wasted = 0
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     @property
     def is_over(self) -> bool:
         too_much_waste = self._wasted > WASTE_MAX and self._wasted * 3 > self._used

@@ -106,7 +106,7 @@ class ContentStore:
             self.disk.remove(self.disk.file_name(content_id, 0))
             raise
         self._descriptors.keep(content, fd)
-        content.recorded, content.mode = True, mode
+        content.recorded, content.mode, content.made_here = True, mode, base is None
         self._noted(content, row, self._now_s())
         self._live[content_id] = content
         self.newcomers.replaced(ino)

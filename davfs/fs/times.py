@@ -242,10 +242,12 @@ class Times:
         content = node.content if node.content is not None else store.cached(node.ino)
         if content is not None and not content.closed and content.base is not None:
             store.acquire(content)
-            if content.base.same_version(before):
-                content.base = after.validator
-                content.save()
-            store.release(content)
+            try:
+                if content.base.same_version(before):
+                    content.base = after.validator
+                    content.save()
+            finally:
+                store.release(content)
         kept = store.index.locals_of(node.ino)
         if kept is not None and kept.version is not None and not node.is_folder:
             kept = replace(kept, version=after.validator)
@@ -273,8 +275,7 @@ class Times:
         if resource.mtime_s == debt.mtime_ns // NS and kept_mtime_ns(resource) is None:
             return True
         if self._is_young(debt, resource):
-            self._owed.settle_by(debt, trio.current_time() + YOUNG_S)
-            return False
+            return self._waits_to_age(debt)
         accepted = await self._proppatch(node, "property", debt.mtime_ns, resource)
         if (
             self._client.capabilities.time_way is None
@@ -293,8 +294,7 @@ class Times:
         if before.mtime_s == debt.mtime_ns // NS or kept_mtime_ns(before) == debt.mtime_ns:
             return True
         if self._client.age_s(before.validator) < YOUNG_S:
-            self._owed.settle_by(debt, trio.current_time() + YOUNG_S)
-            return False
+            return self._waits_to_age(debt)
         if not await self._proppatch(node, "property", debt.mtime_ns, before):
             return True
         after = await self._client.stat(node.path, is_collection=True)
@@ -317,6 +317,12 @@ class Times:
         if resource.mtime_s is not None or not self._client.capabilities.coarse_tags:
             return self._client.is_young(resource.validator)
         return trio.current_time() - debt.since_s < YOUNG_S
+
+    def _waits_to_age(self, debt: Debt) -> bool:
+        """Again when its second is over. Not for ever: its date may lie ahead, by a clock or by intent."""
+        self._owed.settle_by(debt, trio.current_time() + YOUNG_S * 2**debt.steps)
+        debt.steps += 1
+        return debt.steps >= TRIES
 
     def _note_property(self, node: Node, mtime_ns: int, resource: Resource) -> None:
         """What the next listing would say."""

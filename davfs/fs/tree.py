@@ -222,10 +222,6 @@ class Tree:
         await self._fetch_entry(parent, name)
         return self.meta.stale_entry(parent.ino, name) or Entry(None, trio.current_time())
 
-    async def refreshed_root(self) -> Entry:
-        await self._fetch_root()
-        return self._root or self._recalled_root()
-
     async def list_names(self, node: Node, *, now: bool = False) -> list[str]:
         """The members of a folder, unsent ones included; with `now`, asked of the server now.
 
@@ -290,7 +286,14 @@ class Tree:
         ask = functools.partial(self._fetch_listing, node, "", ahead=True)
         await self.questions.ask_ahead((node.ino, None), ask)
 
+    def _look_at_the_marker(self) -> None:
+        """Behind other questions: programs deep below may never ask about the root itself."""
+        if self.marker.is_old and self.refusal() is None:
+            self.marker.looks()
+            self.questions.begin(_ROOT_ITSELF, self._fetch_root)
+
     async def _fetch_listing(self, node: Node, _name: str, *, ahead: bool = False) -> None:
+        self._look_at_the_marker()
         asked_s = trio.current_time()
         try:
             listing = await self.client.list(node.path, ahead=ahead)
@@ -336,6 +339,7 @@ class Tree:
         self.changed(node)
 
     async def _fetch_entry(self, parent: Node, name: str) -> None:
+        self._look_at_the_marker()
         asked_s = trio.current_time()
         path, known = parent.path.child(name), parent.children.get(name)
         try:
@@ -372,7 +376,8 @@ class Tree:
     async def _refresh_root(self) -> None:
         known, now_s = self._root, trio.current_time()
         is_fresh = known is not None and now_s - known.learned_s < self.settings.attr_timeout_max_s
-        if is_fresh and not self.marker.is_old:
+        if is_fresh:
+            self._look_at_the_marker()
             return
         if self.refusal() is not None:
             self._root = known or self._recalled_root()
@@ -496,6 +501,7 @@ class Tree:
             etag=etag,
         )
         entry = Entry(resource, trio.current_time(), kept, ours=True, pushed_s=self.wall_s())
+        entry.is_new, content.made_here = content.made_here, False
         self.meta.learn(node.parent.ino, node.name, entry)
         if not content.life.dirty:
             self.owed.stored(node, content.mtime_ns, resource)
@@ -504,7 +510,8 @@ class Tree:
     def made_folder(self, parent: Node, name: str) -> Node:
         now_s = trio.current_time()
         resource = Resource(is_collection=True, mtime_s=int(self.wall_s()))
-        self.meta.learn(parent.ino, name, Entry(resource, now_s, None, ours=True))
+        is_new = not self.client.capabilities.makes_folders_again
+        self.meta.learn(parent.ino, name, Entry(resource, now_s, None, ours=True, is_new=is_new))
         node = self.nodes.child(parent, name, is_folder=True)
         self.meta.learn_new_folder(node.ino, now_s)
         self.touched(parent)

@@ -56,17 +56,22 @@ class Wishes:
                     node = self._node_at(path, is_folder=bool(is_folder))
                 except BadName:
                     continue
-                if node.ino != ino:  # its place has another number now: whose it was nobody knows
+                if node is None or node.ino != ino:  # whose it was nobody knows any more
                     self._index.run("DELETE FROM wishes WHERE ino=?", (ino,))
+                    self._nodes.release(node)
                     continue
                 wish = self._wish_of(node)
             wish.changes[name] = value
         self.wake.set()
 
-    def _node_at(self, path: bytes, *, is_folder: bool) -> Node:
+    def _node_at(self, path: bytes, *, is_folder: bool) -> Node | None:
+        """None where something else has the name by now: it may hold what is not sent."""
         node, parts = self._nodes.root, path_from_bytes(path).parts
-        for at, part in enumerate(parts):
-            node = self._nodes.child(node, part, is_folder=is_folder or at + 1 < len(parts))
+        for depth, part in enumerate(parts, 1):
+            folder, known = is_folder or depth < len(parts), node.children.get(part)
+            if known is not None and known.is_folder != folder:
+                return None
+            node = self._nodes.child(node, part, is_folder=folder)
         return node
 
     def _wish_of(self, node: Node) -> Wish:
@@ -131,6 +136,7 @@ class Wishes:
             if wish.node.is_within(node):
                 path = path_bytes(wish.node.path)
                 self._index.run("UPDATE wishes SET path=? WHERE ino=?", (path, wish.node.ino))
+                self.wake.set()  # it may have been set while the name changed
 
     def follow(self, node: Node, twin: Node) -> None:
         """Our version goes on beside the name, as a conflict copy, and takes along what was set on it."""

@@ -135,9 +135,7 @@ class Xattrs:
             raise PosixError(errno.EOPNOTSUPP, "the file has no name any more")
 
     async def _change(self, node: Node, changes: dict[str, str | None]) -> None:
-        if not is_unsent(node) and self._tree.wishes.of(node) is None:
-            await self._pushes.store(node, changes)
-        else:
+        if self._pushes.must_wait(node) or not await self._pushes.store(node, changes):
             self._tree.wishes.add(node, changes)
 
     # --- bodies that take the place of others

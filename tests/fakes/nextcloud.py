@@ -124,6 +124,7 @@ class Nextcloud:
         self.largest_put: int | None = None
         self.assembly_s = 0.0
         self.proxy_s: float | None = None
+        self.unfinished_status = 504  # 202: the server itself says that it goes on (ownCloud)
         self.in_maintenance = False
         self.tags_cover_trees = True
         self.damage: Callable[[str, bytes], bytes] = lambda _path, data: data  # on the way to the server
@@ -715,7 +716,7 @@ class _Handler(BaseHTTPRequestHandler):
         work.start()
         work.join(cloud.proxy_s)
         if work.is_alive():  # the proxy gives up, the server goes on
-            self._answer(504)
+            self._answer(self.cloud.unfinished_status)
             work.join()
             return
         headers = {"ETag": f'"{done[0].etag}"', "OC-FileId": f"{done[0].number:08d}oc"} if done else {}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -83,6 +84,13 @@ def _error_of(attempt: Callable[[], object]) -> int | None:
     except OSError as error:
         return error.errno
     return None
+
+
+def _parts_noted(folder: Path) -> int:
+    """How many parts the journal of the daemon says that the server has."""
+    (index,) = folder.rglob("index.db")
+    with closing(sqlite3.connect(f"file:{index}?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT COUNT(*) FROM chunked_parts").fetchone()[0])
 
 
 def sha1(data: bytes) -> str:
@@ -186,7 +194,7 @@ def test_a_cut_overwrite_leaves_the_old_file_whole(cloud: Nextcloud, mount_on: M
 
 
 @pytest.mark.expects_warning("")
-def test_an_upload_goes_on_after_kill_9(cloud: Nextcloud, mount_on: MountOn) -> None:
+def test_an_upload_goes_on_after_kill_9(cloud: Nextcloud, mount_on: MountOn, tmp_path: Path) -> None:
     """The parts that the server has are not sent again by the next daemon."""
     data = os.urandom(50 * MB)
     drive = mount_on(cloud)
@@ -199,7 +207,7 @@ def test_an_upload_goes_on_after_kill_9(cloud: Nextcloud, mount_on: MountOn) -> 
 
     cloud.before = hold
     drive.write_file("large", data)
-    eventually(lambda: sum(map(len, cloud.uploads.values())) == 4, 30)
+    eventually(lambda: _parts_noted(tmp_path) == 4, 30)  # the server has them before their answers are heard
     drive.mount.kill()
     held.set()
     cloud.before = lambda _method, _path: None
@@ -258,6 +266,22 @@ def test_a_proxy_that_gives_up_during_the_assembly(cloud: Nextcloud, mount_on: M
     assert len(cloud.requests("MOVE")) == 1
     assert [one.status for one in cloud.requests("MOVE")] == [504]
     assert not cloud.uploads
+
+
+@pytest.mark.expects_warning("")
+def test_a_server_that_goes_on_in_the_background(direct_on: DirectOn) -> None:
+    """202 to the MOVE (ownCloud): the file is waited for, the MOVE is not sent again."""
+    with Nextcloud(kind="owncloud") as cloud:
+        cloud.put("f", b"old", mtime_s=1_000_000_000)
+        drive = direct_on(cloud)
+        cloud.assembly_s, cloud.proxy_s, cloud.unfinished_status = 1.5, 0.1, 202
+        fd = drive.open("f", os.O_WRONLY | os.O_TRUNC)
+        drive.write(fd, b"newer")
+        drive.fsync(fd)
+        drive.close(fd)
+        assert cloud.content("f") == b"newer"
+        assert [one.status for one in cloud.requests("MOVE")] == [202]
+        assert drive.listdir() == ["f"]
 
 
 @pytest.mark.expects_warning("")

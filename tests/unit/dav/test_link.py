@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from davfs.dav.link import FAILURES_MAX, PROBE_LONGEST_S, Link
+from davfs.dav.link import ALIVE_S, FAILURES_MAX, PROBE_LONGEST_S, Link
+from davfs.dav.reach import Reach
 from davfs.dav.resource import ROOT
 from davfs.errors import Busy, Disconnected, LinkDown, LinkError, TimedOut, Unreachable
 from tests.unit.dav.script import FOLDER, Script, multistatus, response
@@ -174,3 +175,15 @@ async def test_a_restarting_server_is_waited_for(autojump_clock: MockClock) -> N
     async with trio.open_nursery() as nursery:
         nursery.start_soon(probe_soon)
         assert (await client.stat(ROOT)).is_collection
+
+
+def test_a_server_that_answers_is_not_doubted() -> None:
+    """What takes long while other answers come is not the link: no small question goes out for each wait."""
+    now_s = [100.0]
+    reach = Reach(lambda: now_s[0])
+    reach.answered()
+    reach.doubt()
+    assert reach.link.next_probe_s is None
+    now_s[0] += 2 * ALIVE_S
+    reach.doubt()
+    assert reach.link.next_probe_s == now_s[0]

@@ -9,9 +9,12 @@ from typing import Literal
 
 import httpx
 import pytest
+import trio
 from trio.testing import MockClock
 
 from davfs.dav.resource import ETag, Resource, Validator
+from davfs.fs import content as content_module
+from davfs.fs import copies
 from davfs.fs.content import Content
 from davfs.fs.copies import COPY_MIN, is_still
 from tests.fakes.davserver import ETags, FakeDav, Fault
@@ -174,3 +177,35 @@ def test_what_proves_that_the_source_is_still_the_same(tag: str | None, size: in
     found = Resource(is_collection=False, etag=ETag.parse(tag), mtime_s=1, size_bytes=size)
     assert is_still(found, Validator(ETag("a"), 1, 5)) is expected
     assert not is_still(None, Validator(ETag("a"), 1, 5))
+
+
+async def test_a_program_that_writes_to_the_source_is_not_kept_waiting(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comparing gigabytes takes a while, and a large file is not copied for a write meanwhile."""
+    plain, compared = copies._same_part, []
+    monkeypatch.setattr(content_module, "FORK_MAX", COPY_MIN - 1)
+    monkeypatch.setattr(copies, "AT_ONCE", 64 * 1024)
+    server = FakeDav()
+    server.put("/source", BYTES, mtime_s=1e9)
+    async with rig(server, tmp_path) as it, trio.open_nursery() as nursery:
+        source = await read_whole(it, "/source")
+        wrote = trio.Event()
+
+        async def writer() -> None:
+            await source.prepare_write()
+            wrote.set()
+
+        def same_part(*extent: int) -> bool:
+            compared.append(extent)
+            if len(compared) == 3:
+                trio.from_thread.run_sync(nursery.start_soon, writer)
+                trio.from_thread.run(trio.testing.wait_all_tasks_blocked)
+            return plain(*extent)
+
+        monkeypatch.setattr(copies, "_same_part", same_part)
+        it.new_file("/copy", BYTES)
+        await wrote.wait()
+        assert await it.uploads.drain(60) == 0
+    assert len(compared) == 3
+    assert server.content("/copy") == BYTES

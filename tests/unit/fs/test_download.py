@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import httpx
@@ -11,14 +13,19 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from davfs.dav.client import Client
 from davfs.dav.quirks import Capabilities
-from davfs.dav.resource import Validator
-from davfs.errors import DavfsError, StaleVersion
+from davfs.dav.resource import ETag, Validator
+from davfs.errors import DavfsError, StaleVersion, TimedOut
+from davfs.fs import download
 from davfs.fs.content import Content
 from davfs.fs.download import PIECE_MIN, WINDOW_MAX, WINDOW_MIN, ReadAhead
 from davfs.fs.files import HEAD_MAX
+from davfs.fs.filesystem import ROOT_INO
+from davfs.fs.settings import Settings
 from tests.fakes.davserver import ETags, FakeDav, Fault
-from tests.unit.fs.rig import Rig, at, rig
+from tests.mount.assembly import running
+from tests.unit.fs.rig import URL, Rig, at, rig
 
 KIB, MIB = 1024, 1 << 20
 
@@ -49,6 +56,28 @@ class Mixing(httpx.AsyncBaseTransport):
         return httpx.Response(
             answer.status_code, headers=answer.headers, content=self.newer[: len(await answer.aread())]
         )
+
+
+class Slowly(httpx.AsyncByteStream):
+    """A body that takes a second for each MiB."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._data), MIB):
+            await trio.sleep(1)
+            yield self._data[start : start + MIB]
+
+
+class SlowWithoutRanges(WithoutRanges):
+    """The same over a slow line."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await super().handle_async_request(request)
+        if request.method != "GET":
+            return answer
+        return httpx.Response(200, headers=answer.headers, stream=Slowly(await answer.aread()))
 
 
 class Silent(FakeDav):
@@ -452,3 +481,202 @@ async def test_windows_that_follow_each_other_have_one_rate(
         assert begin(2 * MIB) == (0, 0)
         await trio.sleep(0.1)
         assert await it.read(content, 0, 3 * MIB) == data[: 3 * MIB]
+
+
+async def test_who_comes_while_a_transfer_is_hung_up_gets_his_bytes(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A file that is closed and at once opened again: nobody waits for the transfer that just ended."""
+    server, data = serving(8 * MIB)
+    server.inject(Fault("GET", delay_s=1))
+    async with rig(server, tmp_path) as it:
+        content = await it.opened_file("/f")
+        it.downloads._begin(content, lambda: at("/f"), 0, 4 * MIB, it.downloads._demand)
+        await trio.sleep(0.5)
+        it.downloads.nobody_reads(content)
+        assert await it.read(content, 0, 10) == data[:10]
+
+
+async def test_who_waits_for_a_transfer_that_is_hung_up_asks_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Whoever waited for it already, on behalf of no handle, gets the bytes by another request."""
+    server, data = serving(8 * MIB)
+    server.inject(Fault("GET", delay_s=1))
+    async with rig(server, tmp_path) as it, trio.open_nursery() as nursery:
+        content = await it.opened_file("/f")
+        it.downloads._begin(content, lambda: at("/f"), 0, 4 * MIB, it.downloads._demand)
+        nursery.start_soon(it.downloads.ensure, content, lambda: at("/f"), 0, 10)
+        await trio.sleep(0.5)
+        it.downloads.nobody_reads(content)
+        await trio.sleep(5)
+        assert await content.read(0, 10) == data[:10]
+        assert not content.missing(0, 10)
+
+
+async def replaced_while_a_get_is_out(it: Rig, new: bytes) -> Content:
+    """A program replaces all of a file, and it is sent, while a GET of the old version is out."""
+    content = await it.opened_file("/f")
+    it.downloads._begin(content, lambda: at("/f"), 0, 4 * MIB, it.downloads._demand)
+    await trio.sleep(0.5)
+    await content.prepare_write()
+    content.truncate(0)
+    content.write(0, new)
+    it.uploads.schedule(it.node("/f"), content, 0)
+    assert await it.uploads.drain(20) == 0
+    return content
+
+
+async def test_bytes_of_the_version_before_ours_are_not_taken(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Not even where a full cache has dropped ours meanwhile: they would be mixed."""
+    server, _ = serving(8 * MIB)
+    new = os.urandom(8 * MIB)
+    server.inject(Fault("GET", answer_delay_s=20))
+    async with rig(server, tmp_path) as it:
+        content = await replaced_while_a_get_is_out(it, new)
+        content.drop_lower_half()
+        assert content.missing(0, 10)
+        await trio.sleep(25)
+        assert await it.read(content, 0, MIB) == new[:MIB]
+
+
+async def test_the_tag_of_the_version_before_ours_is_not_taken(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Where only GET tells tags, one that was on its way while we stored ours is not that of ours."""
+    server, _ = serving(MIB, etags="hidden")
+    server.inject(Fault("GET", answer_delay_s=20))
+    async with rig(server, tmp_path) as it:
+        content = await replaced_while_a_get_is_out(it, os.urandom(MIB))
+        await trio.sleep(25)
+        assert content.base is not None
+        assert content.base.etag is None
+        assert gets(server) == 1
+
+
+async def test_without_ranges_far_reads_wait_for_the_one_stream(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A read far behind what has come asks for nothing: it would bring the same bytes from the beginning."""
+    server, data = serving(40 * MIB)
+    async with rig(SlowWithoutRanges(server), tmp_path) as it:
+        content = await it.opened_file("/f")
+        assert await it.read(content, 0, 10) == data[:10]
+        assert await it.read(content, 30 * MIB, 30 * MIB + 10) == data[30 * MIB : 30 * MIB + 10]
+    assert gets(server) == 1
+
+
+async def test_parts_of_a_large_file_that_changed_lately_are_looked_at(tmp_path: Path) -> None:
+    """Where the server is known to mix, no byte of a part is given out before a look shows its version."""
+    server = FakeDav()
+    old, new = os.urandom(4 * MIB), os.urandom(4 * MIB)
+    server.put("/f", old, mtime_s=time.time() - 5)
+    wire = Mixing(server)
+    async with rig(wire, tmp_path) as it:
+        it.client.capabilities = Capabilities(server="rclone/v1.75.2")
+        content = await it.opened_file("/f")
+        assert await it.read(content, 0, 10) == old[:10]
+        wire.newer = new
+        with pytest.raises(StaleVersion):
+            await it.read(content, 2 * MIB, 2 * MIB + 10)
+        assert content.missing(2 * MIB, 2 * MIB + 10)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_large_file_that_a_server_may_have_mixed_is_looked_at_in_the_end(
+    tmp_path: Path, replaced: bool
+) -> None:
+    """However old it was: its last bytes are given out only while the version is still there."""
+    server = FakeDav()
+    old, new = os.urandom(2 * MIB), os.urandom(2 * MIB)
+    server.put("/f", old, mtime_s=time.time() - 3600)
+    wire = Mixing(server)
+    async with rig(wire, tmp_path) as it:
+        it.client.capabilities = Capabilities(server="rclone/v1.75.2")
+        content = await it.opened_file("/f")
+        assert await it.read(content, 0, MIB) == old[:MIB]
+        before = len(server.requests("PROPFIND"))
+        wire.newer = new if replaced else b""
+        if replaced:
+            with pytest.raises(StaleVersion):
+                await it.read(content, MIB, 2 * MIB)
+            assert content.missing(0, 2 * MIB)
+        else:
+            assert await it.read(content, MIB, 2 * MIB) == old[MIB:]
+            assert len(server.requests("PROPFIND")) == before + 1
+
+
+async def test_a_server_that_is_slow_to_begin_is_asked_for_much(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What costs seconds before the first byte (sabre/dav sums the file up) is done a few times only."""
+    monkeypatch.setattr(download, "WINDOW_MAX", MIB)
+    server, data = serving(48 * MIB)
+    async with rig(server, tmp_path / "quick", connections=8) as it:
+        assert await read_in_order(it, len(data), MIB) == data
+    quick = gets(server)
+    server.log.clear()
+    server.inject(Fault("GET", times=1000, delay_s=5))
+    async with rig(server, tmp_path / "slow", connections=8) as it:
+        assert await read_in_order(it, len(data), MIB) == data
+    assert gets(server) * 4 <= quick
+
+
+class Summing(httpx.AsyncBaseTransport):
+    """As sabre/dav 1.8: a minute passes before a part begins. `pause_s`: between its two halves."""
+
+    def __init__(self, pause_s: float = 0.0) -> None:
+        self.pause_s = pause_s
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        with trio.fail_after(request.extensions["timeout"]["read"]):
+            await trio.sleep(60)
+        headers = {"Content-Range": "bytes 0-9/2147483648", "Content-Length": "10", "ETag": '"one"'}
+        return httpx.Response(206, headers=headers, stream=Halves(self.pause_s))
+
+
+class Halves(httpx.AsyncByteStream):
+    def __init__(self, pause_s: float) -> None:
+        self._pause_s = pause_s
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"first"
+        await trio.sleep(self._pause_s)
+        yield b"last."
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 20.0, 40.0])
+async def test_a_server_that_sums_up_gigabytes_is_waited_for(
+    autojump_clock: MockClock, pause_s: float
+) -> None:
+    """The first byte of 2 GiB may take longer than `timeout`; what comes after it may not."""
+    client = Client(Summing(pause_s), URL, timeout_s=30, clock=trio.current_time)
+    expected = Validator(ETag("one"), None, 2 << 30)
+    got = b""
+    with pytest.raises(TimedOut) if pause_s > 30 else nullcontext():
+        async with client.get(at("/f"), start=0, end=10, expected=expected) as download:
+            async for chunk in download:
+                got += chunk
+    assert got == (b"first" if pause_s > 30 else b"firstlast.")
+    assert 60 + min(pause_s, 30) <= trio.current_time() < 100
+
+
+@pytest.mark.expects_warning("no answer")
+async def test_a_server_that_went_away_is_not_waited_for_so_long(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """While the first byte of a large file is awaited, small questions tell whether anybody is there."""
+    server, _ = serving(MIB)
+    async with running(server, URL, Settings(str(tmp_path))) as fs:
+        handle = await fs.open((await fs.lookup(ROOT_INO, "f")).ino, os.O_RDONLY)
+        content = fs._handles.file(handle.handle).content
+        content.base_size = content.size_bytes = 2 << 30
+        content.base = Validator(content.base.etag, None, 2 << 30) if content.base else None
+        server.inject(Fault("GET", delay_s=1000, times=100))
+        server.inject(Fault("PROPFIND", delay_s=1000, times=100))
+        begun_s = trio.current_time()
+        with pytest.raises(DavfsError):
+            await fs.read(handle.handle, MIB, 10)
+        assert trio.current_time() - begun_s < 60

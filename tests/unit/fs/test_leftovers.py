@@ -14,6 +14,7 @@ from davfs.fs.index import Index
 from davfs.fs.leftovers import Leftovers
 from davfs.fs.settings import Settings
 from davfs.fs.strays import LATE_S
+from davfs.fs.tree import HIDDEN_PREFIX
 from tests.fakes.davserver import FakeDav, Fault
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
@@ -134,3 +135,30 @@ async def test_what_appears_late_is_looked_for_once_more(tmp_path: Path, autojum
         await trio.sleep(LATE_S)
         assert sorted(server.tree()) == ["f"]
         assert fs._store.index.rows("SELECT path FROM leftovers") == []
+
+
+@pytest.mark.expects_warning("unexpected ZeroDivisionError")
+async def test_a_mistake_in_the_background_ends_nothing(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that ends by an error of ours is begun anew; the drive answers meanwhile."""
+    plain, failures = Leftovers._clean_once, [ZeroDivisionError()]
+
+    async def fails_first(self: Leftovers, client: Client) -> bool:
+        await trio.lowlevel.checkpoint()
+        if failures:
+            raise failures.pop()
+        return await plain(self, client)
+
+    monkeypatch.setattr(Leftovers, "_clean_once", fails_first)
+    server = FakeDav()
+    async with running(server, URL, Settings(str(tmp_path))) as fs:
+        server.put(f"/{HIDDEN_PREFIX}x", b"")
+        fs._leftovers.note(at(f"/{HIDDEN_PREFIX}x"))
+        fs._leftovers.give_up(at(f"/{HIDDEN_PREFIX}x"))
+        await trio.sleep(20)
+        assert not server.tree()
+        assert not fs._leftovers._unwanted
+        fs._leftovers.give_up(at("/.davfs-never-noted"))
+        await trio.sleep(20)
+        assert not fs._leftovers._unwanted

@@ -211,3 +211,22 @@ async def test_its_time_stays(tmp_path: Path, autojump_clock: MockClock) -> None
         await vfs.listdir("")
         for name in ("first", "second"):
             assert (await vfs.lstat(name)).mtime_ns == 1_500_000_000_123_456_789
+
+
+async def test_a_mount_that_stays_below_notices_the_first_link(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Where none was before: within a minute, by programs that never ask about the root, for one request."""
+    server = FakeDav()
+    server.mkdir("d")
+    async with drive(server, tmp_path / "a") as ours, drive(server, tmp_path / "b") as theirs:
+        await ours.listdir("d")
+        await theirs.symlink("target", "d/l")
+        server.log.clear()
+        for _ in range(13):
+            await trio.sleep(5)
+            await ours.listdir("d")
+        assert len([entry for entry in server.log if (entry.path, entry.depth) == ("/", "0")]) <= 2
+        await trio.sleep(5)
+        await ours.listdir("d")
+        assert await ours.readlink("d/l") == "target"

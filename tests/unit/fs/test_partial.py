@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from davfs.dav.resource import ETag, Validator
+from davfs.errors import StaleVersion
 from davfs.fs.changes import EXTENTS_MAX, Changes
 from davfs.fs.content import Content
 from davfs.fs.partial import FILE_MIN, GAP_MAX, PIECES_MAX, pieces_of
@@ -312,3 +313,32 @@ async def test_an_own_upload_is_a_base_once_its_tag_was_known_before_its_name(tm
     assert server.content("/new") == OLD[:100] + b"changed" + OLD[107:]
     assert [size for _, size in sent(server)] == [SIZE]
     assert "COPY" in changing(server)
+
+
+@warns("")
+@pytest.mark.parametrize("foreign", [False, True])
+async def test_who_reads_while_a_move_is_in_doubt(
+    tmp_path: Path, autojump_clock: MockClock, foreign: bool
+) -> None:
+    """What stands there may be ours: that is found out before a reader is told that the file changed."""
+    server = serving()
+    async with rig(server, tmp_path, partial_put=True) as it:
+        content = await appended(it)
+        assert await it.uploads.drain(100) == 0
+        server.inject(Fault("MOVE", lost="after"))
+        await appended(it)
+        while not content.life.unknown or not server.requests("MOVE")[1:]:
+            await trio.sleep(0.01)
+        await trio.sleep(0.1)
+        assert content.life.unknown
+        assert content.missing(0, 10)
+        if foreign:
+            server.put("/file", OLD + MORE)
+            begun_s = trio.current_time()
+            with pytest.raises(StaleVersion):
+                await it.read(content, 0, 10)
+            assert trio.current_time() - begun_s < 40
+        else:
+            assert await it.read(content, 0, 10) == OLD[:10]
+            assert await it.uploads.drain(100) == 0
+            assert server.content("/file") == OLD + MORE * 200

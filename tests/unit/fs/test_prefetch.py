@@ -15,8 +15,11 @@ import trio
 from trio.testing import MockClock
 
 from davfs.errors import DavfsError
+from davfs.fs import prefetch
 from davfs.fs.filesystem import ROOT_INO
+from davfs.fs.inodes import Node
 from davfs.fs.settings import Settings
+from davfs.fs.tree import Tree
 from tests.fakes.davserver import FakeDav
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
@@ -280,3 +283,33 @@ async def test_what_is_held_ahead_can_be_changed_like_anything_else(
         assert await read(vfs, replaced) == b"0"
         assert await read(vfs, f"d000/{names[9]}") == b"0"
     assert {"DELETE", "PUT", "MOVE"} <= {each.method for each in far.server.log}
+
+
+@pytest.mark.expects_warning("unexpected ZeroDivisionError")
+async def test_a_mistake_in_what_is_fetched_ahead_ends_nothing(
+    tmp_path: Path, far: Far, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for it, and the drive goes on."""
+
+    async def fails(_self: Tree, _node: Node) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Tree, "list_ahead", fails)
+    async with drive(far, tmp_path) as vfs:
+        assert await walk(vfs) == 101
+        assert await walk(vfs) == 101
+
+
+async def test_what_is_known_of_series_is_bounded(
+    tmp_path: Path, far: Far, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two files opened in each of many large folders: the names of the oldest are dropped."""
+    monkeypatch.setattr(prefetch, "NAMES_MAX", 20)
+    async with drive(far, tmp_path) as vfs:
+        for number in range(0, 100, 7):
+            await vfs.listdir(f"d{number:03d}")
+            for name in ("f00", "f01"):
+                await read(vfs, f"d{number:03d}/{name}")
+            await trio.sleep(10)
+        assert 0 < vfs.fs._prefetch._names() <= 25

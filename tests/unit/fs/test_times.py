@@ -18,6 +18,7 @@ from lxml import etree
 from trio.testing import MockClock
 
 from davfs.dav.properties import MTIME
+from davfs.dav.resource import Validator
 from davfs.fs.settings import Settings
 from tests.fakes.davserver import Answer, FakeDav, Fault, File
 from tests.mount.assembly import running
@@ -356,3 +357,24 @@ async def test_ctime_does_not_follow_an_old_time(tmp_path: Path, autojump_clock:
         after = await vfs.stat("f")
         assert after.mtime_ns == OLD_NS
         assert after.ctime_ns // 10**9 >= before.mtime_ns // 10**9
+
+
+async def test_a_date_that_lies_ahead_is_not_waited_for(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A folder whose date on the server comes in an hour, by its clock or somebody's wish: a few looks."""
+    server = FakeDav()
+    server.mkdir("/d")
+    async with drive(server, tmp_path, "properties") as vfs:
+        server._at(("d",)).mtime_s = time.time() + 3600
+        await vfs.utime("d", OLD_NS)
+        server.log.clear()
+        await trio.sleep(1800)
+        assert len([entry for entry in server.requests("PROPFIND") if entry.path == "/d"]) <= 10
+        assert len(vfs.fs._tree.owed) == 0
+
+
+@pytest.mark.parametrize(("age_s", "young"), [(1, True), (60, False), (-60, True), (-200_000, False)])
+async def test_which_tags_are_too_young_to_tell(tmp_path: Path, age_s: int, young: bool) -> None:
+    """Clocks may differ by minutes; a date two days ahead was set, and a change now would have another."""
+    async with drive(FakeDav(etags="coarse"), tmp_path) as vfs:
+        version = Validator(None, int(time.time()) - age_s, 10)
+        assert vfs.fs._client.is_young(version) is young

@@ -10,8 +10,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from davfs.dav.attributes import xattr_property
 from davfs.dav.properties import XATTRS
 from tests.fakes.davserver import FakeDav, Fault
+from tests.mount.vfs import Vfs
 from tests.unit.fs.drive import drive, errno_of, write
 
 ALL_BYTES = bytes(range(256))
@@ -264,3 +266,159 @@ async def test_nobody_has_to_ask_for_it(tmp_path: Path, autojump_clock: MockCloc
         await vfs.close(fd)
         await trio.sleep(100)
         assert XATTRS in server.properties("fourth")
+
+
+async def in_use(*drives: Vfs) -> None:
+    """Every mount knows that there are attributes on this share."""
+    for vfs in drives:
+        await vfs.setxattr("", "user.first", b"1")
+
+
+async def listed_elsewhere(server: FakeDav, folder: Path, path: str) -> list[str]:
+    """By a mount that knows nothing yet."""
+    async with drive(server, folder / "elsewhere") as other:
+        return await other.listxattr(path)
+
+
+@pytest.mark.parametrize("files", [1, 5])
+async def test_two_mounts_at_once_hide_nothing(tmp_path: Path, autojump_clock: MockClock, files: int) -> None:
+    """Each reads and writes the list of names: who was left out of it puts itself in again."""
+    server = FakeDav()
+    names = [f"f{number}" for number in range(files)]
+    for name in names:
+        server.put(name, b"x")
+    async with drive(server, tmp_path / "a") as ours, drive(server, tmp_path / "b") as theirs:
+        await in_use(ours, theirs)
+        for name in names:
+            fault = server.inject(Fault("PROPPATCH", path=f"/{name}", delay_s=1))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ours.setxattr, name, "user.ours", b"1")
+                await trio.sleep(0.5)
+                nursery.start_soon(theirs.setxattr, name, "user.theirs", b"2")
+            assert not fault.times
+        server.log.clear()
+        await trio.sleep(20)
+        assert len(server.requests("PROPFIND", "PROPPATCH")) <= 8 * files
+        server.log.clear()
+        await trio.sleep(40)
+        assert not server.requests("PROPPATCH")
+    for name in names:
+        assert await listed_elsewhere(server, tmp_path, name) == ["user.ours", "user.theirs"]
+
+
+async def test_one_removes_while_another_sets(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A name that came back into the list without its value goes again; what the other set stays."""
+    server = FakeDav()
+    server.put("f", b"x")
+    async with drive(server, tmp_path / "a") as ours, drive(server, tmp_path / "b") as theirs:
+        await in_use(ours, theirs)
+        await ours.setxattr("f", "user.old", b"1")
+        await trio.sleep(70)
+        server.inject(Fault("PROPPATCH", path="/f", delay_s=1))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(theirs.setxattr, "f", "user.theirs", b"2")
+            await trio.sleep(0.5)
+            nursery.start_soon(ours.removexattr, "f", "user.old")
+        await trio.sleep(20)
+        assert len(server.properties("f")) == 2
+    assert await listed_elsewhere(server, tmp_path, "f") == ["user.theirs"]
+
+
+async def test_an_overwrite_does_not_make_old_knowledge_new(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """What another mount set since we looked is in the list still, when we set one right after an upload."""
+    server = FakeDav()
+    server.put("f", b"x")
+    async with drive(server, tmp_path / "a") as ours, drive(server, tmp_path / "b") as theirs:
+        await in_use(ours, theirs)
+        await ours.stat("f")
+        await theirs.setxattr("f", "user.theirs", b"2")
+        await write(ours, "f", b"y")
+        assert await ours.fs.sync() == 0
+        await ours.setxattr("f", "user.ours", b"1")
+        assert server.properties("f")[XATTRS].split()[1:] == ["ours", "theirs"]
+
+
+async def test_after_a_kill_older_ones_are_not_forgotten(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A daemon that sends what the last one left knows nothing of the file that it replaces."""
+    server = FakeDav()
+    server.put("f", b"x")
+    async with drive(server, tmp_path, write_back_s=1000) as vfs:
+        await vfs.setxattr("f", "user.old", b"1")
+        await write(vfs, "f", b"y")
+        await vfs.setxattr("f", "user.new", b"2")
+    async with drive(server, tmp_path) as vfs:
+        assert await vfs.fs.sync() == 0
+        await trio.sleep(10)
+    assert server.content("f") == b"y"
+    assert await listed_elsewhere(server, tmp_path, "f") == ["user.new", "user.old"]
+
+
+async def test_while_its_name_changes(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Set during a rename of the file, or of a folder above it: it is on the file, whatever its name."""
+    server = FakeDav()
+    server.mkdir("d")
+    server.put("d/f", b"x")
+    async with drive(server, tmp_path) as vfs:
+        await in_use(vfs)
+        for old, new, before, after in (("d/f", "d/g", "d/f", "d/g"), ("d", "e", "d/g", "e/g")):
+            server.inject(Fault("MOVE", answer_delay_s=3))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(vfs.rename, old, new)
+                await trio.sleep(1)
+                await vfs.setxattr(before, f"user.{new}", b"1")
+            assert await vfs.getxattr(after, f"user.{new}") == b"1"
+        await trio.sleep(10)
+        assert server.properties("e/g")[XATTRS].split()[1:] == ["d_x2F_g", "e"]
+
+
+async def test_a_rename_waits_for_one_that_is_being_set(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Else it would be set on nothing, or on another file that has the name by then."""
+    server = FakeDav()
+    server.put("f", b"x")
+    async with drive(server, tmp_path) as vfs:
+        await in_use(vfs)
+        server.inject(Fault("PROPPATCH", path="/f", delay_s=2))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(vfs.setxattr, "f", "user.x", b"1")
+            await trio.sleep(1)
+            await vfs.rename("f", "g")
+        assert server.properties("g")[XATTRS].split()[1:] == ["x"]
+
+
+async def test_an_upload_at_the_same_time_does_not_take_it_away(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A body that takes the place of the file while the attribute is on its way: then it is set again."""
+    server = FakeDav()
+    server.put("f", b"x")
+    async with drive(server, tmp_path, write_back_s=0) as vfs:
+        await in_use(vfs)
+        server.put("g", b"x")
+        await vfs.setxattr("g", "user.first", b"1")  # the server has shown that it keeps those of files
+        server.inject(Fault("PROPPATCH", path="/f", answer_delay_s=5))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(vfs.setxattr, "f", "user.x", b"1")
+            await trio.sleep(1)
+            await write(vfs, "f", b"y")
+            await trio.sleep(1)
+            server.properties("f").clear()  # as a MOVE that began before it leaves the name
+        await trio.sleep(10)
+        assert server.content("f") == b"y"
+        assert server.properties("f")[XATTRS].split()[1:] == ["x"]
+
+
+async def test_a_wish_for_what_is_a_folder_by_now(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A row of an earlier daemon takes no unsent file out of the tree that has its place today."""
+    server = FakeDav()
+    server.mkdir("d")
+    async with drive(server, tmp_path, write_back_s=1000) as vfs:
+        await write(vfs, "d/unsent", b"x")
+        vfs.fs._tree.wishes._index.run(
+            "INSERT INTO wishes (ino, name, value, path, is_folder) VALUES (?,?,?,?,?)",
+            (123_456_789, xattr_property("user.x"), "1", b"d", 0),
+        )
+    async with drive(server, tmp_path) as vfs:
+        assert await vfs.fs.sync(60) == 0
+        assert server.content("d/unsent") == b"x"
