@@ -1,6 +1,6 @@
 """A real mount without its server: a whole work session, restarts, killed programs, how long calls take.
 
-`timeout` is 2 s. A call may take that once for what it must know first, once for itself, and once where a
+`timeout` is 4 s. A call may take that once for what it must know first, once for itself, and once where a
 lost answer is looked up: `BOUND_S`, with room for a busy machine. Once the outage is known, calls are
 answered at once: `AT_ONCE_S`, on a busy machine too.
 """
@@ -27,12 +27,12 @@ from tests.mount.test_scenarios import eventually
 from tests.servers import Relay, Share
 
 MountOf = Callable[..., KernelDriver]
-TIMEOUT_S = 2.0
-BOUND_S = 10.0
-AT_ONCE_S = 2.0
+TIMEOUT_S = 4.0
+BOUND_S = 25.0
+AT_ONCE_S = 3.5
 LINK_ERRNOS = {errno.EIO, errno.EHOSTUNREACH, errno.ETIMEDOUT}
 
-pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(180)]  # outages are logged
+pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(300)]  # outages are logged
 
 
 class Timed:
