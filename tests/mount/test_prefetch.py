@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from davfs.fs.walks import WINDOW_MAX
 from tests.mount.drivers import KernelDriver
 from tests.mount.test_scenarios import eventually
 from tests.servers import Share
@@ -69,7 +70,7 @@ def test_a_walk_that_is_stopped(apache_share: Share, mount_of: MountOf) -> None:
 
     eventually(asks_no_more, 30)
     listed = [request.path for request in apache_share.log_requests() if request.depth == "1"]
-    assert len(set(listed)) <= 1 + 100 + 20 + 64  # the root, what the programs saw, and one window
+    assert len(set(listed)) <= 1 + 100 + 20 + WINDOW_MAX  # the root, what the programs saw, and one window
     assert len(listed) - len(set(listed)) <= 1  # the root, if its time is over
 
 
