@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import logging
 import os
-import re
+import tempfile
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import HealthCheck, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 
-from tests import leaks
+from tests import leaks, threads
 from tests.servers import Apache, Lighttpd, MissingPart, Nginx, Rclone, SabreDav, Server, Share, WsgiDav
 
 _HERE = Path(__file__).parent
@@ -36,15 +38,43 @@ _leaked: list[str] = []
 _mounts_before: set[str] = set()
 
 # A loaded two-core machine is slow at times, which says nothing of the property: no deadline per example.
+# The same examples each time: a run tells of the change that is tested and not of its luck. To search for new
+# ones: DAVFS_HYPOTHESIS=search, or thorough.
 settings.register_profile(
-    "davfs", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "davfs",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("thorough", settings.get_profile("davfs"), max_examples=2000)
-settings.load_profile(os.environ.get("DAVFS_HYPOTHESIS", "davfs"))
+settings.register_profile(
+    "search",
+    settings.get_profile("davfs"),
+    derandomize=False,
+    database=DirectoryBasedExampleDatabase(".hypothesis"),
+)
+settings.register_profile("thorough", settings.get_profile("search"), max_examples=2000)
+_PROFILE = os.environ.get("DAVFS_HYPOTHESIS", "davfs")
+settings.load_profile(_PROFILE)
 
 
 def _all_required() -> bool:
     return os.environ.get("DAVFS_REQUIRE_ALL") == "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clocks_wait_for_threads() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trio.to_thread, "run_sync", threads.run_sync)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _same_order_of_tasks() -> None:
+    """trio runs what may run in a random order: here in the same one each time, but in a search."""
+    if _PROFILE == "davfs" and os.environ.get("DAVFS_SOAK") != "1":
+        trio._core._run._r.seed(4)
 
 
 # --- servers --------------------------------------------------------------------------------------
@@ -206,14 +236,26 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 def pytest_sessionstart() -> None:
     os.environ[leaks.SESSION_VARIABLE] = uuid.uuid4().hex
+    _as_on_any_machine()
     _mounts_before.update(leaks.mounts())
 
 
+def _as_on_any_machine() -> None:
+    """What the tests compare is the same for whoever runs them: words of programs, modes, no proxy."""
+    os.environ["LC_ALL"] = "C.UTF-8"
+    os.environ.pop("LANGUAGE", None)
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost,::1"
+    os.umask(0o022)
+
+
 def _is_ours(place: str, session: pytest.Session) -> bool:
-    """Whether this session made the mount: two sessions may run at the same time."""
+    """Whether this session made the mount: other sessions and other people mount at the same time.
+
+    Ours are below pytest's folder, or below one of `leaks.folder`; and a daemon of ours is a process left
+    behind, wherever its mount is.
+    """
     factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
-    numbered = re.search(r"/pytest-of-[^/]+/pytest-\d+/", place)
-    return numbered is None or place.startswith(f"{factory.getbasetemp()}/")
+    return place.startswith((f"{factory.getbasetemp()}/", f"{tempfile.gettempdir()}/{leaks.prefix()}"))
 
 
 @pytest.hookimpl(trylast=True)

@@ -7,11 +7,24 @@ in their environment that the session sets before it starts anything.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
 SESSION_VARIABLE = "DAVFS_TEST_SESSION"
-_GRACE_S = 2.0  # a process that was told to end may need a moment
+_GRACE_S = 30.0  # a process that was told to end needs a moment, and on a loaded machine several seconds
+
+
+def prefix() -> str:
+    """What the names begin with of temporary folders outside pytest's own that this session makes."""
+    return f"davfs-{os.environ.get(SESSION_VARIABLE, 'none')[:8]}-"
+
+
+def folder(purpose: str) -> Path:
+    """Such a folder, which every user may enter: pytest's own are for one user alone."""
+    made = Path(tempfile.mkdtemp(prefix=f"{prefix()}{purpose}-"))
+    made.chmod(0o755)
+    return made
 
 
 def mounts() -> set[str]:
@@ -24,7 +37,7 @@ def mounts() -> set[str]:
 
 
 def processes() -> list[str]:
-    """Processes of this test session that still run after a short grace: "pid command"."""
+    """Processes of this test session that still run after a grace: "pid command"."""
     deadline = time.monotonic() + _GRACE_S
     while (found := _running()) and time.monotonic() < deadline:
         time.sleep(0.05)

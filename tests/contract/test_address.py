@@ -12,7 +12,7 @@ import pytest
 from tests.servers import Lighttpd, Server
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_any_address(tmp_path: Path) -> None:
     """With DAVFS_CONTRACT_URL and an account it runs there, in a folder of its own, and leaves nothing."""
     with Lighttpd(username="me", password="a secret") as server, server.share() as share:
@@ -41,6 +41,6 @@ def _run(server: Server, url: str, folder: Path, *words: str) -> subprocess.Comp
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from tests.contract.limits import NOT_LISTED, ONE_FILE, Otherwise
-from tests.contract.stage import SEEN_S, Drive, Stage
+from tests.contract.stage import SEEN_WITHIN_S, Drive, Stage
 
 NAMES: Final = {
     "a blank": "a b",
@@ -220,6 +220,6 @@ def test_their_names(drive: Drive) -> None:
     """Whatever the server makes of a name that somebody else stored: what is listed here can be opened."""
     for name in ("a b", "50%", "a#b", "a&b", "\u00fc", "u\u0308x", "x'y", "a+b"):
         drive.put_there(name, _bytes_for(name))
-    drive.eventually(lambda: len(drive.listdir()) == 8, "not all are seen", within_s=SEEN_S + 1)
+    drive.eventually(lambda: len(drive.listdir()) == 8, "not all are seen", within_s=SEEN_WITHIN_S)
     for name in drive.listdir():
         assert drive.read_file(name) == _bytes_for(name)

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from tests.contract.refusing import refused
-from tests.contract.stage import SEEN_S, Drive, Stage
+from tests.contract.stage import SEEN_WITHIN_S, Drive, Stage
 
 
 @pytest.mark.feature("another client's change is seen")
@@ -17,7 +17,7 @@ def test_their_change(drive: Drive) -> None:
     drive.store("a", b"old")
     assert drive.read_file("a") == b"old"
     drive.put_there("a", b"new and longer")
-    drive.eventually(lambda: drive.stat("a").size == 14, "it is not seen", within_s=SEEN_S + 1)
+    drive.eventually(lambda: drive.stat("a").size == 14, "it is not seen", within_s=SEEN_WITHIN_S)
     assert drive.read_file("a") == b"new and longer"
 
 
@@ -28,7 +28,7 @@ def test_their_new_file(drive: Drive) -> None:
     with refused(errno.ENOENT):
         drive.stat("a")
     drive.put_there("a", b"theirs")
-    drive.eventually(lambda: drive.listdir() == ["a"], "it is not seen", within_s=SEEN_S + 1)
+    drive.eventually(lambda: drive.listdir() == ["a"], "it is not seen", within_s=SEEN_WITHIN_S)
     assert drive.read_file("a") == b"theirs"
 
 
@@ -37,7 +37,7 @@ def test_their_unlink(drive: Drive) -> None:
     """ENOENT after the time-out, and the name can be used again."""
     drive.store("a", b"ours")
     drive.rival.delete(drive.server_path("a"))
-    drive.eventually(lambda: drive.listdir() == [], "it is still seen", within_s=SEEN_S + 1)
+    drive.eventually(lambda: drive.listdir() == [], "it is still seen", within_s=SEEN_WITHIN_S)
     with refused(errno.ENOENT):
         drive.open("a")
     drive.store("a", b"again")
@@ -88,7 +88,7 @@ def test_one_version(drive: Drive) -> None:
         found = errno.errorcode[error.errno or 0].encode()
     assert found in (b"A" * 10, b"ESTALE", b"EIO")
     drive.close(fd)
-    drive.eventually(lambda: drive.stat("a").size == 3_000_001, "it is not seen", within_s=SEEN_S + 1)
+    drive.eventually(lambda: drive.stat("a").size == 3_000_001, "it is not seen", within_s=SEEN_WITHIN_S)
     assert drive.read_file("a") == b"B" * 3_000_001
 
 

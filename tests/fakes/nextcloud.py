@@ -110,6 +110,7 @@ class Nextcloud:
     def __init__(self, *, kind: str = "nextcloud") -> None:
         self.kind = kind
         self.log: list[Asked] = []
+        self.answering = 0  # requests that came and are not answered yet
         self.top = Folder()
         self.uploads: dict[str, dict[str, bytes]] = {}
         self.destinations: dict[str, str] = {}
@@ -331,14 +332,20 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_expect_100(self) -> bool:
         """The final status instead of 100, as mod_php behind Apache gives it."""
         self._prepare()
+        self._count(1)
         try:
             self._check_early()
         except Refused as refused:
             self.close_connection = True
             self._refuse(refused)
+            self._count(-1)
             return False
-        super().handle_expect_100()
-        self.wfile.flush()
+        try:
+            super().handle_expect_100()
+            self.wfile.flush()
+        except OSError:  # the client has gone
+            self._count(-1)
+            raise
         return True
 
     def __getattr__(self, name: str) -> Any:
@@ -355,6 +362,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         self._prepare()
+        if not self.headers.get("Expect"):  # else it was counted before 100
+            self._count(1)
+        try:
+            self._serve_one()
+        finally:
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        with self.cloud.state:
+            self.cloud.answering += more
+
+    def _serve_one(self) -> None:
         try:
             self._check_early()
             handler = getattr(self, f"_{self.command.lower()}", None)

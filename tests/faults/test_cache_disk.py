@@ -15,7 +15,7 @@ from tests.mount.test_scenarios import eventually
 from tests.servers import Relay, Share
 
 MountOf = Callable[..., KernelDriver]
-pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(300)]
 AWAY = {"timeout": 2, "attr_timeout_min": 100, "attr_timeout": 100}  # the empty folder stays known
 ENOUGH = 3000  # more files, or 100 KB pieces, than the disk can hold
 

@@ -185,7 +185,8 @@ class _Run:
         self.find(self.versions.replay(history.of(THREADS)), "in the work")
         self.versions.taken(self.taken)
         self.put, self.taken = [], []
-        time.sleep(0.1)  # the server ends what it was doing for the daemon
+        self.relay.settle()
+        self.share.server.settle()  # it ends what it was doing for the daemon
         server = self.server_tree()
         for folder in self.folders:
             self.find(folder.missing_fsynced(server.below(f"{folder.name}/")), "on the server after the kill")

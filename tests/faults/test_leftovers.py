@@ -13,7 +13,7 @@ from tests.mount.test_scenarios import eventually
 from tests.servers import Share
 
 MountOf = Callable[..., KernelDriver]
-pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(300)]
 
 
 def test_a_file_set_aside_at_kill_9_is_removed_by_the_next_mount(

@@ -25,7 +25,7 @@ from tests.servers import Apache, Relay, Share
 
 MountOf = Callable[..., KernelDriver]
 TIMEOUT_S = 2.0
-BOUND_S = 10.0
+BOUND_S = 25.0  # of a busy machine; a call that hangs is told of after 60
 LINK_ERRNOS = {
     errno.EIO,
     errno.EHOSTUNREACH,
@@ -35,7 +35,7 @@ LINK_ERRNOS = {
     errno.EAGAIN,
 }
 
-pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(120)]  # trouble is logged
+pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(300)]  # trouble is logged
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def test_the_server_cannot_be_reached_any_more(apache_share: Share, mount_of: Mo
             drive.fsync(written)
         drive.close(written)
         relay.accept()
-        eventually(lambda: drive.sync() == 0, 20)
+        eventually(lambda: drive.sync() == 0, 40)
         assert (apache_share.root / "written").read_bytes() == b"meanwhile"
         assert drive.read_file("other") == b"other"
         assert drive.listdir("folder") == ["deep"]
@@ -144,7 +144,7 @@ def test_a_connection_that_breaks_in_the_middle_of_an_upload(apache_share: Share
         drive = mount_of(apache_share, url=relay.url, timeout=TIMEOUT_S)
         relay.cut_after(up=2_000_000)
         drive.write_file("large", data)
-        eventually(lambda: drive.sync() == 0, 20)
+        eventually(lambda: drive.sync() == 0, 40)
         assert (apache_share.root / "large").read_bytes() == data
         assert os.listdir(apache_share.root) == ["large"]
 
@@ -176,7 +176,7 @@ def test_credentials_that_stop_working(mount_of: MountOf) -> None:
     """EACCES at once, no storm of attempts; the written file is kept, and sent after `davfs login`."""
     with Apache(username="me", password="right") as server, server.share() as share:
         share.write("a", b"x")
-        drive = mount_of(share, password=("me", "right"), timeout=TIMEOUT_S)
+        drive = mount_of(share, password=("me", "right"), timeout=TIMEOUT_S, attr_timeout_min=60)
         drive.listdir()
         users = server.folder / "users"
         good = users.read_text()
@@ -195,7 +195,7 @@ def test_credentials_that_stop_working(mount_of: MountOf) -> None:
         users.write_text(good)
         told = drive.mount.davfs("login", str(drive.mount.point), typed="right\n")
         assert told.returncode == 0, told.stderr
-        eventually(lambda: drive.sync() == 0, 20)
+        eventually(lambda: drive.sync() == 0, 40)
         assert (share.root / "b").read_bytes() == b"kept"
         assert drive.read_file("a") == b"x"
 
@@ -213,7 +213,7 @@ def test_a_file_removed_by_another_client_while_open_for_reading(share: Share, m
     except OSError as error:
         expect(error, errno.ENOENT, errno.ESTALE, errno.EIO)
     drive.close(fd)
-    eventually(lambda: drive.listdir() == [], 5)
+    eventually(lambda: drive.listdir() == [], 30)
 
 
 def test_a_file_removed_by_another_client_while_being_written(share: Share, mount_of: MountOf) -> None:
@@ -245,7 +245,7 @@ def test_both_sides_wrote(share: Share, mount_of: MountOf) -> None:
     assert copy.read_bytes() == b"ours"
     assert copy.name.startswith("report (conflict ")
     assert copy.suffix == ".txt"
-    eventually(lambda: drive.read_file("report.txt") == b"theirs", 5)
+    eventually(lambda: drive.read_file("report.txt") == b"theirs", 30)
     assert copy.name in drive.listdir()
 
 
@@ -323,7 +323,7 @@ def test_a_server_that_forbids_writing(mount_of: MountOf) -> None:
         drive.close(fd)
         assert drive.read_file("locked/a") == b"kept"
         (share.root / "locked").chmod(0o755)
-        eventually(lambda: drive.sync() == 0, 20)
+        eventually(lambda: drive.sync() == 0, 40)
         assert (share.root / "locked/a").read_bytes() == b"kept"
 
 
@@ -364,5 +364,5 @@ def test_a_server_that_restarts(mount_of: MountOf) -> None:
         server.start_again()
         assert drive.listdir() == ["a"]
         drive.write_file("b", b"b")
-        eventually(lambda: drive.sync() == 0, 20)
+        eventually(lambda: drive.sync() == 0, 40)
         assert (share.root / "b").read_bytes() == b"b"

@@ -29,7 +29,7 @@ AGED_S = 100.0
 SOAK = os.environ.get("DAVFS_SOAK") == "1"
 KILLS = [("part", "half"), ("MOVE", "answer"), *([("MOVE", "request")] if SOAK else [])]
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

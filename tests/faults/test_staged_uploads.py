@@ -23,7 +23,7 @@ from tests.servers.relay import Verdict
 MountOf = Callable[..., KernelDriver]
 TIMEOUT_S = 2.0
 
-pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(120)]  # trouble is logged
+pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(300)]  # trouble is logged
 
 
 @pytest.fixture(params=["wsgidav", "rclone"])
@@ -85,25 +85,28 @@ def test_kill_9_after_the_move_of_a_file_that_was_written_to_meanwhile(
     """The server has what was sent, the cache what was written since: both are ours, so no conflict."""
     sent, cache = os.urandom(100_000), tmp_path / "kept"
     in_place.write("file", b"old")
-    sending = threading.Event()
+    sending, written = threading.Event(), threading.Event()
     with Relay(in_place.url) as relay:
         drive = mount_of(in_place, url=relay.url, cache_dir=cache, write_back=0.5)
 
         def watch(moment: Moment, one: Exchange) -> Verdict:
-            if moment == "request" and one.method == "PUT":
+            if moment == "sent" and one.method == "PUT":
                 sending.set()
+            if moment == "answer" and one.method == "PUT":
+                written.wait(20)  # the line stands still
             if moment == "answer" and one.method == "MOVE":
                 drive.mount.kill()
                 return "drop"
             return "pass"
 
         drive.write_file("file", sent)
-        relay.watch, relay.latency_s = watch, 1.0
-        assert sending.wait(10)
+        relay.watch = watch
+        assert sending.wait(30)
         with open(drive.at("file"), "r+b", buffering=0) as file:
             os.pwrite(file.fileno(), b"more", len(sent))  # before the answer to the PUT
+        written.set()
         eventually(lambda: drive.mount.process.poll() is not None, 20)
-        relay.watch, relay.latency_s = None, 0.0
+        relay.watch = None
         assert (in_place.root / "file").read_bytes() == sent
         again = mount_of(in_place, url=relay.url, cache_dir=cache)
         assert again.sync() == 0

@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -47,8 +46,7 @@ class Machine:
 
     def __init__(self, fuse_conf: str = "") -> None:
         # Not below pytest's tmp_path: it is 0700, and every other session of pytest makes it so again.
-        self.folder = folder = Path(tempfile.mkdtemp(prefix="davfs-people-"))
-        folder.chmod(0o755)
+        self.folder = folder = leaks.folder("people")
         over = folder / "over"
         over.mkdir()
         (folder / "fuse.conf").write_text(fuse_conf)

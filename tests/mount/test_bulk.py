@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.drivers import KernelDriver
+from tests.mount.test_scenarios import eventually
 from tests.servers import Relay, Share
 
 MountOf = Callable[..., KernelDriver]
@@ -110,4 +111,4 @@ def test_the_kernel_reads_ahead_a_mebibyte(apache_share: Share, mount_of: MountO
     setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
     if not os.access(setting, os.W_OK):
         pytest.skip("only root may widen the kernel's read-ahead")
-    assert setting.read_text().strip() == "1024"
+    eventually(lambda: setting.read_text().strip() == "1024", 20)  # when the mount says that it is ready

@@ -104,11 +104,9 @@ def test_unsent_files_keep_the_drive_mounted(drive: Drive) -> None:
     which keeps the file for later.
     """
     drive.mount()
-    list(drive.place.iterdir())
-    (drive.place / "first").touch()  # the folder is known now, so that creating needs no server
-    davfs("sync", drive.where)
-    drive.server._process.send_signal(signal.SIGSTOP)
-    (drive.place / "unsent.txt").write_text("kept")
+    with (drive.place / "unsent.txt").open("w") as file:
+        drive.server._process.send_signal(signal.SIGSTOP)
+        file.write("kept")
     for command in ("sync", "unmount"):
         ended = davfs(command, drive.where, "--timeout", "0.5")
         assert (ended.returncode, "1 file is not on the server yet" in ended.stderr) == (9, True)

@@ -143,6 +143,7 @@ def test_the_password_is_seen_nowhere(
         drive.davfs("sync", str(drive.point), "--timeout", "1")
         drive.davfs("status", str(drive.point))
         drive.close()
+        _until(lambda: not process.exists())  # until then files of the cache come and go
         found += _shown("a command", drive.said)
         found += _shown("the log", drive.log.read_bytes())
         for path in _files_below(drive.cache):
@@ -173,10 +174,10 @@ def test_a_changed_password_waits_for_login(drive: Drive, scheme: str) -> None:
     with Apache(username="ann", password=SECRET, auth=scheme) as server, Relay(server.url) as relay:
         option, _ = _by_file(drive)
         assert drive.mount(relay.url, option, "attr_timeout=1").returncode == 0
-        os.listdir(drive.point)  # so that creating a file in it needs no request
-        server.set_password(CHANGED)
-        relay.drop()  # what NTLM authenticated stays so until its connection ends
-        (drive.point / "kept.txt").write_text("kept")
+        with (drive.point / "kept.txt").open("w") as file:
+            server.set_password(CHANGED)
+            relay.drop()  # what NTLM authenticated stays so until its connection ends
+            file.write("kept")
         _until(lambda: drive.status()["authentication"] == "unauthenticated")
         asked = len(relay.exchanges)
         time.sleep(1.2)  # what is known of the folder is too old now
@@ -273,19 +274,20 @@ def test_tokens_are_renewed_and_seen_nowhere(drive: Drive) -> None:
     with WsgiDav(auth="bearer") as server:
         place = drive.folder / "token"
         place.touch(0o600)
-        first = server.bearer_token(3, opaque=True)
+        first = server.bearer_token(600, opaque=True)
         place.write_text(first)
         options = ("auth=bearer", f"token_command=cat {place}", "log_level=debug", "attr_timeout=0")
         assert drive.mount_plain(server.url, *options).returncode == 0
         status = drive.status()
+        server.end_tokens()
         second = server.bearer_token(600, opaque=True)
         place.write_text(second)
-        time.sleep(3.1)
         (drive.point / "a.txt").write_text("content")
         assert drive.davfs("sync", str(drive.point)).returncode == 0
         assert (server.root / "a.txt").read_text() == "content"
         argv = Path("/proc", str(status["pid"]), "cmdline").read_bytes()
         drive.close()
+        _until(lambda: not Path("/proc", str(status["pid"])).exists())
         kept = [path.read_bytes() for path in (drive.log, *_files_below(drive.cache))]
         for content in (argv, drive.said, *kept):
             assert first.encode() not in content

@@ -67,7 +67,7 @@ def test_of_two_mounts_one_opens_for_writing(locking_share: Share, mount_of: Mou
     theirs.close(fd)
     assert theirs.sync() == 0
     assert (share.root / "doc").read_bytes() == b"two"
-    eventually(lambda: not is_locked(share, "doc"), 5)
+    eventually(lambda: not is_locked(share, "doc"), 30)
     assert locks_in_status(ours) == []
 
 
@@ -133,7 +133,7 @@ def test_a_killed_mount_does_not_leave_a_name_stuck(locking_share: Share, mount_
     assert drive.sync() == 0
     assert (share.root / "dirty").read_bytes() == b"new"
     assert drive.listdir() == ["clean", "dirty"]
-    eventually(lambda: not is_locked(share, "clean") and not is_locked(share, "dirty"), 10)
+    eventually(lambda: not is_locked(share, "clean") and not is_locked(share, "dirty"), 30)
 
 
 def test_auto_locks_what_stays_open(apache_share: Share, mount_of: MountOf) -> None:
@@ -151,7 +151,7 @@ def test_auto_locks_what_stays_open(apache_share: Share, mount_of: MountOf) -> N
     drive.write(fd, b"new")
     drive.close(fd)
     assert drive.sync() == 0
-    eventually(lambda: locks_in_status(drive) == [], 5)
+    eventually(lambda: locks_in_status(drive) == [], 30)
     assert (share.root / "doc").read_bytes() == b"new"
     asked = [request.method for request in share.log_requests() if "LOCK" in request.method]
     assert asked == ["LOCK", "UNLOCK"]

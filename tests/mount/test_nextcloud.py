@@ -25,7 +25,7 @@ MountOn = Callable[..., KernelDriver]
 DirectOn = Callable[..., DirectDriver]
 MB = 1 << 20
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_an_upload_goes_on_after_kill_9(cloud: Nextcloud, mount_on: MountOn, tmp
     drive.mount.kill()
     held.set()
     cloud.before = lambda _method, _path: None
-    time.sleep(0.3)
+    eventually(lambda: cloud.answering == 0, 30)
     cloud.log.clear()
     (name,) = cloud.uploads
     again = mount_on(cloud)
@@ -448,7 +448,13 @@ def test_reading_waits_while_somebody_writes(cloud: Nextcloud, direct_on: Direct
     cloud.put("file", b"content")
     drive = direct_on(cloud)
     cloud.file("file").is_locked = True
-    threading.Timer(0.6, lambda: setattr(cloud.file("file"), "is_locked", False)).start()
+
+    def until_the_third(method: str, path: str) -> int | None:
+        if len([one for one in cloud.requests("GET") if one.path.endswith("/file")]) == 2:
+            cloud.file("file").is_locked = False
+        return None
+
+    cloud.before = until_the_third
     assert drive.read_file("file") == b"content"
     assert next(one for one in cloud.requests("GET") if one.path.endswith("/file")).status == 423
 
@@ -474,7 +480,7 @@ def test_names_that_the_server_forbids(cloud: Nextcloud, direct_on: DirectOn) ->
     """A clear errno at create, mkdir and rename, before anything is sent."""
     cloud.forbidden_characters = '\\/:*?"<>|'
     drive = direct_on(cloud)
-    eventually(lambda: bool(cloud.requests("GET")), 10)
+    eventually(lambda: bool(cloud.requests("GET")), 30)
     time.sleep(0.2)
     cloud.log.clear()
     drive.write_file("plain", b"x")
@@ -553,9 +559,13 @@ def test_one_request_proves_a_tree_unchanged(wide: Nextcloud, mount_on: MountOn)
     cold = len(wide.requests("PROPFIND"))
     time.sleep(2.5)
     wide.log.clear()
+    begun_s = time.monotonic()
     assert _walk(drive) == 400
+    proofs_most = 1 + (time.monotonic() - begun_s) / 2  # on a slow machine the walk outlives one
     assert cold >= 211
-    assert [one.path for one in wide.requests("PROPFIND")] == ["/remote.php/dav/files/alice"]
+    asked = [one.path for one in wide.requests("PROPFIND")]
+    assert set(asked) == {"/remote.php/dav/files/alice"}
+    assert len(asked) <= proofs_most
 
 
 def test_a_change_deep_below_is_seen_along_its_path(wide: Nextcloud, mount_on: MountOn) -> None:
@@ -565,10 +575,13 @@ def test_a_change_deep_below_is_seen_along_its_path(wide: Nextcloud, mount_on: M
     wide.put("d3/s33/new", b"new")
     time.sleep(2.5)
     wide.log.clear()
+    begun_s = time.monotonic()
     assert _walk(drive) == 401
     assert drive.read_file("d3/s33/new") == b"new"
-    asked = wide.brief("PROPFIND")  # the mounted folder itself, and then its members
-    assert asked == ["PROPFIND ", "PROPFIND ", "PROPFIND d3", "PROPFIND d3/s33"]
+    proofs_most = 2 + (time.monotonic() - begun_s) / 2  # the mounted folder itself, and then its members
+    asked = wide.brief("PROPFIND")
+    assert [one for one in asked if one != "PROPFIND "] == ["PROPFIND d3", "PROPFIND d3/s33"]
+    assert 2 <= asked.count("PROPFIND ") <= proofs_most
 
 
 def test_an_own_change_is_not_hidden_by_a_proof(wide: Nextcloud, mount_on: MountOn) -> None:

@@ -19,7 +19,7 @@ from tests.mount.drivers import KernelDriver
 from tests.mount.test_scenarios import eventually
 from tests.servers import Apache, Relay, Share
 
-pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(300)]
 LIMIT_BYTES = 100_000
 
 
@@ -105,8 +105,8 @@ def test_discard_shows_the_servers_version_again(small_share: Share, mount_of: M
         "discarded: /old, 293.0 KiB; the server's version is shown again",
         "discarded: /new, 195.3 KiB; the server never had this file",
     ]
-    eventually(lambda: drive.listdir() == ["old"], 5)
-    eventually(lambda: drive.read_file("old") == b"theirs", 5)
+    eventually(lambda: drive.listdir() == ["old"], 30)
+    eventually(lambda: drive.read_file("old") == b"theirs", 30)
     assert drive.stat("old").size == 6
     with raises(errno.ENOENT):
         drive.stat("new")

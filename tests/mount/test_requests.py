@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -41,6 +42,14 @@ OVERWRITES_YOUNG = {
     "nginx": ["LOCK", "P 0", "GET", "PUT", "UNLOCK", "P 1"],  # tags of whole seconds: the bytes are the proof
     "wsgidav": ["PUT staged", "LOCK", "P 0", "GET", "MOVE staged", "P 1"],  # MOVE has ended the lock
 }
+
+
+@pytest.fixture
+def mount_of(mount_of: MountOf) -> MountOf:
+    """Listings stay fresh for a whole test, on a slow machine too: how soon they are asked for again is not
+    what is counted here.
+    """
+    return partial(mount_of, attr_timeout_min=60)
 
 
 def said(request: LoggedRequest) -> str:
@@ -130,10 +139,12 @@ def test_many_new_files_are_one_put_each(share: Share, mount_of: MountOf) -> Non
     drive = mount_of(share, write_back=1)
     drive.listdir()
     share.forget_requests()
+    begun_s = time.monotonic()
     for number in range(50):
         drive.write_file(f"f{number}", b"x" * 1000)
     assert drive.sync() == 0
-    check_new_files(share, 50, looks_max=8)  # one each half second, as long as more of them are being sent
+    # one each half second, as long as more of them are being sent
+    check_new_files(share, 50, looks_max=2 + int(2 * (time.monotonic() - begun_s)))
 
 
 def test_a_save_by_writing_a_temporary_file_is_one_put(share: Share, mount_of: MountOf) -> None:
@@ -159,15 +170,16 @@ def test_saving_again_at_once_needs_no_look_of_its_own(share: Share, mount_of: M
     """Over the version that we sent a moment ago: what makes the overwrite safe looks, and nothing else."""
     drive = mount_of(share)
     drive.listdir()
-    for attempt in range(3):  # both within one second, else nginx's and WsgiDAV's tags are proof enough
+    for attempt in range(20):  # both within one second, else nginx's and WsgiDAV's tags are proof enough
         name = f"document{attempt}"
         started = time.time()
+        time.sleep(int(started) + 1 - started)
         drive.write_file(name, b"first")
         assert drive.sync() == 0
         share.forget_requests()
         drive.write_file(name, b"second")
         assert drive.sync() == 0
-        if int(started) == int(time.time()):
+        if int(time.time()) <= int(started) + 1:
             break
     assert [said(r) for r in share.log_requests()] == OVERWRITES_YOUNG[share.name]
     assert (share.root / name).read_bytes() == b"second"
@@ -297,38 +309,39 @@ def test_the_head_of_a_large_file_transfers_little(share: Share, mount_of: Mount
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_a_listing_does_not_wait_for_data(apache_share: Share, mount_of: MountOf, tmp_path: Path) -> None:
-    """`ls` of another folder answers within two round trips (and a little) while 200 MB go down and 200 MB
-    up.
-    """
-    round_trip_s = 0.1
+    """`ls` of another folder is answered while 200 MB go down and 200 MB up, in at most two round trips."""
     large = apache_share.write("down", b"")
     os.truncate(large, 200_000_000)
     for number in range(6):
         apache_share.write(f"folder{number}/file", b"x")
-    with Relay(apache_share.url, latency_s=round_trip_s) as relay:
+    with Relay(apache_share.url, latency_s=0.1) as relay:
         drive = mount_of(apache_share, url=relay.url, write_back=0)
         drive.listdir()
+
         up = Thread(target=drive.run, args=(["dd", "if=/dev/zero", "of=up", "bs=1M", "count=200"],))
         down = Thread(target=drive.run, args=(["cat", "down"],), kwargs={"timeout_s": 120})
         down_started = relay.bytes_down
         up.start()
         down.start()
-        took = []
+        passed = []
         try:
             eventually(lambda: relay.bytes_down - down_started > 2 * MIB, 30)
             for number in range(6):
-                begun = time.monotonic()
                 assert drive.run(["ls", f"folder{number}"]) == "file\n"
-                took.append(time.monotonic() - begun)
+                passed.append((relay.bytes_up, relay.bytes_down))
         finally:
             up.join(120)
             down.join(120)
         assert drive.sync(120) == 0
-    median = sorted(took)[len(took) // 2]
-    # two round trips, and what 2 cores need for the relay, the server, the daemon and `ls` under full load
-    assert median < 2 * round_trip_s + 0.3, took
+        ends = (relay.bytes_up, relay.bytes_down)
+        asked_for = Counter(one.target for one in relay.exchanges if "folder" in one.target)
+    # Counted and not timed: what 2 cores need for the relay, the server and the daemon is not the listing's.
+    assert len(asked_for) == 6
+    assert max(asked_for.values()) <= 2, asked_for
+    meanwhile = [one for one in passed if ends[0] - one[0] > MIB or ends[1] - one[1] > MIB]
+    assert len(meanwhile) >= 3, (passed, ends)
 
 
 @pytest.mark.slow

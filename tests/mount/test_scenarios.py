@@ -22,6 +22,7 @@ from tests.mount.drivers import Driver, Hands, KernelDriver
 
 NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL
 OLD_MTIME_NS = 1_234_567_890_123_456_789
+SEEN_WITHIN_S = 30.0  # what another client made, on a loaded machine; ATTR_TIMEOUT_S on any other
 
 
 @contextmanager
@@ -149,7 +150,7 @@ def test_rename_over_an_open_file_keeps_the_old_bytes_for_its_handle(drive: Driv
 def test_rename_over_an_open_file_that_was_not_read_yet(drive: Driver) -> None:
     """Even what was never downloaded stays readable through the handle that had it open."""
     foreign_write(drive, "big", b"old" * 400_000)
-    eventually(lambda: "big" in drive.listdir(), 3 * ATTR_TIMEOUT_S + 1)
+    eventually(lambda: "big" in drive.listdir(), SEEN_WITHIN_S)
     fd = drive.open("big")
     drive.write_file("tmp", b"new")
     drive.rename("tmp", "big")
@@ -340,7 +341,7 @@ def test_the_time_of_a_small_change_in_a_file_that_was_never_read(drive: Driver)
     """The upload fetches the bytes around the change first: that is no write, and moves no time stamp."""
     foreign_write(drive, "a", b"x" * 100_000, mtime_s=1_600_000_000)
     foreign_write(drive, "b", b"x" * 100_000, mtime_s=1_600_000_000)
-    eventually(lambda: drive.listdir() == ["a", "b"], 3 * ATTR_TIMEOUT_S + 1)
+    eventually(lambda: drive.listdir() == ["a", "b"], SEEN_WITHIN_S)
     for name in ("a", "b"):
         fd = drive.open(name, os.O_RDWR)
         drive.pwrite(fd, b"change", 50_000)
@@ -398,8 +399,9 @@ def test_times_and_modes_after_a_new_mount(kernel: KernelDriver, tmp_path: Path)
     kernel.write_file("a", b"x")
     kernel.run(["touch", "-d", "2001-02-03 04:05:06.789 UTC", "a"])
     assert kernel.run(["stat", "-c", "%.3Y", "a"]).strip() == "981173106.789"
+    before = time.time_ns()
     kernel.run(["touch", "new"])
-    assert abs(kernel.stat("new").mtime_ns - time.time_ns()) < 5_000_000_000
+    assert before - 50_000_000 <= kernel.stat("new").mtime_ns <= time.time_ns()
 
 
 # --- programs that copy and build -----------------------------------------------------------------
@@ -432,7 +434,7 @@ def test_install(kernel: KernelDriver) -> None:
     assert kernel.sync() == 0
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_make_rebuilds_only_what_changed(kernel: KernelDriver) -> None:
     """make with gcc: a second run does nothing, a changed source rebuilds its own object only."""
     kernel.write_file("main.c", b"int two(void); int main(void) { return two() - 2; }\n")
@@ -452,7 +454,7 @@ def test_make_rebuilds_only_what_changed(kernel: KernelDriver) -> None:
     kernel.run(["./prog"])
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_git_branch_switching(kernel: KernelDriver) -> None:
     """Branches with different trees are switched to and fro, and the work tree is clean each time."""
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "gc.auto=0"]
@@ -584,7 +586,7 @@ def test_one_open_file_is_one_version(drive: Driver) -> None:
     ones.
     """
     foreign_write(drive, "a", b"A" * 3_000_000, mtime_s=1_600_000_000)
-    eventually(lambda: "a" in drive.listdir(), 3 * ATTR_TIMEOUT_S + 1)
+    eventually(lambda: "a" in drive.listdir(), SEEN_WITHIN_S)
     fd = drive.open("a")
     assert drive.pread(fd, 10, 0) == b"A" * 10
     foreign_write(drive, "a", b"B" * 3_000_000, mtime_s=1_600_000_900)
@@ -676,7 +678,7 @@ def test_a_small_change_in_a_large_file(drive: Driver) -> None:
     """Bytes that were never read come from the server when the whole file is sent again."""
     data = bytes(range(256)) * 12_000
     foreign_write(drive, "a", data)
-    eventually(lambda: "a" in drive.listdir(), 3 * ATTR_TIMEOUT_S + 1)
+    eventually(lambda: "a" in drive.listdir(), SEEN_WITHIN_S)
     fd = drive.open("a", os.O_RDWR)
     drive.pwrite(fd, b"CHANGED", 1_000_000)
     drive.close(fd)

@@ -170,8 +170,8 @@ def test_the_watchdog_is_fed_while_the_server_is_away(unit: Unit) -> None:
     unit.server_is_silent()
     (unit.place / "unsent.txt").write_text("waits")
     for _ in range(6):
-        unit.hears("WATCHDOG=1", within_s=3)
-    unit.hears("the server is away", within_s=20)
+        unit.hears("WATCHDOG=1")
+    unit.hears("the server is away")
 
 
 def test_a_hanging_daemon_is_not_fed(unit: Unit) -> None:
@@ -229,7 +229,7 @@ def test_a_stop_that_runs_out_of_time_leaves_the_rest_to_the_journal(unit: Unit)
     unit.server_is_silent()
     (unit.place / "unsent.txt").write_text("later")
     unit.signal(signal.SIGTERM)
-    assert unit.ends(within_s=15) == 9
+    assert unit.ends() == 9
     assert not mountpoint.is_davfs(str(unit.place))
     unit.server._process.send_signal(signal.SIGCONT)
     unit.start()

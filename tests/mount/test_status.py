@@ -81,7 +81,7 @@ def keys_when(drive: KernelDriver, wanted: Callable[[dict[str, Any]], bool]) -> 
 def hold_up(relay: Relay, way: Direction) -> None:
     """Whatever connection carries a large body that way stops in its middle."""
     for _ in range(20):
-        relay.arm(Fault("stall", way, at_byte=LARGE // 4, seconds=BOUND_S))
+        relay.arm(Fault("stall", way, at_byte=LARGE // 4, seconds=10 * BOUND_S))  # until `go_on`
 
 
 def go_on(relay: Relay) -> None:
@@ -96,7 +96,7 @@ def test_every_key_is_documented_and_every_documented_key_is_told(
     """docs/STATUS.md names what `--json` holds, no more and no less, over the states of a mount."""
     seen: set[str] = set()
     with Relay(apache_share.url) as relay:
-        drive = mount_of(apache_share, url=relay.url, lock="always", timeout=15)
+        drive = mount_of(apache_share, url=relay.url, lock="always", timeout=60)
         drive.write_file("a", b"a")
         fd = drive.open("a", os.O_RDWR)
         drive.write(fd, b"b")
@@ -146,7 +146,7 @@ def test_every_metric_is_documented() -> None:
 def test_an_upload_shows_how_far_it_is(apache_share: Share, mount_of: MountOf) -> None:
     """In the middle of one file: bytes done and left in the status, and what is left in `davfs sync`."""
     with Relay(apache_share.url) as relay:
-        drive = mount_of(apache_share, url=relay.url, timeout=15)
+        drive = mount_of(apache_share, url=relay.url, timeout=60)
         drive.listdir()
         hold_up(relay, "up")
         drive.write_file("large", b"x" * LARGE)
@@ -179,7 +179,7 @@ def test_a_download_shows_how_far_it_is(apache_share: Share, mount_of: MountOf) 
     """All windows of one file are one row: what is here, and what was asked for and is still to come."""
     (apache_share.root / "large").write_bytes(b"x" * LARGE)
     with Relay(apache_share.url) as relay, ThreadPoolExecutor() as pool:
-        drive = mount_of(apache_share, url=relay.url, timeout=15)
+        drive = mount_of(apache_share, url=relay.url, timeout=60)
         drive.listdir()
         hold_up(relay, "down")
         reading = pool.submit(drive.read_file, "large")

@@ -78,7 +78,7 @@ def check_server(drive: KernelDriver) -> None:
     assert shown_sums(drive) == on_disk
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_cp_r_in_and_out(kernel: KernelDriver, tmp_path: Path) -> None:
     """300 files copied in, and out again: equal checksums everywhere."""
     make_tree(tmp_path / "tree")
@@ -90,7 +90,7 @@ def test_cp_r_in_and_out(kernel: KernelDriver, tmp_path: Path) -> None:
     assert sums(tmp_path / "back") == wanted
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_second_rsync_transfers_nothing(kernel: KernelDriver, tmp_path: Path) -> None:
     """rsync -a, then again: no file, no attribute to change; and the same in the other direction."""
     source, back = tmp_path / "tree", tmp_path / "back"
@@ -109,7 +109,7 @@ def test_a_second_rsync_transfers_nothing(kernel: KernelDriver, tmp_path: Path) 
     assert len(kernel.run([*rsync, "-i", f"{source}/", "tree/"]).splitlines()) == 1
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_tar(kernel: KernelDriver, tmp_path: Path) -> None:
     """Unpack with its times and modes, compare, and pack again."""
     make_tree(tmp_path / "tree", files=100)
@@ -124,7 +124,7 @@ def test_tar(kernel: KernelDriver, tmp_path: Path) -> None:
     check_server(kernel)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_git(kernel: KernelDriver, tmp_path: Path) -> None:
     """init, add, commit, gc, fsck, and clone, all inside the mount."""
     kernel.run(["git", "init", "-q", "-b", "main", "repo"])
@@ -173,7 +173,7 @@ def test_sed_i(kernel: KernelDriver) -> None:
     check_server(kernel)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("journal", ["delete", "truncate", "wal"])
 def test_sqlite(kernel: KernelDriver, journal: str) -> None:
     """create, insert in transactions, read, integrity_check; the file on the server is a whole database."""

@@ -18,8 +18,8 @@ from tests.mount.drivers import KernelDriver, device_of
 from tests.mount.test_scenarios import eventually
 from tests.servers import Apache, Relay, Share
 
-pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(120)]
-BOUND_S = 20.0  # an end that is bounded by 2 s, on a machine with other work
+pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(300)]
+BOUND_S = 30.0  # an end that is bounded by 5 s, on a machine with other work
 
 
 def unmount(drive: KernelDriver, *words: str) -> subprocess.CompletedProcess[str]:
@@ -58,7 +58,8 @@ def test_unmount_says_what_is_left_and_where(apache_share: Share, mount_of: Moun
         assert is_mounted(drive)
         relay.accept()
         done = unmount(drive)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0
+        assert all(line.startswith("sending: ") for line in done.stderr.splitlines())  # every five seconds
         assert not is_mounted(drive)
         assert ended(drive) == 0
     assert len(list(apache_share.root.iterdir())) == 26
@@ -139,11 +140,12 @@ def test_a_new_mount_takes_over_from_a_daemon_that_is_still_sending(
         relay.refuse()
         first.write_file("late", b"late")
         let_go(first)
-        eventually(lambda: attempts(first) >= 4, 30)  # the next one is in eight seconds
-        relay.accept()
-        second = mount_of(apache_share, url=relay.url, cache_dir=cache)
+        eventually(lambda: attempts(first) >= 1, 30)
+        # The line comes back when the first has let go: it might send the file itself in between.
+        second = mount_of(apache_share, url=relay.url, cache_dir=cache, offline="ok")
         assert ended(first) == 9
         assert "a new mount takes over" in first.mount.log_text()
+        relay.accept()
         assert second.read_file("late") == b"late"
         assert second.sync() == 0
     assert (apache_share.root / "late").read_bytes() == b"late"
@@ -182,12 +184,12 @@ def test_a_signal_is_bounded_and_the_next_mount_goes_on(
     """The server hangs: the daemon ends within drain_timeout with 9, says what is left, and loses it not."""
     with Relay(apache_share.url) as relay:
         cache = tmp_path / "kept"
-        first = mount_of(apache_share, url=relay.url, timeout=60, cache_dir=cache, drain_timeout=2)
+        first = mount_of(apache_share, url=relay.url, timeout=60, cache_dir=cache, drain_timeout=5)
         first.listdir()
         relay.stall()
         first.write_file("kept", b"kept")
         first.mount.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        eventually(lambda: "stopping: still sending 1 files" in first.mount.log_text(), BOUND_S)
         assert first.read_file("kept") == b"kept"  # the drive answers meanwhile
         assert ended(first) == 9
         assert not is_mounted(first)

@@ -28,7 +28,7 @@ from tests.mount.people import LET_GO
 from tests.servers import MissingPart
 
 SYSTEMD: Final = Path("/lib/systemd/systemd")
-_BOOTS_WITHIN_S: Final = 60.0
+_BOOTS_WITHIN_S: Final = 150.0  # 3 s on an idle machine
 _HIDDEN: Final = sorted(
     {"root", "home", "srv", "opt", "tmp", "var/tmp", "var/cache", "usr/local/lib", "mnt"}
     | {
@@ -135,7 +135,7 @@ class Booted:
                 return self.runs("systemctl is-active basic.target").stdout == "active\n"
         return False
 
-    def runs(self, script: str, *, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    def runs(self, script: str, *, timeout_s: float = 250) -> subprocess.CompletedProcess[str]:
         """A shell of root's on the machine."""
         into = ["nsenter", f"--target={self._pid}", "--mount", "--pid", "--uts", "--ipc", "--cgroup"]
         return subprocess.run(

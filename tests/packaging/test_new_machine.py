@@ -22,7 +22,7 @@ from tests.servers import MissingPart, Share, WsgiDav
 REPO = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.skipif(bool(needed()), reason=needed() or "-"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.slow,
 ]
 _USER_MANAGER = "XDG_RUNTIME_DIR=/run/user/12001 systemctl --user"

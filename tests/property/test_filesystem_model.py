@@ -615,7 +615,7 @@ def test_a_put_that_fails_or_whose_answer_is_lost_changes_nothing_of_that(progra
     in_loop(lambda server, folder: _program(program, server, folder))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @settings(MODEL, max_examples=EXAMPLES // 6)
 @given(ours=contents, theirs=contents, base=contents)
 @example(ours=b"same", theirs=b"same", base=b"")

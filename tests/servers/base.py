@@ -15,7 +15,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,9 +22,11 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote, urlsplit
 
+from tests import leaks
 from tests.servers.child import Child, PortTaken, free_port
 
-_LOG_SETTLE_S = 0.06  # servers log after the last byte was sent; the slowest seen (Apache event) needed 12 ms
+_SETTLE_S = 0.02
+_SETTLE_AT_MOST_S = 10.0  # for a server that always has something to do
 _LOG_FIELDS = 6
 
 
@@ -123,8 +124,7 @@ class Server(abc.ABC):
 
     def __enter__(self) -> Self:
         # Not below pytest's tmp_path: that is 0700, and a server that gave up root could not enter it.
-        self.folder = Path(tempfile.mkdtemp(prefix=f"davfs-test-{self.name}-"))
-        self.folder.chmod(0o755)
+        self.folder = leaks.folder(self.name)
         self.root = self.folder / "root"
         self.root.mkdir()
         self.access_log = self.folder / "access.log"
@@ -179,7 +179,9 @@ class Server(abc.ABC):
         if self.owner is None:
             return
         user = pwd.getpwnam(self.owner)
-        for place in (path, *path.rglob("*")):
+        walk = os.walk(path)  # not rglob, which fails when a folder goes meanwhile
+        below = (os.path.join(top, name) for top, folders, files in walk for name in (*folders, *files))
+        for place in (str(path), *below):
             with contextlib.suppress(FileNotFoundError):  # a temporary file of the server's own
                 os.chown(place, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
@@ -199,17 +201,29 @@ class Server(abc.ABC):
     # --- what it was asked ------------------------------------------------------------------
 
     def log_requests(self) -> list[LoggedRequest]:
-        """All requests since the start, in the order in which they were finished.
-
-        Waits until the log is quiet: a server logs after its answer is on the wire.
-        """
-        size = -1
-        while size != (size := self._log_size()):
-            time.sleep(_LOG_SETTLE_S)
-        if size == 0:
+        """All requests since the start, in the order in which they were finished."""
+        self.settle()
+        if self._log_size() == 0:
             return []
         lines = self.access_log.read_text(errors="replace").splitlines()
         return [request for line in lines if (request := _parsed(line))]
+
+    def settle(self) -> None:
+        """Waits until the server has nothing to do and its log is quiet.
+
+        A server logs after its answer is on the wire, Apache 12 ms later and on a loaded machine much later:
+        no time tells that it is done, the state of its threads does.
+        """
+        deadline_s = time.monotonic() + _SETTLE_AT_MOST_S
+        before: tuple[int, bool] | None = None
+        while before != (now := (self._log_size(), self._is_busy())) or now[1]:
+            if time.monotonic() > deadline_s:
+                return
+            before = now
+            time.sleep(_SETTLE_S)
+
+    def _is_busy(self) -> bool:
+        return self._child is not None and self._child.is_busy
 
     def _log_size(self) -> int:
         return self.access_log.stat().st_size if self.access_log.exists() else 0

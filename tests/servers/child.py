@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -16,9 +17,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-START_TIMEOUT_S = 30.0  # a cold Python on a busy two-core machine needs 3 s; never wait for ever
+START_TIMEOUT_S = 90.0  # a cold Python on a busy two-core machine needs 3 s; never wait for ever
 STOP_TIMEOUT_S = 5.0
 
 
@@ -31,11 +33,19 @@ class PortTaken(StartFailed):
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago. The caller tries again on `PortTaken`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that was free a moment ago. The caller tries again on `PortTaken`.
+
+    Below those that the kernel gives to connections: a server that stops and comes back finds its port free,
+    whoever has connected meanwhile.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(100):
+        port = random.randrange(min(10_000, lowest - 1), lowest) if lowest > 1025 else 0
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found: int = probe.getsockname()[1]
+            return found
+    raise StartFailed("no free port was found")
 
 
 def _connected(port: int | Path) -> socket.socket:
@@ -100,6 +110,11 @@ class Child:
         kind = PortTaken if "address already in use" in said.lower() else StartFailed
         return kind(f"{self.name} {what}:\n{' '.join(map(str, self.process.args))}\n{said}")  # type: ignore[arg-type]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether one of its threads, or of its workers', has something to do at this moment."""
+        return any(_is_busy(process) for process in _session(self.pid))
+
     def stop(self) -> None:
         """Ends the program and its workers; harmless when it has ended already."""
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -110,3 +125,23 @@ class Child:
                 break
         with contextlib.suppress(ProcessLookupError):  # a worker that outlived its master
             os.killpg(self.pid, signal.SIGKILL)
+
+
+def _session(leader: int) -> Iterator[Path]:
+    """The processes in the session of this one, as folders of /proc."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                if int(_stat(process)[3]) == leader:
+                    yield process
+
+
+def _is_busy(process: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return any(_stat(thread)[0] in {"R", "D"} for thread in (process / "task").iterdir())
+    return False
+
+
+def _stat(place: Path) -> list[str]:
+    """state, parent, group, session, ...: what stands behind the name in proc_pid_stat(5)."""
+    return (place / "stat").read_text().rpartition(")")[2].split()

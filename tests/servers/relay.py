@@ -24,10 +24,15 @@ Also a program, for benchmarks that must not share the tests' interpreter:
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
+import select
 import socket
 import struct
 import sys
+import termios
 import threading
+from array import array
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
@@ -38,6 +43,7 @@ from tests.servers.meter import Exchange, Meter, Moment
 from tests.servers.trouble import Direction, Fault, Wound
 
 _CHUNK_BYTES = 256 * 1024
+_SETTLE_AT_MOST_S = 5.0
 _IN_FLIGHT_CHUNKS = 512  # bounds memory; far above what a loopback socket delivers within one latency
 
 # "half": up to the middle of the body, or of the piece, then the connection breaks; "drop": at once.
@@ -77,6 +83,24 @@ def _reset(stream: trio.SocketStream) -> None:
         stream.socket.close()
 
 
+def _unread(stream: trio.SocketStream) -> int:
+    """Bytes that the kernel has for us."""
+    if stream.socket.fileno() < 0:
+        return 0
+    size = array("i", [0])
+    fcntl.ioctl(stream.socket.fileno(), termios.FIONREAD, size)
+    return size[0]
+
+
+def _is_full(stream: trio.SocketStream) -> bool:
+    """Nothing more can be sent there now."""
+    if stream.socket.fileno() < 0:
+        return True
+    one = select.poll()
+    one.register(stream.socket.fileno(), select.POLLOUT)
+    return not one.poll(0)
+
+
 class _Connection:
     """Both sockets of one relayed connection, and its end."""
 
@@ -85,6 +109,9 @@ class _Connection:
         self.server = server
         self.meter = meter
         self.delivering = 0  # pieces that were counted and are not delivered yet
+        self.read_bytes: dict[Direction, int] = {"up": 0, "down": 0}
+        self.counted_bytes: dict[Direction, int] = {"up": 0, "down": 0}
+        self.held: set[Direction] = set()  # a piece waits there for the gate, or for the end of a fault
         self.wounds: dict[Direction, Wound] = {}
         self.scope = trio.CancelScope()
 
@@ -95,6 +122,18 @@ class _Connection:
     @property
     def method_answered(self) -> str:
         return self.meter.answered.method if self.meter.answered is not None else ""
+
+    def come_bytes(self) -> dict[Direction, int]:
+        """How much has come so far either way, what still lies in the kernel included."""
+        unread: dict[Direction, int] = {"up": _unread(self.client), "down": _unread(self.server)}
+        return {way: self.read_bytes[way] + unread[way] for way in unread}
+
+    def is_counted(self, come_bytes: dict[Direction, int]) -> bool:
+        """Is so much in the record, but for what cannot go on?"""
+        full: dict[Direction, bool] = {"up": _is_full(self.server), "down": _is_full(self.client)}
+        return all(
+            self.counted_bytes[way] >= come_bytes[way] or way in self.held or full[way] for way in come_bytes
+        )
 
     def end(self) -> None:
         """Closes politely, between two requests."""
@@ -140,6 +179,7 @@ class Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.settle()
         self._in_loop(self._scope.cancel)
         self._thread.join()
 
@@ -151,24 +191,50 @@ class Relay:
 
     @property
     def bytes_up(self) -> int:
+        self.settle()
         return self._flows["up"].count
 
     @property
     def bytes_down(self) -> int:
+        self.settle()
         return self._flows["down"].count
 
     @property
     def exchanges(self) -> list[Exchange]:
         """All requests so far, in the order of their request lines."""
+        self.settle()
         return list(self._exchanges)
 
     @property
     def wasted_bytes(self) -> int:
         """Bytes of uploads that met an answer other than 2xx, or none. The XML of a PROPFIND is no upload."""
+        self.settle()
         return sum(one.wasted_bytes for one in self._exchanges if one.method == "PUT")
+
+    def settle(self) -> None:
+        """Returns when all that was sent so far is counted.
+
+        A server may answer a head while the body still lies in our socket: whoever has the answer would look
+        at a record without the body.
+        """
+        if threading.current_thread() is self._thread:  # `watch`
+            return
+        done = threading.Event()
+
+        def start() -> None:
+            if self._scope.cancel_called:
+                done.set()
+            else:
+                self._nursery.start_soon(self._until_counted, done)
+
+        with contextlib.suppress(trio.RunFinishedError):  # nothing comes any more
+            self._token.run_sync_soon(start)
+            while not done.wait(0.1) and self._thread.is_alive():
+                pass
 
     def forget(self) -> None:
         """What passed so far no longer counts. Only between requests."""
+        self.settle()
         self._in_loop(self._forget)
 
     @property
@@ -253,8 +319,21 @@ class Relay:
         (listener,) = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
         self.port = listener.socket.getsockname()[1]
         with trio.CancelScope() as self._scope:
-            self._started.set()
-            await trio.serve_listeners(self._relay, [listener])
+            async with trio.open_nursery() as self._nursery:
+                self._started.set()
+                await trio.serve_listeners(self._relay, [listener])
+
+    async def _until_counted(self, done: threading.Event) -> None:
+        """Three times what has come by then: a piece that was just read is in nobody's hands for a moment."""
+        try:
+            with trio.move_on_after(_SETTLE_AT_MOST_S):
+                for _ in range(3):
+                    goals = {one: one.come_bytes() for one in self._live}
+                    while not all(one.is_counted(goals[one]) for one in self._live & goals.keys()):
+                        await trio.sleep(0.001)
+                    await trio.lowlevel.checkpoint()
+        finally:
+            done.set()
 
     async def _relay(self, client: trio.SocketStream) -> None:
         if self._refusing:
@@ -292,17 +371,22 @@ class Relay:
         into, out_of = trio.open_memory_channel[tuple[float, bytes]](_IN_FLIGHT_CHUNKS)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read, source, into)
+                nursery.start_soon(self._read, connection, source, into, direction)
                 read = connection.meter.up if direction == "up" else connection.meter.down
                 await self._deliver(connection, out_of, sink, direction, read)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             connection.break_off()
 
     async def _read(
-        self, source: trio.SocketStream, into: trio.MemorySendChannel[tuple[float, bytes]]
+        self,
+        connection: _Connection,
+        source: trio.SocketStream,
+        into: trio.MemorySendChannel[tuple[float, bytes]],
+        direction: Direction,
     ) -> None:
         async with into:
             while data := await source.receive_some(_CHUNK_BYTES):
+                connection.read_bytes[direction] += len(data)
                 await into.send((trio.current_time() + self.latency_s / 2, data))
 
     async def _deliver(
@@ -316,8 +400,12 @@ class Relay:
         flow = self._flows[direction]
         async for due, data in out_of:
             await trio.sleep_until(due)
-            await self._gate.wait()
+            if not self._gate.is_set():
+                connection.held.add(direction)
+                await self._gate.wait()
+                connection.held.discard(direction)
             size = flow.allowed(len(data))
+            connection.counted_bytes[direction] += len(data)
             read(data[:size])  # before it is delivered: whoever sees the answer finds it counted
             allowed = self._judged(connection, data[:size])
             if allowed < size:
@@ -345,7 +433,9 @@ class Relay:
         if wound is None:
             await sink.send_all(data)
             return True
+        connection.held.add(direction)
         if await wound.deliver(data, sink, connection.method_answered):
+            connection.held.discard(direction)
             return True
         if wound.fault.kind == "reset":
             connection.break_off()

@@ -150,6 +150,9 @@ class SabreDav(Server):
             self._fpm.stop()
             self._fpm = None
 
+    def _is_busy(self) -> bool:
+        return super()._is_busy() or (self._fpm is not None and self._fpm.is_busy)
+
     def set_password(self, password: str) -> None:
         """Another password for the same user, from now on."""
         self.password = password

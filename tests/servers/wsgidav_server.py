@@ -45,6 +45,12 @@ class WsgiDav(Server):
         """A token this server accepts for so long. A JWT tells its end, an opaque one does not."""
         return signed_token(self._token_key, time.time() + lifetime_s, opaque=opaque)
 
+    def end_tokens(self) -> None:
+        """All that were given out are refused from now on, whatever they say of their end."""
+        self.stop()
+        self._token_key = secrets.token_hex(16)
+        self.start_again()
+
     def _command(self) -> list[str]:
         configuration = self.folder / "wsgidav.json"
         configuration.write_text(

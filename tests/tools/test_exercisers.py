@@ -28,7 +28,7 @@ def test_fsx_finds_a_wrong_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mmap", ["mmap", "no-mmap"])
 def test_fsx(kernel_apache: KernelDriver, mmap: str) -> None:
     """10,000 operations on a mount of Apache, with and without mapped ones: no mismatch, and the same on
@@ -45,7 +45,7 @@ def test_fsx(kernel_apache: KernelDriver, mmap: str) -> None:
     assert (kernel_apache.disk / "file").read_bytes() == shown
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_fsx_on_other_servers(kernel: KernelDriver) -> None:
     """500 operations on each server."""
     said = kernel.run([sys.executable, FSX, "--operations", "500", "--seed", "11", "file"], timeout_s=100)
@@ -55,7 +55,7 @@ def test_fsx_on_other_servers(kernel: KernelDriver) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("pattern", ["rw=write", "rw=randwrite", "rw=randrw", "rw=randwrite ioengine=mmap"])
 def test_fio_verifies(kernel_apache: KernelDriver, pattern: str) -> None:
     """fio writes blocks with checksums in them and reads them back: no error."""

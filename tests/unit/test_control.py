@@ -93,8 +93,9 @@ async def test_a_file_comes_with_its_answer(path: Path, nursery: trio.Nursery) -
 
     before = _open_files()
     await in_thread(talk)
-    await trio.sleep(0.1)
-    assert _open_files() == before
+    with trio.fail_after(20):  # the server's end of a connection is closed a moment later
+        while _open_files() != before:
+            await trio.sleep(0.01)
 
 
 async def test_questions_are_answered(path: Path, nursery: trio.Nursery) -> None:
@@ -156,13 +157,20 @@ async def test_nonsense_is_answered_with_an_error(path: Path, nursery: trio.Nurs
 
 async def test_a_slow_answer_can_be_polled(path: Path, nursery: trio.Nursery) -> None:
     """`answer` returns None while a sync runs, and its result later; others are served meanwhile."""
-    await nursery.start(partial(control.serve_control, path, HANDLERS))
+    done = trio.Event()
+
+    async def sync(_: Mapping[str, Any]) -> dict[str, object]:
+        await done.wait()
+        return {"left": 2}
+
+    await nursery.start(partial(control.serve_control, path, {**HANDLERS, "sync": sync}))
 
     def talk() -> None:
         with dial(path) as slow, dial(path) as quick:
-            slow.send("sync", timeout_s=0.3)
+            slow.send("sync")
             assert slow.answer(within_s=0.05) is None
             assert quick.ask("status")["pending"] == []
+            trio.from_thread.run_sync(done.set)
             assert slow.answer(within_s=5) == {"left": 2}
 
     await in_thread(talk)

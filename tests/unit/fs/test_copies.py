@@ -146,7 +146,6 @@ async def test_a_copy_that_was_not_answered(
     tmp_path: Path, autojump_clock: MockClock, lost: Literal["before", "after"]
 ) -> None:
     """The next attempt sends the body; the temporary name stays noted until it is known to be gone."""
-    autojump_clock.autojump_threshold = 0.3  # files are compared in a thread, which the clock does not see
     server = FakeDav()
     server.put("/source", BYTES)
     server.inject(Fault("COPY", lost=lost))

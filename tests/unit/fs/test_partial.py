@@ -200,7 +200,6 @@ async def test_a_request_that_was_not_answered(
     tmp_path: Path, autojump_clock: MockClock, method: str, lost: Literal["before", "after"]
 ) -> None:
     """The base stands, or ours is known again by its tag: once more from a new copy, and no conflict."""
-    autojump_clock.autojump_threshold = 0.2
     server = serving()
     async with rig(server, tmp_path / "c", partial_put=True) as it:
         it.client.capabilities = it.client.capabilities.learned_partial_put(works=True)
@@ -217,7 +216,6 @@ async def test_a_request_that_was_not_answered(
 @warns("not sent")
 async def test_a_move_that_lands_late_is_ours(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Unanswered, and done after the next attempt has looked: its condition does not hold any more."""
-    autojump_clock.autojump_threshold = 0.2
     server = serving()
     async with rig(server, tmp_path / "c", partial_put=True) as it:
         server.now_s = lambda: time.time() + trio.current_time()
@@ -289,7 +287,6 @@ async def test_where_tags_have_whole_seconds_that_second_is_waited_for(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """The copy gets its name when its second is over: so its tag proves it, and the next part may follow."""
-    autojump_clock.autojump_threshold = 0.2
     server = serving("coarse")
     async with rig(server, tmp_path / "c", partial_put=True) as it:
         await appended(it)
