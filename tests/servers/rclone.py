@@ -23,7 +23,7 @@ class Rclone(Server):
     name = "rclone"
 
     def __init__(
-        self, *, username: str | None = None, password: str | None = None, dir_cache_time: str = "1ms"
+        self, *, username: str | None = None, password: str | None = None, dir_cache_time: str = "100us"
     ) -> None:
         """For `dir_cache_time`, what a test puts on the server's disk is not seen.
 
