@@ -225,6 +225,10 @@ class ParentMissing(ServerRefused):
     errno = errno.ENOENT
 
 
+class PartsLost(ServerRefused):
+    """What was never read here of a file is gone on the server; nothing was sent."""
+
+
 class PreconditionFailed(ServerRefused):
     """412: what we believed of the target is no longer so."""
 

@@ -31,6 +31,7 @@ from davfs.errors import (
     NotFound,
     NotItsAddress,
     ParentMissing,
+    PartsLost,
     PreconditionFailed,
     ServerRefused,
     StaleVersion,
@@ -167,6 +168,8 @@ class Delivery(Recognition):
             if not self._chunks.has_another_way(error, pending.content.size_bytes):
                 raise
             return await self._look_up(pending.node), False
+        except PartsLost:
+            raise
         except ServerRefused as error:
             return await self._after_refusal(pending, todo, path, error)
 
@@ -207,9 +210,9 @@ class Delivery(Recognition):
         channel = await self._chunks.channel(content.size_bytes, new=over is None)
         try:
             await self._downloads.ensure_whole(content, lambda: node.path)
-        except NotFound as error:  # no word on the folder, or on the size of a PUT
+        except NotFound as error:
             text = f"{shown(node.path)}: the server has lost parts of it that were never read here"
-            raise ServerRefused(text, status=error.status) from error
+            raise PartsLost(text, status=error.status) from error
         over = self._replaced(node, content, todo)
         with content.steady() as fd:
             size, life = content.size_bytes, content.life.put_begins()
