@@ -52,8 +52,10 @@ from tests import captures
 from tests.property.mutations import Headers, Mutator
 
 INPUTS: Final = 100_000 if os.environ.get("DAVFS_SOAK") == "1" else 2000
-MOST_S: Final = 2.0  # of CPU for one reader: the slowest of 100,000 took a twentieth of it
-MOST_MIB: Final = 160  # by which the process may grow over all inputs
+MOST_S: Final = 2.0  # of CPU for one reader: the slowest of 100,000 took a fifth of it
+# By which the process may grow over all inputs. The interpreter has as many blocks after 12,000 as after
+# 2,000 (275,000); what grows is libxml2's dictionary of names, which it never empties, and holes in the heap.
+MOST_MIB: Final = 320 if INPUTS == 100_000 else 160
 
 SHARE: Final = Share.parse("http://127.0.0.1:9001/probe/")
 PATH: Final = DavPath(("pf",))
