@@ -311,12 +311,15 @@ def test_the_head_of_a_large_file_transfers_little(share: Share, mount_of: Mount
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_listing_does_not_wait_for_data(apache_share: Share, mount_of: MountOf, tmp_path: Path) -> None:
-    """`ls` of another folder is answered while 200 MB go down and 200 MB up, in at most two round trips."""
+    """`ls` of another folder is answered while 200 MB go down and 200 MB up, in at most two round trips.
+
+    The line carries 30 MB/s each way, so that they go for longer than six times `ls` take.
+    """
     large = apache_share.write("down", b"")
     os.truncate(large, 200_000_000)
     for number in range(6):
         apache_share.write(f"folder{number}/file", b"x")
-    with Relay(apache_share.url, latency_s=0.1) as relay:
+    with Relay(apache_share.url, latency_s=0.1, bytes_per_s=30e6) as relay:
         drive = mount_of(apache_share, url=relay.url, write_back=0)
         drive.listdir()
 
@@ -327,10 +330,10 @@ def test_a_listing_does_not_wait_for_data(apache_share: Share, mount_of: MountOf
         down.start()
         passed = []
         try:
-            eventually(lambda: relay.bytes_down - down_started > 2 * MIB, 30)
+            eventually(lambda: relay.so_far[1] - down_started > 2 * MIB, 30)
             for number in range(6):
                 assert drive.run(["ls", f"folder{number}"]) == "file\n"
-                passed.append((relay.bytes_up, relay.bytes_down))
+                passed.append(relay.so_far)
         finally:
             up.join(120)
             down.join(120)

@@ -66,6 +66,7 @@ class _Flow:
     def __init__(self) -> None:
         self.count = 0
         self.left: int | None = None  # None: no cut is planned
+        self.free_s = 0.0  # when the line has carried all that came before
 
     def allowed(self, wanted: int) -> int:
         return wanted if self.left is None else min(wanted, self.left)
@@ -150,12 +151,21 @@ class _Connection:
 class Relay:
     """`up` is from client to server. Counters and switches span all connections, past and present."""
 
-    def __init__(self, to: str, *, latency_s: float = 0.0, port: int = 0, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        to: str,
+        *,
+        latency_s: float = 0.0,
+        bytes_per_s: float | None = None,
+        port: int = 0,
+        watch: Watch | None = None,
+    ) -> None:
         parts = urlsplit(to if "//" in to else f"//{to}")
         self._path = parts.path or "/"
         self._scheme = parts.scheme or "http"
         self._to = (parts.hostname or "127.0.0.1", parts.port or 80)
         self.latency_s = latency_s
+        self._bytes_per_s = bytes_per_s  # each way, of all connections together; None: as fast as it goes
         self.watch = watch  # runs in the relay's thread
         self.port = port
         self.connections = 0
@@ -198,6 +208,11 @@ class Relay:
     def bytes_down(self) -> int:
         self.settle()
         return self._flows["down"].count
+
+    @property
+    def so_far(self) -> tuple[int, int]:
+        """Bytes up and down, without waiting for those that are on their way: for a look while they flow."""
+        return self._flows["up"].count, self._flows["down"].count
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -400,6 +415,9 @@ class Relay:
         flow = self._flows[direction]
         async for due, data in out_of:
             await trio.sleep_until(due)
+            if self._bytes_per_s is not None:
+                flow.free_s = max(flow.free_s, due) + len(data) / self._bytes_per_s
+                await trio.sleep_until(flow.free_s)
             if not self._gate.is_set():
                 connection.held.add(direction)
                 await self._gate.wait()
