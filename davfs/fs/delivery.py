@@ -96,13 +96,15 @@ class Delivery(Recognition):
 
     async def settle(self, pending: Pending) -> None:
         """Step by step until the server has the file. Raises what stands in the way."""
-        paths = [] if pending.node.unlinked else [pending.node.path]
+        before = None if pending.node.unlinked else pending.node.path
         await self._settle(pending)
         self._chunks.forsake(pending.content.id)
-        if paths and not pending.node.unlinked and pending.node.path not in paths:
-            paths.append(pending.node.path)
-        for path in paths:
-            await self._guard.done(path)
+        if before is None:
+            return
+        after = before if pending.node.unlinked else pending.node.path
+        await self._guard.done(before)
+        if after != before:  # renamed during its upload
+            await self._guard.done(after)
 
     async def _settle(self, pending: Pending) -> None:
         content = pending.content

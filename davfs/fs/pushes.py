@@ -163,9 +163,8 @@ class Pushes:
         try:
             await self._pay(node, dict(wish.changes))
         except NotFound:
-            if not _is_moving(node) and (
-                node.parent is None or node.path == path
-            ):  # somebody else removed it
+            has_its_name = node.parent is None or node.path == path
+            if has_its_name and not _is_moving(node):  # somebody else removed it
                 self._tree.wishes.forget(node)
 
     async def _pay(self, node: Node, changes: dict[str, str | None]) -> None:

@@ -267,9 +267,7 @@ class ContentStore:
                     self.disk.remove(name)
                 for content in unrecorded.values():
                     if content.recorded and not content.orphan:
-                        with suppress(
-                            PosixError
-                        ):  # a full disk: the row is newer than the record, and counts
+                        with suppress(PosixError):  # a full disk: the row is newer, and counts
                             self._record(content, content.as_row())
 
     def _remove_file(self, name: str) -> None:
