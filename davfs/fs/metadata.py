@@ -204,8 +204,8 @@ class Metadata:
         """How long the answer may still be believed (for the kernel's own time-outs)."""
         if folder is None or entry is None:
             return self._min_s
-        learned_s = _learned_s(folder, entry)
-        return max(0.0, learned_s + self._lifetime_s(entry.resource, folder, now_s) - now_s)
+        until_s = _learned_s(folder, entry) + self._lifetime_s(entry.resource, folder, now_s)
+        return until_s - now_s if until_s > now_s else 0.0
 
     def learned_s(self, folder_ino: int, name: str) -> float:
         """When this was last known to be so."""
@@ -425,7 +425,10 @@ class Metadata:
 
     def _clamp(self, seconds: float, folder: Folder) -> float:
         """At least three times what the listing took: else a folder of 100,000 is old when it arrives."""
-        return max(self._min_s, min(self._max_s, seconds), COST_FACTOR * folder.cost_s)
+        least_s = COST_FACTOR * folder.cost_s
+        if least_s <= self._max_s <= seconds:
+            return self._max_s  # most of what is looked at has been still for long
+        return max(self._min_s, min(self._max_s, seconds), least_s)
 
 
 def _learned_s(folder: Folder, entry: Entry) -> float:
