@@ -16,11 +16,11 @@ from davfs.dav.documents import root_of
 from davfs.dav.exchange import Exchange
 from davfs.dav.hrefs import Share, decode_href
 from davfs.dav.owncloud import (
+    ALLOWING,
     DEFAULT_SUM,
     MOST_REFUSAL_BYTES,
     OCS_HEADERS,
     Account,
-    NameRules,
     Refusal,
     Told,
     account_of,
@@ -52,7 +52,7 @@ class Cloud:
         self._account: Account | None = account_of(share)
         self._is_account_known = self._account is not None or not is_legacy(share)
         self.told = Told()
-        self.names = NameRules()
+        self.names = ALLOWING
         self._no_chunks_until_s = float("-inf")
 
     async def learn(self) -> None:

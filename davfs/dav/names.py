@@ -52,7 +52,7 @@ class NameRules:
     def check(self, base: Sequence[str], parts: Sequence[str], *, is_folder: bool = False) -> None:
         """For the last of `parts`, below `base` of the server. Raises UnstorableName, NameTooLong."""
         name = parts[-1]
-        if self != ALLOWING:
+        if self is not ALLOWING and self != ALLOWING:
             self._check_length(base, parts)
             found = self._objection(name, is_folder=is_folder)
             if found is not None:

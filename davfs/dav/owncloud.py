@@ -108,6 +108,8 @@ class NameRules:
 
     def check(self, name: str) -> None:
         """Raises BadName (EINVAL, or EACCES for a reserved name) or NameTooLong, before anything is sent."""
+        if self is ALLOWING:
+            return
         if len(os.fsencode(name)) > self.most_bytes:
             raise NameTooLong(f"the server takes names of at most {self.most_bytes} bytes")
         found = next((letter for letter in name if letter in self.characters), None)
@@ -129,6 +131,9 @@ class NameRules:
         return replace(self, refused=self.refused | {name}) if len(self.refused) < _MOST_TOLD else self
 
 
+ALLOWING: Final = NameRules()
+
+
 class ReservedName(BadName):
     """A name that the server keeps for itself, as .htaccess."""
 
@@ -144,7 +149,7 @@ class Told:
 
     chunks: bool | None = None
     checksum: str | None = None
-    names: NameRules = NameRules()
+    names: NameRules = ALLOWING
 
     @classmethod
     def parse(cls, body: bytes) -> Self:

@@ -21,7 +21,7 @@ def checked_name(name: str) -> str:
     Names are str with surrogateescape, so that any bytes the kernel allows survive.
     Raises BadName (EINVAL) or NameTooLong (ENAMETOOLONG).
     """
-    if len(os.fsencode(name)) > NAME_MAX_BYTES:
+    if not is_name_short(name):
         raise NameTooLong(f"name of more than {NAME_MAX_BYTES} bytes")
     if not name or name in {".", ".."} or "/" in name or "\0" in name:
         raise BadName(f"not a file name: {name!r}")

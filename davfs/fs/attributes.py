@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from davfs.dav.resource import Resource
@@ -32,8 +31,7 @@ class Attributes(NamedTuple):
     valid_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(NamedTuple):
     """A SETATTR request: None leaves a field as it is."""
 
     size_bytes: int | None = None
@@ -44,8 +42,7 @@ class Changes:
     gid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """An open file. `keep_cache`: the kernel's pages of this file are still right."""
 
     handle: int

@@ -39,7 +39,7 @@ class CacheDisk:
         os.makedirs(self._data, mode=0o700, exist_ok=True)
 
     def file_name(self, content_id: int, generation: int) -> str:
-        return os.path.join(self._data, f"{content_id & 0xFF:02x}", f"{content_id}.{generation}")
+        return f"{self._data}/{content_id & 0xFF:02x}/{content_id}.{generation}"
 
     def prepare(self) -> None:
         """Make all folders at once (10 ms), not one with each of the first 256 files."""

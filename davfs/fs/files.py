@@ -455,9 +455,12 @@ class Files:
 
     def _must_fit(self, content: Content, size: int) -> None:
         """EFBIG now, not after an upload that the server refuses as it did before."""
-        client = self._tree.client
-        if not content.orphan and not client.upload_limit.allows(size, trio.current_time()):
-            limit = client.upload_limit.limit_bytes(trio.current_time())
+        learned = self._tree.client.upload_limit
+        if content.orphan or learned.refused_bytes is None:
+            return
+        now_s = trio.current_time()
+        if not learned.allows(size, now_s):
+            limit = learned.limit_bytes(now_s)
             raise PosixError(errno.EFBIG, f"the server has refused a file of more than {limit} bytes")
 
     def _noted(self, node: Node, content: Content, *, was_dirty: bool) -> None:

@@ -84,7 +84,7 @@ class Unanswered:
         return any(digest == other for _, other in self.bodies)
 
     def to_bytes(self) -> bytes:
-        return b"".join(_BODY.pack(size, digest) for size, digest in self.bodies)
+        return b"".join([_BODY.pack(size, digest) for size, digest in self.bodies]) if self.bodies else b""
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Unanswered:

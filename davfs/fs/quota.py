@@ -60,11 +60,13 @@ class Allowance:
 
     def check(self, size_bytes: int, new_size_bytes: int, base: Validator | None) -> None:
         """Raises PosixError(ENOSPC) when a file cannot grow to this for want of room on the server."""
-        more = growth(new_size_bytes, base) - growth(size_bytes, base)
-        if more <= 0 or self._answer is None or self._answer.quota.available_bytes is None:
-            return
         answer = self._answer
-        left = self._answer.quota.available_bytes - self._taken.unsent - (self._taken.begun - answer.begun)
+        if answer is None or answer.quota.available_bytes is None:
+            return
+        more = growth(new_size_bytes, base) - growth(size_bytes, base)
+        if more <= 0:
+            return
+        left = answer.quota.available_bytes - self._taken.unsent - (self._taken.begun - answer.begun)
         if left - more > PLENTY_BYTES:
             return
         self._ask_after(LIFETIME_S)

@@ -231,7 +231,7 @@ class Spellings:
             return name
         client, path = self._tree.client, folder.path.child(name)
         client.check_name(path, is_folder=is_folder)
-        if decoded_again(path).name != name and await self._decodes_twice(folder.path):
+        if "%" in name and decoded_again(path).name != name and await self._decodes_twice(folder.path):
             raise UnstorableName(f"{shown(path)}: this server would keep it as {shown(decoded_again(path))}")
         rival = self._rival(folder, name)
         if rival not in {None, renamed} and await self._is_one_name(folder, name):

@@ -180,6 +180,20 @@ def test_the_number_of_entries_is_bounded(meta: Metadata) -> None:
     assert len(meta.names(19)) == 9
 
 
+def test_what_was_asked_for_last_is_forgotten_too(meta: Metadata) -> None:
+    """A folder that is forgotten, or had to make room, is not answered from the last question about it."""
+    meta._folders = LRUCache[int, Folder](10, getsizeof=lambda folder: len(folder.entries) + 1)
+    list_folder(meta, "a", "b")
+    assert meta.names(FOLDER) == ["a", "b"]
+    meta.forget_folder(FOLDER)
+    assert meta.names(FOLDER) == []
+    list_folder(meta, "a", "b")
+    assert meta.names(FOLDER) == ["a", "b"]
+    meta.learn_listing(1, a_folder(), {str(one): a_file() for one in range(9)}, nothing_kept, 0.0)
+    assert meta.names(FOLDER) == []
+    assert meta.folder(FOLDER) is meta.folder(FOLDER)
+
+
 def test_single_entries_are_counted_too(meta: Metadata) -> None:
     """Names learned one by one, as by a program that makes or probes many, are within the bound as well."""
     for number in range(500):
