@@ -97,7 +97,7 @@ class _Asking:
         self._asking = asking
         self._longest_s = longest_s
         self._label = label
-        self._scope = trio.move_on_after(max(0.0, longest_s))
+        self._scope = trio.CancelScope(deadline=trio.current_time() + longest_s)
 
     def __enter__(self) -> None:
         self._scope.__enter__()

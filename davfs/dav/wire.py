@@ -144,7 +144,7 @@ class deadline:  # noqa: N801 - as above
     def __init__(self, seconds: float, label: str) -> None:
         self._seconds = seconds
         self._label = label
-        self._scope = trio.move_on_after(max(0.0, seconds))
+        self._scope = trio.CancelScope(deadline=trio.current_time() + seconds)
 
     def __enter__(self) -> None:
         self._scope.__enter__()

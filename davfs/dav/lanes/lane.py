@@ -10,6 +10,7 @@ lane is spoilt. close() is synchronous, so that no cancellation can leave a sock
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -279,4 +280,4 @@ class Lane:
 
 def _ends_within(timeout_s: float) -> bool:
     """Whether a scope around this ends it sooner: then one more would cost 8 us, and never be the first."""
-    return trio.current_effective_deadline() <= trio.current_time() + timeout_s
+    return timeout_s == math.inf or trio.current_effective_deadline() <= trio.current_time() + timeout_s

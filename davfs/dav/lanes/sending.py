@@ -75,17 +75,6 @@ async def _send_first(lane: Lane, errand: Errand, data: bytes) -> None:
         raise
 
 
-async def _first_head(
-    lane: Lane, errand: Errand, timeout_s: float, *, wants_continue: bool, safe: bool
-) -> Head:
-    try:
-        return await lane.read_head(errand.method, timeout_s, wants_continue=wants_continue)
-    except httpx.ReadError:
-        if safe and lane.is_reused:  # the server closed it while the request was on its way
-            raise Unsent from None
-        raise
-
-
 async def _deliver_small(lane: Lane, errand: Errand, extra: str) -> Head:
     data = _head(lane, errand, extra)
     if errand.size_bytes:
@@ -96,7 +85,12 @@ async def _deliver_small(lane: Lane, errand: Errand, extra: str) -> Head:
             raise httpx.LocalProtocolError("the body is not as long as announced")
         data += body
     await _send_first(lane, errand, data)
-    return await _first_head(lane, errand, errand.timeouts.read, wants_continue=False, safe=errand.is_safe)
+    try:
+        return await lane.read_head(errand.method, errand.timeouts.read)
+    except httpx.ReadError:
+        if errand.is_safe and lane.is_reused:  # the server closed it while the request was on its way
+            raise Unsent from None
+        raise
 
 
 async def _ask_first(lane: Lane, errand: Errand, extra: str, habits: Habits) -> Head | None:
@@ -106,7 +100,12 @@ async def _ask_first(lane: Lane, errand: Errand, extra: str, habits: Habits) -> 
     await _send_first(lane, errand, data)
     head: Head | None = None
     with trio.move_on_after(habits.expect_wait_s) as wait:
-        head = await _first_head(lane, errand, errand.timeouts.read, wants_continue=True, safe=True)
+        try:
+            head = await lane.read_head(errand.method, errand.timeouts.read, wants_continue=True)
+        except httpx.ReadError:
+            if lane.is_reused:
+                raise Unsent from None
+            raise
     if wait.cancelled_caught or head is None:
         lane.is_spoilt = False  # the wait ended, not the lane
         habits.note_expect(Expect.IGNORED, now_s)
