@@ -345,6 +345,11 @@ class Incoming:
     async def _received(self) -> bytes | None:
         if self._ended:
             return None
+        rest = self._at_hand()
+        if rest is not None:
+            self._ended = True
+            self._count(len(rest))
+            return rest or None
         try:
             with translated(self._label):
                 piece = await anext(self._pieces, None)
