@@ -7,6 +7,7 @@ unknown, and the caller looks. Overwrite is explicit, Depth is 0, folders end wi
 from __future__ import annotations
 
 import errno
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ from davfs.dav.wire import Incoming, Octets, deadline
 from davfs.errors import DavfsError, NotFound, NotItsAddress, PosixError, PreconditionFailed, ServerRefused
 
 SMALL_BODY_BYTES: Final = 1024 * 1024  # answers that are read whole: lists of failures
+_BY_DEADLINE: Final = math.inf  # of the wire: `_change` bounds all of it, and nobody looks twice
 _MAY_MEAN_ELSEWHERE: Final = frozenset({400, 502})  # to MOVE and COPY: Destination is not ours
 _ABOUT_THE_TARGET: Final = frozenset({412, 423, 424})
 _MAY_MEAN_TAKEN: Final = frozenset({400, 403, 405, 409})
@@ -73,7 +75,7 @@ class Changing(ABC):
 
     async def mkcol(self, path: DavPath) -> None:
         """Raises AlreadyExists on 405; some servers say 403, 409 or 423, and rclone 201 (peers.md rule 5)."""
-        await self._change(_Request("MKCOL", path, _PLAIN, is_collection=True))
+        await self._change(_Request("MKCOL", path, _PLAIN, is_collection=True, read_timeout_s=_BY_DEADLINE))
 
     async def delete(
         self,
@@ -86,7 +88,7 @@ class Changing(ABC):
         headers = {**_PLAIN, **_conditions(if_match)}
         if lock_token is not None:
             headers |= if_header((self._tagged(path, is_collection=is_collection), lock_token, None))
-        request = _Request("DELETE", path, headers, is_collection=is_collection)
+        request = _Request("DELETE", path, headers, is_collection=is_collection, read_timeout_s=_BY_DEADLINE)
         await self._change(request)  # of a folder only when it is empty, so it takes no longer than any other
 
     async def move(

@@ -29,7 +29,7 @@ from davfs.dav.reach import Reach
 from davfs.dav.redirects import is_in_share, redirected
 from davfs.dav.request import Request, Traffic
 from davfs.dav.retry import RetryPolicy
-from davfs.dav.wire import Incoming, Octets, Outgoing, deadline, reply_of, translated
+from davfs.dav.wire import Body, Incoming, Octets, Outgoing, deadline, reply_of, translated
 from davfs.errors import DavfsError, LinkDown, ProtocolError, Unreachable, UriTooLong, refused
 
 T = TypeVar("T")
@@ -46,6 +46,7 @@ _SHORT_BYTES: Final = 1024 * 1024
 _NOT_NOW: Final = 503
 _AT_HAND_BYTES: Final = 64 * 1024  # goes out with the head, in one write
 _LONGEST_TARGET: Final = 65_536  # as httpx has it
+_NO_LIMIT: Final = nullcontext()
 _CARRY_FILES: Final = frozenset({"PUT", "PATCH"})
 
 
@@ -178,18 +179,24 @@ class Exchange:
         """The wire's time-outs are of one connection: a keep-alive one that ends after a while is followed
         by another, which begins anew (`ls` on a silent Apache: its FIN after 5 s, and `timeout` on top)."""
         if request.answer_by_s is None:
-            return nullcontext()
+            return _NO_LIMIT
         return deadline(request.answer_by_s - self._clock(), request.label)
 
-    async def _pass_on(self, request: Request, url: str, *, is_ours: bool) -> Reply:
+    def _pass_on(self, request: Request, url: str, *, is_ours: bool) -> Awaitable[Reply]:
+        """This and `_carried` only choose who does it, and need no coroutine of their own for that."""
         content = request.content
         if content is None:
-            return await self._carried(request, url, None, is_ours=is_ours)
+            return self._carried(request, url, None, is_ours=is_ours)
         pace = self.pace_up if request.method in _CARRY_FILES else None
         if pace is None and type(content) is Octets and content.size_bytes <= _AT_HAND_BYTES:
             # type(): a class of it may give other bytes at each reading
             self._up_bytes += content.size_bytes
-            return await self._carried(request, url, AtHand(content.data), is_ours=is_ours)
+            return self._carried(request, url, AtHand(content.data), is_ours=is_ours)
+        return self._streamed(request, url, content, pace, is_ours=is_ours)
+
+    async def _streamed(
+        self, request: Request, url: str, content: Body, pace: Pace | None, *, is_ours: bool
+    ) -> Reply:
         is_large = content.size_bytes > _BUFFERED_BYTES
         count = self._count_up_large if is_large else self._count_up
         outgoing = Outgoing(content, count, pace)
@@ -198,13 +205,18 @@ class Exchange:
         finally:
             await outgoing.aclose()
 
-    async def _carried(
+    def _carried(
         self, request: Request, url: str, stream: httpx.AsyncByteStream | None, *, is_ours: bool
-    ) -> Reply:
+    ) -> Awaitable[Reply]:
         if self._lanes is not None and self._home is not None and is_ours:
             target = url.removeprefix(self._share.origin)
             if target[:1] == "/":
-                return await self._lanes.carry(self._errand(self._home, request, target, stream))
+                return self._lanes.carry(self._errand(self._home, request, target, stream))
+        return self._carried_by_httpx(request, url, stream, is_ours=is_ours)
+
+    async def _carried_by_httpx(
+        self, request: Request, url: str, stream: httpx.AsyncByteStream | None, *, is_ours: bool
+    ) -> Reply:
         address = httpx.URL(url)
         timeouts = dataclasses.asdict(self._timeouts(request))
         extensions: dict[str, object] = {"timeout": timeouts, "davfs_preflight": request.preflight}

@@ -179,7 +179,10 @@ class Download:
         return self
 
     async def __anext__(self) -> bytes:
-        piece = await self._piece()
+        if self._stall_s is None:
+            piece = await self._incoming.receive_some()
+        else:
+            piece = await self._piece_in_time(self._stall_s)
         if piece is None:
             self._check_end()
             raise StopAsyncIteration
@@ -190,11 +193,9 @@ class Download:
             raise StaleVersion(f"GET {self._where}: the file grew on the server")
         return piece
 
-    async def _piece(self) -> bytes | None:
-        if self._stall_s is not None:
-            with deadline(self._stall_s, f"GET {self._where}"):
-                return await self._incoming.receive_some()
-        return await self._incoming.receive_some()
+    async def _piece_in_time(self, stall_s: float) -> bytes | None:
+        with deadline(stall_s, f"GET {self._where}"):
+            return await self._incoming.receive_some()
 
     def _check_end(self) -> None:
         """A body without a length may have been cut: only a known size tells (RFC 9112 8)."""

@@ -6,8 +6,9 @@ stopped at once; `news` wakes whoever follows the link (the probe). The decision
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
 
 import trio
 
@@ -53,33 +54,65 @@ class Reach:
         if not self.link.is_alive(self._clock()) and self.link.doubted(self._clock()):
             self.tell()
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
+    def watched(self) -> AbstractContextManager[None]:
         """Tells the link when the server was not reached, or did not answer in time."""
-        asked_s = self._clock()
-        try:
-            yield
-        except NoLane:
-            raise
-        except LinkError as error:
-            if self.link.failed(error, self._clock(), asked_s=asked_s):
-                self.tell()
-            raise
+        return _Watched(self, self._clock())
 
-    @contextmanager
-    def asking(self, longest_s: float, label: str) -> Iterator[None]:
+    def failed(self, error: BaseException, asked_s: float) -> None:
+        """Of a request that was sent at `asked_s`."""
+        if not isinstance(error, LinkError) or isinstance(error, NoLane):
+            return
+        if self.link.failed(error, self._clock(), asked_s=asked_s):
+            self.tell()
+
+    def asking(self, longest_s: float, label: str) -> AbstractContextManager[None]:
         """Raises TimedOut when the block takes longer. What only asks need not wait for that once the outage
         is known."""
-        with trio.move_on_after(max(0.0, longest_s)) as scope:
-            self._asking.add(scope)
-            try:
-                yield
-            finally:
-                is_stopped = scope not in self._asking
-                self._asking.discard(scope)
-        if scope.cancelled_caught:
+        return _Asking(self._asking, longest_s, label)
+
+
+class _Watched:
+    """No generators, these two: every request has one of them or both."""
+
+    __slots__ = ("_asked_s", "_reach")
+
+    def __init__(self, reach: Reach, asked_s: float) -> None:
+        self._reach = reach
+        self._asked_s = asked_s
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._reach.failed(error, self._asked_s)
+
+
+class _Asking:
+    __slots__ = ("_asking", "_label", "_longest_s", "_scope")
+
+    def __init__(self, asking: set[trio.CancelScope], longest_s: float, label: str) -> None:
+        self._asking = asking
+        self._longest_s = longest_s
+        self._label = label
+        self._scope = trio.CancelScope(deadline=trio.current_time() + longest_s)
+
+    def __enter__(self) -> None:
+        self._scope.__enter__()
+        self._asking.add(self._scope)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        is_stopped = self._scope not in self._asking
+        self._asking.discard(self._scope)
+        is_caught = self._scope.__exit__(kind, error, trace)
+        if self._scope.cancelled_caught:
             # Not LinkDown: what was sent may have been done, and a server that only restarts is tried
             # again for a moment, as by who found it away.
             if is_stopped:
-                raise TimedOut("the server does not answer")
-            raise TimedOut(f"{label}: no answer within {longest_s:.0f} s")
+                raise TimedOut("the server does not answer") from None
+            raise TimedOut(f"{self._label}: no answer within {self._longest_s:.0f} s") from None
+        return is_caught

@@ -58,9 +58,9 @@ class Emptying:
         known = self._tree.meta.known_folder(folder.ino)
         if folder.parent is None or known is None or not known.was_listed or len(known.entries) > MEMBERS_MAX:
             return False
-        members = (name for name, entry in known.entries.items() if entry.resource is not None)
-        if any(name != last.name and not name.startswith(HIDDEN_PREFIX) for name in members):
-            return False
+        for name, entry in reversed(known.entries.items()):  # who removes all begins at the other end
+            if entry.resource is not None and name != last.name and not name.startswith(HIDDEN_PREFIX):
+                return False
         gone = any(entry.ours and entry.resource is None for entry in known.entries.values())
         return gone and self._tree.known_names(folder) == [last.name]
 

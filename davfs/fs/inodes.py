@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from hashlib import blake2b
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from davfs.dav.resource import DavPath
@@ -247,20 +247,9 @@ class InodeTable:
         node.pins -= 1
         self.release(node)
 
-    @contextmanager
-    def held(self, *nodes: Node | None) -> Iterator[None]:
+    def held(self, *nodes: Node | None) -> AbstractContextManager[None]:
         """While an operation works on them they stay in the table, whoever lets go of them."""
-        for node in nodes:
-            if node is not None:
-                self.pin(node)
-                node.busy += 1
-        try:
-            yield
-        finally:
-            for node in nodes:
-                if node is not None:
-                    node.busy -= 1
-                    self.unpin(node)
+        return _Held(self, nodes)
 
     def release(self, node: Node | None) -> None:
         """Drop nodes that nobody refers to any more, upwards."""
@@ -287,3 +276,27 @@ class InodeTable:
         if salt:
             self._known.put(parent_ino, name, ino)
         return ino
+
+
+class _Held:
+    """No generator: each removed file has one."""
+
+    __slots__ = ("_nodes", "_table")
+
+    def __init__(self, table: InodeTable, nodes: tuple[Node | None, ...]) -> None:
+        self._table = table
+        self._nodes = nodes
+
+    def __enter__(self) -> None:
+        for node in self._nodes:
+            if node is not None:
+                self._table.pin(node)
+                node.busy += 1
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        for node in self._nodes:
+            if node is not None:
+                node.busy -= 1
+                self._table.unpin(node)

@@ -339,7 +339,9 @@ class Metadata:
         if before is not None:
             entry.inherit(before)
         folder.entries[name] = entry
-        self._store(folder_ino, folder)
+        if before is None:
+            self._store(folder_ino, folder)  # it is larger now
+        self.forgotten.discard(folder_ino)
         if entry.resource is not None or before is not None:
             self.changed.add(folder_ino)
         if entry.ours:

@@ -77,14 +77,16 @@ class Namespace(Renaming):
         with self._tree.nodes.held(node):
             await self._uploads.settle_staged(SETTLE_S, node)
             await self._must_be_empty(node)
-            await self._delete(node)
+            await self._guard.locks.give_up(node.path)
+            await self._delete(node, node.path)
             self._tree.removed(node)
 
     # --- files
 
     async def unlink(self, parent: Node, name: str) -> None:
         self.must_be_writable(parent)
-        await self.settle_renames_at(parent.path.child(name))
+        if self._renames.left:
+            await self.settle_renames_at(parent.path.child(name))
         node = await self._existing(parent, name)
         if node.is_folder:
             raise PosixError(errno.EISDIR)
@@ -98,10 +100,14 @@ class Namespace(Renaming):
 
     async def _free_name(self, node: Node) -> None:
         """Nothing of this file is on the server any more; open handles can go on."""
-        await self._guard.locks.give_up(node.path)
+        path = node.path
+        await self._guard.locks.give_up(path)
         content = node.content
+        if content is None:
+            await self._delete(node, path)
+            return
         # Before it is set aside: it would be stored after that.
-        if content is not None and content.dirty and not await self._uploads.abandon(content):
+        if content.dirty and not await self._uploads.abandon(content):
             raise StaleVersion(f"{node.name!r} was changed by somebody else: ours stands beside it")
         set_aside = await self._preserve(node, by_copy=False)
         content = node.content
@@ -110,11 +116,11 @@ class Namespace(Renaming):
         if content is not None and content.dirty and not content.on_server:
             return
         if not set_aside:
-            await self._delete(node)
+            await self._guard.locks.give_up(node.path)
+            await self._delete(node, node.path)
 
-    async def _delete(self, node: Node) -> None:
-        path = node.path
-        await self._guard.locks.give_up(path)
+    async def _delete(self, node: Node, path: DavPath) -> None:
+        """No lock of ours is left on it."""
         self.emptying.removes(node)
         try:
             await patiently(functools.partial(self._delete_seen, node, path))

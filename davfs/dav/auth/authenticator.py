@@ -100,6 +100,11 @@ class Authenticator:
         """For a new connection. `binding`: tls-server-end-point data (RFC 5929)."""
         return Session(self, binding)
 
+    @property
+    def renews(self) -> bool:
+        """Whether `prepare` has anything to do: tokens are fetched."""
+        return self._credentials is not None and self._credentials.token_source is not None
+
     async def prepare(self, outlive_s: float = 0.0) -> None:
         """Before a request that takes `outlive_s` seconds: asks for a new token when there is need."""
         method, credentials = self._method, self._credentials

@@ -230,16 +230,13 @@ def parse_head(head: bytes, method: str) -> Head:
 def _fields(headers: Sequence[_Header]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for name, value in headers:
-        key, text = name.decode("latin-1").lower(), _text(value)
+        key = name.decode("latin-1").lower()
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            text = value.decode("latin-1")
         fields[key] = f"{fields[key]}, {text}" if key in fields else text
     return fields
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
 
 
 def _framing(fields: Mapping[str, str]) -> tuple[int | None, bool]:

@@ -18,12 +18,13 @@ from davfs.dav.lanes.errand import Errand
 class Cookies:
     def __init__(self) -> None:
         self._jar = httpx.Cookies()
+        self._is_empty = True
         self._line = ""
         self._good_until_s = 0.0
 
     def line(self, errand: Errand, now_s: float) -> str:
         """The header line for `errand`, '' for none."""
-        if self._jar and now_s >= self._good_until_s:
+        if not self._is_empty and now_s >= self._good_until_s:
             self._line = self._chosen(errand)
             self._good_until_s = self._changes_s()
         return self._line
@@ -33,6 +34,7 @@ class Cookies:
         request = httpx.Request("GET", errand.url)
         self._jar.extract_cookies(httpx.Response(head.status, headers=head.headers, request=request))
         self._line, self._good_until_s = "", 0.0
+        self._is_empty = not self._jar
 
     def _chosen(self, errand: Errand) -> str:
         carrier = httpx.Request("GET", errand.url)

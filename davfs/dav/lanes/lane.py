@@ -10,6 +10,7 @@ lane is spoilt. close() is synchronous, so that no cancellation can leave a sock
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -48,6 +49,8 @@ class Lane:
         self._stream = connection.stream
         self._tcp = connection.tcp
         self._is_tls = connection.stream is not connection.tcp
+        self._poll = select.poll()
+        self._poll.register(connection.tcp.socket.fileno(), select.POLLIN)
         self.proxy = connection.proxy
         self.session = session
         self.answers = 0
@@ -80,19 +83,21 @@ class Lane:
     def is_reused(self) -> bool:
         return self.answers > 0
 
-    async def is_usable(self, *, requests: int = 1) -> bool:
+    def is_ready(self, *, requests: int = 1) -> bool:
         """May a parked lane carry `requests` more? A readable idle connection has been closed."""
+        return self._may_go_on(requests) and not self._poll.poll(0)
+
+    async def is_usable(self, *, requests: int = 1) -> bool:
+        """The same, and where there is something to read over TLS, it is looked at."""
+        if not self._may_go_on(requests):
+            return False
+        return not self._poll.poll(0) or (self._is_tls and await self._was_only_a_ticket())
+
+    def _may_go_on(self, requests: int) -> bool:
         is_over = trio.current_time() - self._idle_since_s > self._idle_limit_s
         if self.is_spoilt or is_over or not self.session.is_current:
             return False
-        if self.requests_left is not None and self.requests_left < requests:
-            return False
-        return not self._is_readable() or (self._is_tls and await self._was_only_a_ticket())
-
-    def _is_readable(self) -> bool:
-        poll = select.poll()
-        poll.register(self._tcp.socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return self.requests_left is None or self.requests_left >= requests
 
     async def _was_only_a_ticket(self) -> bool:
         """TLS 1.3 sends session tickets when it likes; they carry no data."""
@@ -192,7 +197,13 @@ class Lane:
         data, self._rest = self._rest, b""
         try:
             for _ in range(_MOST_INTERIM):
-                head = await self._one_head(reader, data, timeout_s)
+                head = reader.feed(data) if data else None
+                while head is None:
+                    data = await self._receive(_HEAD_READ_BYTES, timeout_s)
+                    if not data:
+                        words = "within the head of an answer" if reader.collected else "without an answer"
+                        raise httpx.ReadError(f"the server closed the connection {words}")
+                    head = reader.feed(data)
                 if head.status >= 200:
                     self.note_answer(head)
                 if head.status >= 200 or (wants_continue and head.status == 100):
@@ -201,16 +212,6 @@ class Lane:
         finally:  # after a cancellation too: the wait for 100 may end within a head
             self._rest = reader.rest or reader.collected
         raise httpx.RemoteProtocolError("the server sends interim answers without an end")
-
-    async def _one_head(self, reader: HeadReader, data: bytes, timeout_s: float) -> Head:
-        head = reader.feed(data) if data else None
-        while head is None:
-            data = await self._receive(_HEAD_READ_BYTES, timeout_s)
-            if not data:
-                words = "without an answer" if not reader.collected else "within the head of an answer"
-                raise httpx.ReadError(f"the server closed the connection {words}")
-            head = reader.feed(data)
-        return head
 
     async def read_body(self, body: Body, timeout_s: float) -> bytes:
         """The next content; b'' only at the end. Raises ReadError, ReadTimeout, RemoteProtocolError."""
@@ -279,4 +280,4 @@ class Lane:
 
 def _ends_within(timeout_s: float) -> bool:
     """Whether a scope around this ends it sooner: then one more would cost 8 us, and never be the first."""
-    return trio.current_effective_deadline() <= trio.current_time() + timeout_s
+    return timeout_s == math.inf or trio.current_effective_deadline() <= trio.current_time() + timeout_s

@@ -39,20 +39,27 @@ class Pool:
         self._idle: list[Lane] = []
         self._is_closed = False
 
-    async def slot(self, kind: Kind, timeout_s: float) -> Slot:
-        """Raises httpx.PoolTimeout."""
+    def slot_at_once(self, kind: Kind) -> Slot | None:
+        """None where one has to be waited for; nobody waits ahead: then it raises httpx.PoolTimeout."""
         if kind == "ahead":
             return self._spare_slot()
         semaphore = self._slots[kind]
-        try:
-            semaphore.acquire_nowait()
-        except trio.WouldBlock:
-            try:
-                with trio.fail_after(timeout_s):
-                    await semaphore.acquire()
-            except trio.TooSlowError:
-                raise httpx.PoolTimeout(f"no free connection within {timeout_s:g} s") from None
+        if not semaphore.value:
+            return None
+        semaphore.acquire_nowait()
         return Slot(semaphore)
+
+    async def slot(self, kind: Kind, timeout_s: float) -> Slot:
+        """Raises httpx.PoolTimeout."""
+        slot = self.slot_at_once(kind)
+        if slot is not None:
+            return slot
+        try:
+            with trio.fail_after(timeout_s):
+                await self._slots[kind].acquire()
+        except trio.TooSlowError:
+            raise httpx.PoolTimeout(f"no free connection within {timeout_s:g} s") from None
+        return Slot(self._slots[kind])
 
     def _spare_slot(self) -> Slot:
         for kind, semaphore in self._slots.items():
@@ -60,6 +67,12 @@ class Pool:
                 semaphore.acquire_nowait()
                 return Slot(semaphore)
         raise httpx.PoolTimeout("no connection to spare")
+
+    def take_at_once(self, *, requests: int = 1) -> Lane | None:
+        """The lane used last, if it may carry `requests` more: that is nearly always the one to take."""
+        if self._idle and self._idle[-1].is_ready(requests=requests):
+            return self._idle.pop()
+        return None
 
     async def take(self, *, requests: int = 1) -> Lane | None:
         """A lane at rest that may carry `requests` more, if there is one."""

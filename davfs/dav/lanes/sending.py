@@ -11,7 +11,7 @@ A body that was not sent to its end spoils the lane: the server would read the n
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Final, Protocol, runtime_checkable
 
 import httpx
@@ -41,10 +41,14 @@ class Unsent(Exception):
     """Nothing was processed, and the lane is at its end: repeat it on another."""
 
 
-async def deliver(lane: Lane, errand: Errand, extra: str, habits: Habits) -> Head:
+def deliver(lane: Lane, errand: Errand, extra: str, habits: Habits) -> Coroutine[None, None, Head]:
     """The head of the final answer. Raises httpx's errors, and Unsent where a repetition is safe."""
     if errand.size_bytes <= _JOINED_BYTES:
-        return await _deliver_small(lane, errand, extra)
+        return _deliver_small(lane, errand, extra)
+    return _deliver_large(lane, errand, extra, habits)
+
+
+async def _deliver_large(lane: Lane, errand: Errand, extra: str, habits: Habits) -> Head:
     if habits.asks_expect(errand.size_bytes, trio.current_time()):
         head = await _ask_first(lane, errand, extra, habits)
         if head is not None:
@@ -71,32 +75,22 @@ async def _send_first(lane: Lane, errand: Errand, data: bytes) -> None:
         raise
 
 
-async def _first_head(
-    lane: Lane, errand: Errand, timeout_s: float, *, wants_continue: bool, safe: bool
-) -> Head:
-    try:
-        return await lane.read_head(errand.method, timeout_s, wants_continue=wants_continue)
-    except httpx.ReadError:
-        if safe and lane.is_reused:  # the server closed it while the request was on its way
-            raise Unsent from None
-        raise
-
-
 async def _deliver_small(lane: Lane, errand: Errand, extra: str) -> Head:
     data = _head(lane, errand, extra)
     if errand.size_bytes:
-        data += await _joined(errand)
+        stream = errand.stream
+        assert stream is not None  # noqa: S101
+        body = stream.data if isinstance(stream, AtHand) else b"".join([piece async for piece in stream])
+        if len(body) != errand.size_bytes:
+            raise httpx.LocalProtocolError("the body is not as long as announced")
+        data += body
     await _send_first(lane, errand, data)
-    return await _first_head(lane, errand, errand.timeouts.read, wants_continue=False, safe=errand.is_safe)
-
-
-async def _joined(errand: Errand) -> bytes:
-    stream = errand.stream
-    assert stream is not None  # noqa: S101
-    body = stream.data if isinstance(stream, AtHand) else b"".join([piece async for piece in stream])
-    if len(body) != errand.size_bytes:
-        raise httpx.LocalProtocolError("the body is not as long as announced")
-    return body
+    try:
+        return await lane.read_head(errand.method, errand.timeouts.read)
+    except httpx.ReadError:
+        if errand.is_safe and lane.is_reused:  # the server closed it while the request was on its way
+            raise Unsent from None
+        raise
 
 
 async def _ask_first(lane: Lane, errand: Errand, extra: str, habits: Habits) -> Head | None:
@@ -106,7 +100,12 @@ async def _ask_first(lane: Lane, errand: Errand, extra: str, habits: Habits) -> 
     await _send_first(lane, errand, data)
     head: Head | None = None
     with trio.move_on_after(habits.expect_wait_s) as wait:
-        head = await _first_head(lane, errand, errand.timeouts.read, wants_continue=True, safe=True)
+        try:
+            head = await lane.read_head(errand.method, errand.timeouts.read, wants_continue=True)
+        except httpx.ReadError:
+            if lane.is_reused:
+                raise Unsent from None
+            raise
     if wait.cancelled_caught or head is None:
         lane.is_spoilt = False  # the wait ended, not the lane
         habits.note_expect(Expect.IGNORED, now_s)

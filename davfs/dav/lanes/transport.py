@@ -16,7 +16,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx
 import trio
@@ -81,8 +81,7 @@ class _Progress:
     verdict: DavfsError | None = None  # of the pre-flight's judge
 
 
-@dataclass(frozen=True, slots=True)
-class _Delivered:
+class _Delivered(NamedTuple):
     lane: Lane
     head: Head
 
@@ -140,10 +139,12 @@ class Lanes(httpx.AsyncBaseTransport):
     async def carry(self, errand: Errand) -> Reply:
         """Raises httpx's errors, Unauthorized, and what the judge of its pre-flight raises."""
         server = self._server(errand.origin)
-        slot = await server.pool.slot(errand.kind, errand.timeouts.pool)
+        pool = server.pool
+        slot = pool.slot_at_once(errand.kind) or await pool.slot(errand.kind, errand.timeouts.pool)
         try:
             progress = _Progress()
-            delivered = await self._at_the_gate(server, errand, progress)
+            perform = self._at_the_gate if server.auth.needs_gate else self._perform
+            delivered = await perform(server, errand, progress)
             return _reply(server.pool, slot, delivered, errand, progress)
         except BaseException:
             slot.release()
@@ -181,16 +182,18 @@ class Lanes(httpx.AsyncBaseTransport):
 
     async def _at_the_gate(self, server: _Server, errand: Errand, progress: _Progress) -> _Delivered:
         """At first contact one goes ahead: what it learns spares the others a refusal each."""
-        if server.auth.needs_gate:
-            async with server.auth.gate:
-                if server.auth.needs_gate:
-                    return await self._perform(server, errand, progress)
+        async with server.auth.gate:
+            if server.auth.needs_gate:
+                return await self._perform(server, errand, progress)
         return await self._perform(server, errand, progress)
 
     async def _perform(self, server: _Server, errand: Errand, progress: _Progress) -> _Delivered:
         for _ in range(_MOST_LANES):
             server.auth.check()
-            lane = await self._lane(server, errand, fresh=progress.wants_fresh)
+            requests = 2 if errand.is_upload else 1
+            lane = None if progress.wants_fresh else server.pool.take_at_once(requests=requests)
+            if lane is None:
+                lane = await self._lane(server, errand, requests, fresh=progress.wants_fresh)
             try:
                 head = await self._converse(server, lane, errand, progress)
             except Unsent:
@@ -208,8 +211,8 @@ class Lanes(httpx.AsyncBaseTransport):
             lane.close()
         raise httpx.RemoteProtocolError("the server ends each connection before it is authenticated")
 
-    async def _lane(self, server: _Server, errand: Errand, *, fresh: bool) -> Lane:
-        lane = None if fresh else await server.pool.take(requests=2 if errand.is_upload else 1)
+    async def _lane(self, server: _Server, errand: Errand, requests: int, *, fresh: bool) -> Lane:
+        lane = None if fresh else await server.pool.take(requests=requests)
         if lane is not None:
             return lane
         settings, origin = self._settings, server.origin
@@ -230,7 +233,8 @@ class Lanes(httpx.AsyncBaseTransport):
         """Authenticates, pre-flights, sends. None: this needs another lane."""
         session = lane.session
         for _ in range(_MOST_STEPS):
-            await server.auth.prepare(errand.size_bytes / _UPLOAD_BYTES_PER_S)
+            if server.auth.renews:
+                await server.auth.prepare(errand.size_bytes / _UPLOAD_BYTES_PER_S)
             message = self._next_message(server, lane, errand, progress)
             is_probe = message is not errand
             progress.sent.append(message.method)

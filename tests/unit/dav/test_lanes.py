@@ -15,13 +15,15 @@ import trio
 from trio.testing import MockClock
 
 from davfs.dav.auth import Credentials, build_auth
+from davfs.dav.client import Client
 from davfs.dav.lanes import Lanes, LaneSettings, Preflight, PreflightAnswer, Proxies
 from davfs.dav.lanes.connect import Connection
 from davfs.dav.lanes.errand import Errand
 from davfs.dav.lanes.habits import Expect, Habits
 from davfs.dav.lanes.lane import GATHER_S, Lane
 from davfs.dav.lanes.sending import deliver
-from davfs.errors import PreconditionFailed, Unauthorized
+from davfs.dav.resource import ROOT
+from davfs.errors import PreconditionFailed, TimedOut, Unauthorized
 from tests.unit.dav.peer import Data, Line, Seen, ask, lanes_to, serving
 
 ANN = Credentials("ann", "pw")
@@ -403,6 +405,24 @@ async def test_time_outs_are_of_httpx() -> None:
         peer.port = 1
         with pytest.raises(httpx.ConnectError):
             await ask(lanes, peer)
+
+
+async def test_a_change_that_nobody_answers_ends_in_time() -> None:
+    """After the client's time-out it is TimedOut; a program that gives up before is only cancelled."""
+
+    async def silent(line: Line) -> None:
+        await line.request()
+        await trio.sleep_forever()
+
+    async with serving(silent) as peer, lanes_to(peer) as lanes:
+        client, path = Client(lanes, peer.url, timeout_s=0.1), ROOT.child("f")
+        with trio.fail_after(30), pytest.raises(TimedOut):
+            await client.delete(path, is_collection=False)
+        with trio.fail_after(30), pytest.raises(TimedOut):
+            await client.mkcol(path)
+        with trio.move_on_after(0.1) as scope:
+            await Client(lanes, peer.url, timeout_s=30).delete(path, is_collection=False)
+        assert scope.cancelled_caught
 
 
 async def test_nothing_is_left_open() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
 from davfs.dav.lanes.errand import Kind
 from davfs.dav.lanes.pool import Pool, Slot
@@ -39,6 +40,18 @@ async def test_programs_find_the_other_half_free() -> None:
     await ahead(pool)
     await fill(pool, "data", 8)
     await fill(pool, "metadata", 4)
+
+
+async def test_a_slot_at_once_or_not() -> None:
+    """Where all are taken there is none at once; who waits gets the first that is given back."""
+    pool = Pool({"data": 1, "metadata": 1})
+    slot = pool.slot_at_once("data")
+    assert slot is not None
+    assert pool.slot_at_once("data") is None
+    slot.release()
+    await pool.slot("data", 0)
+    with pytest.raises(httpx.PoolTimeout):
+        await pool.slot("data", 0)
 
 
 async def test_where_half_is_in_use_nothing_is_fetched_ahead() -> None:
