@@ -479,6 +479,8 @@ class Files:
         if size == 0 and node.content is content:
             self._based_on_what_was_seen(node, content)
         content.truncate(size)
+        if content.complete:
+            self._uploads.needs_no_rest(content)
         for file in self._handles.of(content):
             file.wrote = True
         if not content.orphan:
