@@ -46,10 +46,13 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open file. `keep_cache`: the kernel's pages of this file are still right."""
+    """An open file. `keep_cache`: the kernel's pages of this file are still right. `direct`: this handle
+    reads and writes past them (see `Handles.open_file`).
+    """
 
     handle: int
     keep_cache: bool
+    direct: bool = False
 
 
 def file_mtime_ns(resource: Resource, kept: LocalAttributes | None, *, owed: bool = False) -> int:
