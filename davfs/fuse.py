@@ -242,7 +242,7 @@ class KernelOperations(pyfuse3.Operations):
 
     @_answering
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        if name.startswith(b"security."):  # asked by the kernel before each write to a file
+        if name.startswith(b"security."):  # asked by the kernel before each write to pages
             raise FUSEError(errno.EOPNOTSUPP)
         return await self._fs.getxattr(inode, os.fsdecode(name))
 
@@ -315,7 +315,7 @@ def _fill(entry: EntryAttributes, attributes: Attributes) -> None:
 
 
 def _info(opened: Opened) -> FileInfo:
-    return FileInfo(fh=FileHandleT(opened.handle), keep_cache=opened.keep_cache)
+    return FileInfo(fh=FileHandleT(opened.handle), keep_cache=opened.keep_cache, direct_io=opened.direct)
 
 
 def _statvfs(quota: Quota) -> StatvfsData:

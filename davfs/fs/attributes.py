@@ -43,10 +43,13 @@ class Changes(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """An open file. `keep_cache`: the kernel's pages of this file are still right."""
+    """An open file. `keep_cache`: the kernel's pages of this file are still right. `direct`: this handle
+    reads and writes past them (see `Handles.open_file`).
+    """
 
     handle: int
     keep_cache: bool
+    direct: bool = False
 
 
 def file_mtime_ns(resource: Resource, kept: LocalAttributes | None, *, owed: bool = False) -> int:

@@ -26,7 +26,7 @@ from davfs.fs.handles import Handles, OpenFile
 from davfs.fs.inodes import Node
 from davfs.fs.locks import Locks
 from davfs.fs.metadata import Entry
-from davfs.fs.permissions import check_making, check_writing
+from davfs.fs.permissions import SET_ID, check_making, check_writing, has_set_id
 from davfs.fs.quota import Allowance
 from davfs.fs.settings import Settings
 from davfs.fs.store import ContentStore
@@ -83,7 +83,7 @@ class Files:
         except DavfsError:
             self._tree.nodes.unpin(node)
             raise
-        file = self._handles.open_file(node, content, flags)
+        file = self._handles.open_file(node, content, flags, is_empty=emptied)
         self._failures.opened(file)
         try:
             if writing and flags & os.O_TRUNC:
@@ -97,9 +97,9 @@ class Files:
             raise
         if file.readable and not (emptied or file.content.dirty):
             self._tree.unread.over(node.ino)
-        keep = node.kernel_content == file.content.id
-        node.kernel_content = file.content.id
-        return Opened(file.number, keep)
+        keep = node.kernel_content == file.content.id and not file.direct
+        node.kernel_content = 0 if file.direct else file.content.id
+        return Opened(file.number, keep, file.direct)
 
     async def _confirm(self, file: OpenFile) -> None:
         """The first bytes are fetched at open (of a small file all): then it is known which version this is.
@@ -192,12 +192,12 @@ class Files:
         node.ctime_ns = time.time_ns()
         if kept is not None:
             self._tree.keep_mode(node, kept)
-        file = self._handles.open_file(node, content, flags)
-        node.kernel_content = content.id
+        file = self._handles.open_file(node, content, flags, is_empty=True)
+        node.kernel_content = 0 if file.direct else content.id
         self._tree.touched(parent)
         self._uploads.schedule(node, content, self._settings.open_flush_s)
         self._locks.belongs_to(path, node)
-        return Opened(file.number, keep_cache=True), node
+        return Opened(file.number, not file.direct, file.direct), node
 
     async def _current(self, node: Node, *, writing: bool, emptied: bool) -> Content:
         """The version to open, acquired: the unsent one, the cached one if it still holds, or a new one.
@@ -432,6 +432,9 @@ class Files:
             _journal_at(file.node, content)
         written = content.write(offset, data)
         file.wrote = True
+        if file.direct and has_set_id(file.node.mode):  # the kernel leaves that to us
+            self._tree.keep_mode(file.node, (file.node.mode or 0) & ~SET_ID)
+            self._tree.changed(file.node)
         file.node.told_size = content.size_bytes  # the kernel follows its own writes
         if not content.orphan:
             self._noted(file.node, content, was_dirty=was_dirty)
@@ -482,6 +485,8 @@ class Files:
         if size == 0 and node.content is content:
             self._based_on_what_was_seen(node, content)
         content.truncate(size)
+        if content.complete:
+            self._uploads.needs_no_rest(content)
         for file in self._handles.of(content):
             file.wrote = True
         if not content.orphan:

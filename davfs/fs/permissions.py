@@ -8,6 +8,7 @@ refuses nothing: then the server's 403 is what tells.
 from __future__ import annotations
 
 import errno
+import stat
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ from davfs.dav.properties import OWN_EXECUTABLE, PERMISSIONS, PRIVILEGES
 from davfs.dav.resource import Resource
 from davfs.errors import PosixError
 
+SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 _ALL: Final = frozenset({"{DAV:}all", "{DAV:}write"})
 
 
@@ -87,3 +89,9 @@ def told_mode(mode: int, resource: Resource | None, *, is_folder: bool, wished: 
         if not ((may.files or may.folders) if is_folder else may.content):
             mode &= ~0o222
     return mode
+
+
+def has_set_id(mode: int | None) -> bool:
+    """Whether it runs as somebody else: then a write takes that from it, which the kernel sees to where it
+    keeps pages of the file."""
+    return mode is not None and bool(mode & SET_ID)

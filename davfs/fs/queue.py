@@ -45,6 +45,7 @@ class Pending:
     is_out: Callable[[], bool] | None = None  # of the attempt that runs: the server may have the whole body
     staged: DavPath | None = None  # of the attempt that runs: the body is under this name of ours
     folder: FolderLook | None = None
+    rest: trio.CancelScope | None = None  # what is missing of it is being fetched, while it waits
     failed: DavfsError | None = None
     refused_at: int | None = None  # the change (`Life.written`) that the server refused for good
     attempted: trio.Event = field(default_factory=trio.Event)

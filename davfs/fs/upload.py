@@ -75,6 +75,7 @@ class Uploads:
     ) -> None:
         self._chunks = chunks
         self._tree = tree
+        self._downloads = downloads
         self._settings = settings
         self._queue = Queue(tree)
         self._slots = trio.Semaphore(settings.connections)
@@ -135,7 +136,39 @@ class Uploads:
             content.hurried = True
             self.schedule(node, content, 0)
         else:
-            self.schedule(node, content, self._settings.write_back_s)
+            self._bring_rest(self.schedule(node, content, self._settings.write_back_s))
+
+    def _bring_rest(self, pending: Pending) -> None:
+        """It goes up as a whole, so what is missing of it is fetched while it waits: 256 MiB that 4 KiB were
+        appended to are there a fifth sooner. Not what may go in parts, or waits for more than a rename.
+        """
+        content = pending.content
+        is_wanted = content.base is not None and not (content.complete or self._settings.partial_put)
+        if not is_wanted or self._settings.write_back_s > HURRY_WITHIN_S:
+            return
+        if self._nursery is not None and pending.rest is None:
+            content.held += 1
+            self._tree.store.acquire(content)
+            pending.rest = trio.CancelScope()
+            self._nursery.start_soon(self._fetch_rest, pending, pending.rest)
+
+    async def _fetch_rest(self, pending: Pending, scope: trio.CancelScope) -> None:
+        content = pending.content
+        try:
+            with scope, suppress(DavfsError):  # the upload meets it too, and says so
+                await self._downloads.ensure_whole(content, lambda: pending.node.server_path)
+        finally:
+            pending.rest = None
+            content.held -= 1
+            if scope.cancel_called:
+                self._downloads.nobody_reads(content)
+            self._tree.store.release(content)
+
+    def needs_no_rest(self, content: Content) -> None:
+        """What was missing of it is not wanted any more: it was cut off, or the file is gone."""
+        pending = self._queue.of(content)
+        if pending is not None and pending.rest is not None:
+            pending.rest.cancel()
 
     def grew(self, node: Node, content: Content) -> None:
         """A program writes on: is there something to be asked for its upload that takes a round trip?"""
@@ -275,6 +308,7 @@ class Uploads:
         if pending is None:
             return True
         node = pending.node
+        self.needs_no_rest(content)
         with trio.move_on_after(STORED_WITHIN_S):
             while _is_out(pending) and pending.node is node:
                 await pending.attempted.wait()

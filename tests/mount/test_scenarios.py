@@ -699,6 +699,34 @@ def test_mmap(kernel: KernelDriver) -> None:
     assert (kernel.disk / "a").read_bytes() == b"x" * 5000 + b"MAPPED" + b"x" * 4994
 
 
+def test_a_reader_follows_a_writer_who_was_alone(kernel_apache: KernelDriver) -> None:
+    """What is written past the kernel's pages shows to who opens the file meanwhile, byte by byte, mapped
+    as well once the writer is gone; to who writes it anew too, and to a reader of that.
+    """
+    kernel = kernel_apache
+    for flags in (os.O_WRONLY | os.O_CREAT | os.O_EXCL, os.O_WRONLY | os.O_TRUNC):
+        writer, written = kernel.open("a", flags), b""
+        reader = kernel.open("a")
+        for size in (1, 4095, 4097, 100_000, 1 << 20, 3_000_001):
+            piece = os.urandom(size)
+            kernel.pwrite(writer, piece, len(written))
+            written += piece
+            assert kernel.pread(reader, 5_000_000, 0) == written
+        with refused(errno.ENODEV):
+            kernel.call("mmap_read", reader, 0, 1)
+        kernel.pwrite(writer, b"changed", 5000)
+        written = written[:5000] + b"changed" + written[5007:]
+        assert kernel.pread(reader, 100, 4950) == written[4950:5050]
+        kernel.close(writer)
+        late = kernel.open("a")
+        assert kernel.call("mmap_read", late, 0, len(written)) == written
+        assert kernel.pread(reader, 100, 4950) == written[4950:5050]
+        kernel.close(late)
+        kernel.close(reader)
+        assert kernel.sync() == 0
+        assert (kernel.disk / "a").read_bytes() == written
+
+
 def test_extended_attributes_describe_the_resource(drive: Driver) -> None:
     """user.davfs.url and user.davfs.state can be read, and are not listed: `rsync -X` would copy them. Others
     are ENODATA, of other kinds EOPNOTSUPP: `ls -l` asks for two of those of every file until it is told so.
