@@ -274,7 +274,7 @@ class Metadata:
         folder_ino: int,
         itself: Resource,
         members: dict[str, Resource],
-        kept_of: Callable[[str], LocalAttributes | None],
+        kept_of: Callable[[str], LocalAttributes | None] | None,
         asked_s: float,
         *,
         complete: bool = True,
@@ -289,11 +289,12 @@ class Metadata:
         folder.cost_s = cost_s
         folder.tag = itself.etag.opaque if itself.etag is not None else None
         folder.looked_below_s = before.looked_below_s
-        for name, resource in members.items():
-            folder.entries[name] = Entry(resource, asked_s, kept_of(name))
+        folder.entries = {name: Entry(resource, asked_s) for name, resource in members.items()}
+        for name, entry in folder.entries.items() if before.entries or kept_of else ():
+            entry.kept = kept_of(name) if kept_of else None
             known = before.entries.get(name)
             if known is not None:
-                folder.entries[name].inherit(known)
+                entry.inherit(known)
         changed = False
         for name, entry in before.entries.items():
             newer = entry.ours and entry.learned_s >= asked_s
