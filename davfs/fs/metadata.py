@@ -274,7 +274,7 @@ class Metadata:
         folder_ino: int,
         itself: Resource,
         members: dict[str, Resource],
-        kept_of: Callable[[str], LocalAttributes | None] | None,
+        kept_of: Callable[[str], LocalAttributes | None],
         asked_s: float,
         *,
         complete: bool = True,
@@ -289,12 +289,11 @@ class Metadata:
         folder.cost_s = cost_s
         folder.tag = itself.etag.opaque if itself.etag is not None else None
         folder.looked_below_s = before.looked_below_s
-        folder.entries = {name: Entry(resource, asked_s) for name, resource in members.items()}
-        for name, entry in folder.entries.items() if before.entries or kept_of else ():
-            entry.kept = kept_of(name) if kept_of else None
+        for name, resource in members.items():
+            folder.entries[name] = Entry(resource, asked_s, kept_of(name))
             known = before.entries.get(name)
             if known is not None:
-                entry.inherit(known)
+                folder.entries[name].inherit(known)
         changed = False
         for name, entry in before.entries.items():
             newer = entry.ours and entry.learned_s >= asked_s
@@ -418,12 +417,15 @@ class Metadata:
 
     def _clamp(self, seconds: float, folder: Folder) -> float:
         """At least three times what the listing took: else a folder of 100,000 is old when it arrives."""
+        if seconds >= self._max_s >= COST_FACTOR * folder.cost_s:  # most files of most folders
+            return self._max_s
         return max(self._min_s, min(self._max_s, seconds), COST_FACTOR * folder.cost_s)
 
 
 def _learned_s(folder: Folder, entry: Entry) -> float:
     """A proof is of the whole folder as it was listed; what was learned since would have changed its tag."""
-    return max(entry.learned_s, folder.proved_s) if entry.learned_s > NEVER else NEVER
+    learned_s = entry.learned_s
+    return folder.proved_s if NEVER < learned_s < folder.proved_s else learned_s
 
 
 def _contradict(before: Folder, now: Folder) -> bool:

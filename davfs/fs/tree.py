@@ -310,7 +310,7 @@ class Tree:
             node.ino,
             listing.itself,
             members,
-            (lambda name: kept.get(self.nodes.number_of(node, name))) if kept else None,
+            (lambda name: kept.get(self.nodes.number_of(node, name))) if kept else (lambda _name: None),
             asked_s,
             complete=listing.complete and not listing.ignored,
             cost_s=trio.current_time() - asked_s,
