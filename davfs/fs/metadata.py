@@ -424,8 +424,7 @@ class Metadata:
 
 def _learned_s(folder: Folder, entry: Entry) -> float:
     """A proof is of the whole folder as it was listed; what was learned since would have changed its tag."""
-    learned_s = entry.learned_s
-    return folder.proved_s if NEVER < learned_s < folder.proved_s else learned_s
+    return max(entry.learned_s, folder.proved_s) if entry.learned_s > NEVER else NEVER
 
 
 def _contradict(before: Folder, now: Folder) -> bool:
