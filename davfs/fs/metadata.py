@@ -417,8 +417,6 @@ class Metadata:
 
     def _clamp(self, seconds: float, folder: Folder) -> float:
         """At least three times what the listing took: else a folder of 100,000 is old when it arrives."""
-        if seconds >= self._max_s >= COST_FACTOR * folder.cost_s:  # most files of most folders
-            return self._max_s
         return max(self._min_s, min(self._max_s, seconds), COST_FACTOR * folder.cost_s)
 
 
