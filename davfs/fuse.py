@@ -144,7 +144,7 @@ class KernelOperations(pyfuse3.Operations):
             if not pyfuse3.readdir_reply(token, FileNameT(os.fsencode(name)), entry, next_id + 2):
                 self._fs.forget(attributes.ino, 0)
                 return
-            self._fs.remember(attributes.ino)
+            self._fs.has_taken(fh, name, attributes)
 
     def _dots(self, fh: int, start_id: int, token: ReaddirToken) -> bool:
         names = (FileNameT(b"."), FileNameT(b".."))

@@ -64,13 +64,28 @@ class Appearance:
         uid, gid = self._settings.uid, self._settings.gid
         return Attributes(node.ino, mode, size, mtime_ns, changed_ns, accessed_ns, nlink, uid, gid, valid_s)
 
+    def of_plain_file(self, ino: int, folder: Folder, entry: Entry, now_s: float) -> Attributes:
+        """`attributes` of a file without a node: `is_plain_file` said that there is no more to it."""
+        resource = entry.resource
+        assert resource is not None
+        valid_s = self._left_s(folder, entry, now_s)
+        mtime_ns = (resource.mtime_s or 0) * NS
+        uid, gid, size = self._settings.uid, self._settings.gid, resource.size_bytes or 0
+        return Attributes(ino, self._plain_mode, size, mtime_ns, mtime_ns, mtime_ns, 1, uid, gid, valid_s)
+
+    def is_plain_file(self, entry: Entry) -> bool:
+        return entry.kept is None and entry.resource is not None and self._is_plain_file(entry.resource)
+
     def _is_plain(self, node: Node, resource: Resource) -> bool:
+        has_more = (
+            node.is_folder or node.seldom is not None or node.content is not None or node.parent is None
+        )
+        return not has_more and self._is_plain_file(resource)
+
+    def _is_plain_file(self, resource: Resource) -> bool:
         """A file of which nothing is known but its size and time: nearly all of nearly all listings."""
         return not (
-            node.is_folder
-            or node.seldom is not None
-            or node.content is not None
-            or node.parent is None
+            resource.is_collection
             or resource.extras
             or resource.executable
             or resource.mtime_s is None
@@ -83,6 +98,9 @@ class Appearance:
             return self._settings.attr_timeout_min_s
         if is_unsent(node):
             return self._settings.attr_timeout_max_s
+        return self._left_s(folder, entry, now_s)
+
+    def _left_s(self, folder: Folder | None, entry: Entry | None, now_s: float) -> float:
         left_s = self._meta.left_s(folder, entry, now_s)
         return OUTAGE_VALID_S if left_s < OUTAGE_VALID_S and self._is_away() else left_s
 

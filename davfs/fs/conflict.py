@@ -106,7 +106,7 @@ class Conflicts:
         parent = node.parent
         assert parent is not None
         names = (self._name(node.name, count) for count in itertools.count(1))
-        name = next(name for name in names if name not in parent.children)
+        name = next(name for name in names if self._tree.nodes.named(parent, name) is None)
         twin = self._tree.nodes.child(parent, name, is_folder=False)
         content.ino, content.path = twin.ino, path_bytes(twin.path)
         content.base, content.base_size = None, 0

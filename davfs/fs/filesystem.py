@@ -241,6 +241,10 @@ class Filesystem:
     def remember(self, ino: int) -> None:
         self._tree.nodes.get(ino).lookups += 1
 
+    def has_taken(self, handle: int, name: str, told: Attributes) -> None:
+        """The kernel has this member of an open folder, just given by `readdir`: one look-up."""
+        self._tree.nodes.told(self._handles.folder(handle).node, name, told.ino, told.size_bytes)
+
     def forget(self, ino: int, count: int) -> None:
         self._tree.nodes.forget(ino, count)
 
@@ -475,8 +479,9 @@ class Filesystem:
     def refresh(self) -> None:
         """For who knows that something changed elsewhere: nothing is believed any more without asking."""
         self._tree.meta.doubt_all()
-        for node in self._tree.nodes.all():
-            self._report_change(node)
+        for ino in self._tree.nodes.kernel_has():
+            with suppress(trio.WouldBlock):
+                self._send_changes.send_nowait(Invalidation(ino))
 
     def pending_paths(self) -> list[str]:
         """What is not on the server yet."""

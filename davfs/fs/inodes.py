@@ -8,6 +8,9 @@ Inode numbers are a hash of (parent's number, name), so they are the same after 
 remount without being stored, and a renamed folder keeps those of everything below it. What was renamed
 keeps its number through an exception table (`KnownNumbers`), which the caller makes durable.
 
+Files that the kernel knows from a listing only are not nodes yet, but leaves of their folder (`leaves`):
+`children` lacks them, and `named`, `child`, `get`, `find` and `members` make nodes of them.
+
 All methods are synchronous, so each is atomic under trio. No I/O here.
 """
 
@@ -23,12 +26,13 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from davfs.dav.resource import DavPath
 from davfs.errors import PosixError
 from davfs.fs.content import Content
+from davfs.fs.leaves import Leaves
 
 T = TypeVar("T")
 
 ROOT_INO: Final = 1
 _NEVER: Final = float("-inf")
-# Files have none: one for all of them saves 64 bytes of the 300 that each known file takes.
+# Files have none: one for all of them.
 _NO_CHILDREN: Final = cast("dict[str, Node]", MappingProxyType({}))
 
 
@@ -42,10 +46,7 @@ class KnownNumbers(Protocol):
 
 
 class _Seldom(Generic[T]):
-    """A field that few nodes ever set: then it is in `Node.seldom`, a dictionary that few nodes have.
-
-    With a million of files known these would be 72 MB of defaults.
-    """
+    """A field that few nodes ever set: then it is in `Node.seldom`, a dictionary that few nodes have."""
 
     def __init__(self, default: T) -> None:
         self._default = default
@@ -68,18 +69,11 @@ class _Seldom(Generic[T]):
 class Node:
     """An entry of the inode table. `parent` is None for the root and for what was unlinked."""
 
-    __slots__ = (
-        "children",
-        "content",
-        "ino",
-        "is_folder",
-        "lookups",
-        "name",
-        "parent",
-        "pins",
-        "seldom",
-        "told_size",
-    )
+    __slots__ = ("content", "ino", "lookups", "name", "parent", "pins", "seldom", "told_size")
+
+    is_folder = False
+    children = _NO_CHILDREN
+    leaves: Leaves | None = None
 
     busy = _Seldom(0)  # operations that are changing its name: what a listing says of it is old
     kernel_content = _Seldom(0)  # id of the content whose pages the kernel may hold
@@ -92,14 +86,12 @@ class Node:
     last_mtime_ns = _Seldom(0)
     last_size = _Seldom(0)
 
-    def __init__(self, ino: int, parent: Node | None, name: str, *, is_folder: bool) -> None:
+    def __init__(self, ino: int, parent: Node | None, name: str) -> None:
         self.ino = ino
         self.parent = parent
         self.name = name
-        self.is_folder = is_folder
         self.lookups = 0
         self.pins = 0  # open handles, running operations, unsent content
-        self.children: dict[str, Node] = {} if is_folder else _NO_CHILDREN
         self.content: Content | None = None
         self.told_size = -1  # the size that the kernel was last told
         self.seldom: dict[str, Any] | None = None
@@ -126,14 +118,14 @@ class Node:
         return self.aside if self.aside is not None else self.path
 
     def at(self, path: DavPath) -> Node | None:
-        """The known node at this path below it."""
+        """The known node at this path below it; none for a leaf."""
         node: Node | None = self
         for part in path.parts:
             node = node.children.get(part) if node is not None else None
         return node
 
     def below(self) -> Iterator[Node]:
-        """Every known node below this one."""
+        """Every known node below this one, but for the leaves: nobody uses them."""
         for child in list(self.children.values()):
             yield child
             yield from child.below()
@@ -150,6 +142,17 @@ class Node:
         return f"<Node {self.ino} {self.name!r}>"
 
 
+class _Folder(Node):
+    __slots__ = ("children", "leaves")
+
+    is_folder = True
+
+    def __init__(self, ino: int, parent: Node | None, name: str) -> None:
+        super().__init__(ino, parent, name)
+        self.children: dict[str, Node] = {}
+        self.leaves: Leaves | None = None
+
+
 def is_unsent(node: Node) -> bool:
     """Whether it holds bytes that are not known to be on the server."""
     return node.content is not None and node.content.dirty
@@ -163,39 +166,90 @@ def hashed_number(parent_ino: int, name: str, salt: int) -> int:
 
 class InodeTable:
     def __init__(self, known: KnownNumbers) -> None:
-        self.root = Node(ROOT_INO, None, "", is_folder=True)
+        self.root: Node = _Folder(ROOT_INO, None, "")
         self.root.lookups = 1  # the kernel never forgets the root
         self._known = known
-        self._by_ino: dict[int, Node] = {ROOT_INO: self.root}
+        self._by_ino: dict[int, Node] = {ROOT_INO: self.root}  # by the number of a leaf: its folder
 
     def __len__(self) -> int:
         return len(self._by_ino)
 
     def get(self, ino: int) -> Node:
-        node = self._by_ino.get(ino)
+        node = self.find(ino)
         if node is None:
             raise PosixError(errno.ESTALE, f"inode {ino} is not known any more")
         return node
 
-    def all(self) -> list[Node]:
-        return list(self._by_ino.values())
-
     def find(self, ino: int) -> Node | None:
-        return self._by_ino.get(ino)
+        node = self._by_ino.get(ino)
+        if node is None or node.ino == ino:
+            return node
+        assert node.leaves is not None
+        return self._grown(node, node.leaves.name_of(ino))
+
+    def named(self, parent: Node, name: str) -> Node | None:
+        """The known node of this name."""
+        node = parent.children.get(name)
+        if node is None and parent.leaves is not None and name in parent.leaves:
+            return self._grown(parent, name)
+        return node
+
+    def members(self, folder: Node) -> list[Node]:
+        """All known nodes in it."""
+        for name in list(folder.leaves or ()):
+            self._grown(folder, name)
+        return list(folder.children.values())
+
+    def _grown(self, parent: Node, name: str) -> Node:
+        assert parent.leaves is not None
+        ino, lookups, told_size = parent.leaves.take(name)
+        node = self._by_ino[ino] = parent.children[name] = Node(ino, parent, name)
+        node.lookups, node.told_size = lookups, told_size
+        return node
+
+    def kernel_has(self) -> list[int]:
+        """All numbers that the kernel may come back with."""
+        return [ino for ino, node in self._by_ino.items() if node.lookups or node.ino != ino]
 
     def number_of(self, parent: Node, name: str) -> int:
         """The number that `child` would give to this name now."""
         child = parent.children.get(name)
-        return child.ino if child is not None else self._number_for(parent.ino, name)
+        if child is not None:
+            return child.ino
+        leaf = None if parent.leaves is None else parent.leaves.number_of(name)
+        return self._number_for(parent.ino, name) if leaf is None else leaf
+
+    def leaf_number(self, parent: Node, name: str) -> int | None:
+        """The number of a file that nobody uses; None where it must be a node."""
+        if name in parent.children:
+            return None
+        if parent.leaves is not None:
+            number = parent.leaves.number_of(name)
+            if number is not None or parent.leaves.is_full:
+                return number
+        return self._number_for(parent.ino, name)
+
+    def told(self, parent: Node, name: str, ino: int, size_bytes: int) -> None:
+        """The kernel has taken this member from a listing, and looked it up thereby."""
+        node = self._by_ino.get(ino)
+        if node is not None and node.ino == ino:
+            node.lookups += 1
+            return
+        leaves = parent.leaves
+        if leaves is None:
+            assert isinstance(parent, _Folder)
+            leaves = parent.leaves = Leaves()
+        leaves.tell(name, ino, size_bytes)
+        self._by_ino[ino] = parent
 
     def child(self, parent: Node, name: str, *, is_folder: bool) -> Node:
         """The node of this name, made if need be. A node of the other kind is replaced."""
-        node = parent.children.get(name)
+        node = self.named(parent, name)
         if node is not None and node.is_folder == is_folder:
             return node
         if node is not None:
             self.detach(node)
-        node = Node(self._number_for(parent.ino, name), parent, name, is_folder=is_folder)
+        node = (_Folder if is_folder else Node)(self._number_for(parent.ino, name), parent, name)
         parent.children[name] = node
         self._by_ino[node.ino] = node
         return node
@@ -214,7 +268,7 @@ class InodeTable:
 
     def move(self, node: Node, parent: Node, name: str) -> Node | None:
         """Rename; returns the node that was there before, detached."""
-        replaced = parent.children.get(name)
+        replaced = self.named(parent, name)
         if replaced is node:
             return None
         if replaced is not None:
@@ -236,8 +290,13 @@ class InodeTable:
 
     def forget(self, ino: int, count: int) -> None:
         node = self._by_ino.get(ino)
-        if node is not None and node.ino != ROOT_INO:
+        if node is None or ino == ROOT_INO:
+            return
+        if node.ino == ino:
             node.lookups = max(0, node.lookups - count)
+            self.release(node)
+        elif node.leaves is not None and node.leaves.forget(ino, count):
+            del self._by_ino[ino]
             self.release(node)
 
     def pin(self, node: Node) -> None:
@@ -254,7 +313,7 @@ class InodeTable:
     def release(self, node: Node | None) -> None:
         """Drop nodes that nobody refers to any more, upwards."""
         while node is not None and node.ino != ROOT_INO:
-            if node.lookups or node.pins or node.children:
+            if node.lookups or node.pins or node.children or node.leaves:
                 return
             if self._by_ino.get(node.ino) is node:
                 del self._by_ino[node.ino]

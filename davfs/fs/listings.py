@@ -334,19 +334,18 @@ def _folder(header: dict[str, Any], chunks: list[bytes], clocks: Clocks | None) 
     learned_s = NEVER if folder.listed_s is None else folder.listed_s
     for chunk in chunks:
         for name, flags, size_bytes, mtime_s, *more in json.loads(chunk):
-            tag, *touched = more or (None,)
-            extras = touched[2] if len(touched) > 2 else ()
+            tag, extras = (more[0] if more else None), (more[3] if len(more) > 3 else ())
             resource = Resource(
                 is_collection=bool(flags & _IS_FOLDER),
                 size_bytes=_number(size_bytes),
                 mtime_s=_number(mtime_s),
                 etag=None if tag is None else ETag(str(tag), bool(flags & _WEAK)),
                 executable=bool(flags & _EXECUTABLE) if flags & _EXECUTABLE_KNOWN else None,
-                extras=tuple((str(extra), str(text)) for extra, text in extras),
+                extras=tuple((str(extra), str(text)) for extra, text in extras) if extras else (),
             )
             entry = Entry(resource, NEVER if flags & _OLD else learned_s)
-            if touched:
-                entry.touched_ns, entry.pushed_s = int(touched[0]), float(touched[1])
+            if len(more) > 1:
+                entry.touched_ns, entry.pushed_s = int(more[1]), float(more[2])
             folder.entries[checked_name(name)] = entry
     return folder
 

@@ -172,7 +172,7 @@ class Owed:
         node = self._nodes.root
         for depth, part in enumerate(parts, 1):
             folder = is_folder or depth < len(parts)
-            known = node.children.get(part)
+            known = self._nodes.named(node, part)
             if known is not None and known.is_folder != folder:
                 return None
             node = self._nodes.child(node, part, is_folder=folder)

@@ -148,7 +148,8 @@ class Renaming:
         paths = parent.path.child(name), new_parent.path.child(new_name)
         in_doubt = any((rename.source, rename.destination) == paths for rename in self._renames.left)
         await self.settle_renames_at(*paths)
-        if in_doubt and name not in parent.children and new_name in new_parent.children:
+        has_come = in_doubt and self._tree.nodes.named(new_parent, new_name) is not None
+        if has_come and self._tree.nodes.named(parent, name) is None:
             return  # it was done, and nobody had heard of it
         node = await self._existing(parent, name)
         with self._tree.nodes.held(node):
@@ -529,7 +530,7 @@ class Renaming:
         parent, node = self._tree.nodes.root, self._tree.nodes.root.at(rename.source)
         for part in rename.destination.parts[:-1]:
             parent = self._tree.nodes.child(parent, part, is_folder=True)
-        replaced = parent.children.get(rename.destination.name)
+        replaced = self._tree.nodes.named(parent, rename.destination.name)
         content = replaced.content if replaced is not None else None
         given_up = content is not None and content.id == rename.replaces
         if replaced is not None and not given_up and self._uploads.below(replaced):

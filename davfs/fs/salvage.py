@@ -58,7 +58,9 @@ class Salvage:
             self._index.distrust()
         elif self._adopted:
             self._index.forget_clean()  # their rows may be as old as those that were lost
-        kept = self._remove_strays(found)
+        if self._index.lost_power or self._adopted:
+            rows = self._index.files_on_disk()
+        kept = self._remove_strays(found, rows)
         self._tell()
         return kept
 
@@ -106,9 +108,9 @@ class Salvage:
     def _recover(self, path: str) -> None:
         self._recovered.append(self._disk.recover(path))
 
-    def _remove_strays(self, found: dict[int, list[Found]]) -> int:
+    def _remove_strays(self, found: dict[int, list[Found]], rows: dict[int, tuple[int, int, int]]) -> int:
         """Files without a row: left by a crash between the two, or clean and forgotten."""
-        rows, kept = self._index.files_on_disk(), 0
+        kept = 0
         for content_id, files in found.items():
             wanted = rows.get(content_id)
             for one in files:

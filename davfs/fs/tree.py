@@ -108,7 +108,7 @@ class Tree:
 
     def adopt(self, parent: Node, name: str, entry: Entry) -> Node | None:
         """Bring the table into line with what is known of this name."""
-        child = parent.children.get(name)
+        child = self.nodes.named(parent, name)
         resource = entry.resource
         if resource is None:
             if child is not None:
@@ -125,7 +125,7 @@ class Tree:
 
     def gone(self, node: Node) -> None:
         """Somebody else removed it: open handles keep what is on disk, unsent files keep their path."""
-        for child in list(node.children.values()):
+        for child in self.nodes.members(node):
             self.gone(child)
         if node.children or is_unsent(node) or node.busy:
             return
@@ -254,12 +254,9 @@ class Tree:
 
     def known_names(self, node: Node) -> list[str]:
         names = [name for name in self.meta.names(node.ino) if not name.startswith(HIDDEN_PREFIX)]
-        unsent = {
-            name: one for name, one in node.children.items() if one.content is not None and is_unsent(one)
-        }
-        for name in names if unsent else ():
-            unsent.pop(name, None)
-        return names + list(unsent)
+        unsent = [name for name, one in node.children.items() if is_unsent(one)]
+        known = set(names) if unsent else set()
+        return names + [name for name in unsent if name not in known]
 
     def known_child(self, parent: Node, name: str) -> Node | None:
         """The node of a name that a listing just gave; no request."""
@@ -271,9 +268,13 @@ class Tree:
 
     def told_member(
         self, folder: Folder, parent: Node, name: str, now_s: float
-    ) -> tuple[Node, Attributes] | None:
-        """`known_child`, and what the kernel is told of it: for each name of a long listing."""
+    ) -> tuple[Node | None, Attributes] | None:
+        """`known_child`, and what the kernel is told of it: for each name of a long listing. None: a leaf."""
         entry = folder.entries.get(name)
+        if entry is not None and self.appearance.is_plain_file(entry):
+            number = self.nodes.leaf_number(parent, name)
+            if number is not None:
+                return None, self.appearance.of_plain_file(number, folder, entry, now_s)
         node = self._local_child(parent, name) or (None if entry is None else self.adopt(parent, name, entry))
         if node is None:
             return None
@@ -319,19 +320,22 @@ class Tree:
         """Tell the kernel of what changed under nodes that it knows. What we stored and the server lists in
         another Unicode form is one file, not two."""
         for name, other in self.meta.listed_otherwise(folder.ino, members):
-            if (made := folder.children.get(name)) is not None:
+            if (made := self.nodes.named(folder, name)) is not None:
                 self.client.capabilities = self.client.capabilities.learned_spelling(name, other)
                 self.moved(made, folder, other)
-        for name, child in list(folder.children.items()):
-            if not (child.is_folder or is_unsent(child)):
-                self._notice_change(folder, child, members.get(name))
+        if self.meta.known_folder(folder.ino) is not None:
+            names = [name for name, child in folder.children.items() if not child.is_folder]
+            for name in (*names, *(folder.leaves or ())):
+                self._notice_change(folder, name, members.get(name))
 
-    def _notice_change(self, folder: Node, child: Node, now: Resource | None) -> None:
-        before = self.meta.stale_entry(folder.ino, child.name)
+    def _notice_change(self, folder: Node, name: str, now: Resource | None) -> None:
+        before = self.meta.stale_entry(folder.ino, name)
         if before is None or before.resource is None or now is None:
             return
         if not before.resource.validator.same_version(now.validator):
-            self.changed_elsewhere(child)
+            child = self.nodes.named(folder, name)
+            if child is not None and not (child.is_folder or is_unsent(child)):
+                self.changed_elsewhere(child)
 
     def changed_elsewhere(self, node: Node) -> None:
         """Somebody else writes to it: the kernel must be told, and our next overwrite takes more care."""
@@ -351,8 +355,7 @@ class Tree:
             self.meta.learn(parent.ino, name, Entry(None, asked_s))
             name, resource = resource.spelled, replace(resource, spelled=None)
         kept = self.store.index.locals_of(self.nodes.number_of(parent, name))
-        if (child := parent.children.get(name)) is not None and not child.is_folder:
-            self._notice_change(parent, child, resource)
+        self._notice_change(parent, name, resource)
         self.meta.learn(parent.ino, name, Entry(resource, asked_s, kept))
 
     # --- attributes
@@ -375,8 +378,7 @@ class Tree:
 
     async def _refresh_root(self) -> None:
         known, now_s = self._root, trio.current_time()
-        is_fresh = known is not None and now_s - known.learned_s < self.settings.attr_timeout_max_s
-        if is_fresh:
+        if known is not None and now_s - known.learned_s < self.settings.attr_timeout_max_s:
             self._look_at_the_marker()
             return
         if self.refusal() is not None:
@@ -540,7 +542,7 @@ class Tree:
         old_parent, old_name = node.parent, node.name
         assert old_parent is not None
         now_s = trio.current_time()
-        replaced = parent.children.get(name)
+        replaced = self.nodes.named(parent, name)
         over_link = False
         if replaced is not None and replaced is not node:
             over_link = self.link_target(replaced) is not None and self.link_target(node) is None
@@ -574,27 +576,22 @@ class Tree:
 
     def touched(self, folder: Node) -> None:
         """A member came or went."""
-        now_ns = time.time_ns()
-        folder.last_mtime_ns = folder.ctime_ns = now_ns
-        entry = self.known_entry(folder)
-        if entry is None:
-            return
-        entry.touched_ns, entry.pushed_s = now_ns, self.wall_s()
-        self.meta.changed.add(folder.parent.ino if folder.parent else 0)
-        if entry.kept is not None and entry.kept.mtime_ns is not None:
-            entry.kept = LocalAttributes(entry.kept.mode)
-            self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)
+        folder.last_mtime_ns = folder.ctime_ns = time.time_ns()
+        self.pushed(folder, touched_ns=folder.ctime_ns)
 
-    def pushed(self, folder: Node) -> None:
+    def pushed(self, folder: Node, *, touched_ns: int = 0) -> None:
         """A file in it was sent: the server moves the folder's mtime, but here nothing came or went."""
         entry = self.known_entry(folder)
         if entry is None:
             return
-        entry.pushed_s = self.wall_s()
-        self.meta.changed.add(folder.parent.ino if folder.parent else 0)
+        entry.touched_ns, entry.pushed_s = touched_ns or entry.touched_ns, self.wall_s()
+        above_ino = folder.parent.ino if folder.parent else 0
+        self.meta.changed.add(above_ino)
         if entry.kept is not None and entry.kept.mtime_ns is not None:
-            entry.kept = replace(entry.kept, version=Validator(mtime_s=int(entry.pushed_s)))
-            self.store.index.save_locals(folder.ino, folder.parent.ino if folder.parent else 0, entry.kept)
+            version = Validator(mtime_s=int(entry.pushed_s))
+            pushed = replace(entry.kept, version=version)
+            entry.kept = LocalAttributes(entry.kept.mode) if touched_ns else pushed
+            self.store.index.save_locals(folder.ino, above_ino, entry.kept)
 
 
 async def _nobody_to_tell(_node: Node) -> None:

@@ -68,7 +68,7 @@ class Wishes:
         """None where something else has the name by now: it may hold what is not sent."""
         node, parts = self._nodes.root, path_from_bytes(path).parts
         for depth, part in enumerate(parts, 1):
-            folder, known = is_folder or depth < len(parts), node.children.get(part)
+            folder, known = is_folder or depth < len(parts), self._nodes.named(node, part)
             if known is not None and known.is_folder != folder:
                 return None
             node = self._nodes.child(node, part, is_folder=folder)

@@ -3,7 +3,7 @@
 `Vfs` turns paths into lookups, one segment at a time, and calls one method of `Filesystem` for each thing
 the kernel would ask. It keeps nothing: every inode it looked up is forgotten again before the call
 returns, unless a handle holds it. So `Filesystem` is tried with the worst kernel there is, one without a
-dentry cache.
+dentry cache. Only what it listed last it remembers until it lists again, as READDIRPLUS makes a kernel do.
 
 It never decides what `Filesystem` should decide: kinds, emptiness and names are passed down unchecked,
 although the real kernel refuses some of them itself.
@@ -88,6 +88,7 @@ class Vfs:
     def __init__(self, fs: Filesystem) -> None:
         self.fs = fs
         self._files: dict[int, _Open] = {}
+        self._listed: list[int] = []
 
     # --- names
 
@@ -139,11 +140,20 @@ class Vfs:
     async def _all_names(self, handle: int) -> list[str]:
         """In pieces of a few names, as a kernel whose buffer is small."""
         names: list[str] = []
-        start = 0
-        while piece := list(islice(await self.fs.readdir(handle, start), _READDIR_NAMES)):
-            names += [name for name, _, _ in piece]
-            start = piece[-1][2]
+        start, before_start = 0, -1
+        self.forget_listed()
+        while start != before_start:
+            before_start = start
+            for name, told, after in islice(await self.fs.readdir(handle, start), _READDIR_NAMES):
+                names.append(name)
+                self.fs.has_taken(handle, name, told)
+                self._listed.append(told.ino)
+                start = after
         return sorted(names)
+
+    def forget_listed(self) -> None:
+        while self._listed:
+            self.fs.forget(self._listed.pop(), 1)
 
     async def mkdir(self, path: str, mode: int = 0o755) -> None:
         async with self._folder_of(path) as (parent, name):

@@ -36,6 +36,7 @@ class Kernels(RuleBasedStateMachine):
         self.numbers: dict[tuple[int, str], int] = {}  # (folder's number, name) -> the file's number
         self.nodes: list[Node] = []  # one entry for each look-up that was not taken back
         self.pinned: list[Node] = []
+        self.listed: list[int] = []  # one number for each member of a listing that was not taken back
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Node]:
@@ -59,6 +60,23 @@ class Kernels(RuleBasedStateMachine):
             node.lookups += 1
         self.nodes.append(node)
         return node
+
+    @rule(folder=folders, name=names)
+    def list_folder(self, folder: str, name: str) -> None:
+        """The kernel is told of a member by a listing, which may need no node."""
+        with self.folder(folder) as parent:
+            ino = self.table.leaf_number(parent, name)
+            if ino is None:
+                ino = self.known(parent, name).ino
+            assert ino == self.numbers.setdefault((parent.ino, name), ino)
+            self.table.told(parent, name, ino, 0)
+        self.listed.append(ino)
+
+    @rule(data=st.data())
+    def forget_listed(self, data: st.DataObject) -> None:
+        if self.listed:
+            ino = self.listed.pop(data.draw(st.integers(0, len(self.listed) - 1)))
+            self.table.forget(ino, 1)
 
     @rule(node=consumes(held))
     def forget(self, node: Node) -> None:
@@ -112,6 +130,7 @@ class Kernels(RuleBasedStateMachine):
     def remount(self) -> None:
         self.nodes.clear()
         self.pinned.clear()
+        self.listed.clear()
         self.table = InodeTable(Numbers(Database(self.db)))
 
     @invariant()
@@ -120,12 +139,15 @@ class Kernels(RuleBasedStateMachine):
         for node in live:
             assert self.table.find(node.ino) is node
         assert len({node.ino for node in live}) == len({id(node) for node in live})
+        assert {node.ino for node in self.nodes}.union(self.listed) <= set(self.table.kernel_has())
 
     def teardown(self) -> None:
         for node in self.pinned:
             self.table.unpin(node)
         for node in self.nodes:
             self.table.forget(node.ino, 1)
+        for ino in self.listed:
+            self.table.forget(ino, 1)
         for node in list(self.table.root.below()):
             self.table.release(node)  # what was looked at in passing
         assert len(self.table) == 1

@@ -91,13 +91,34 @@ async def test_a_name_that_a_listing_cannot_write_is_found(tmp_path: Path, autoj
 
 
 async def test_listing_a_folder_leaves_no_nodes(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """A kernel that reads a listing in small pieces and remembers none of it leaves an empty table."""
+    """A kernel that takes none of a listing, or has forgotten all of it, leaves an empty table."""
     server = FakeDav()
     for number in range(30):
         server.put(f"/f{number}", b"x")
     async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
-        assert len(await Vfs(fs).listdir("")) == 30
+        vfs = Vfs(fs)
+        assert len(await vfs.listdir("")) == 30
+        assert fs.status()["inodes"] == 31
+        vfs.forget_listed()
         assert fs.status()["inodes"] == 1
+        handle = await fs.opendir(ROOT_INO)
+        assert len(list(await fs.readdir(handle, 0))) == 30
+        fs.releasedir(handle)
+        assert fs.status()["inodes"] == 1
+
+
+async def test_a_listed_file_that_changed_elsewhere(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The kernel hears of it although only a listing told it of the file, and of which size."""
+    server = FakeDav()
+    server.put("/f", b"old")
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
+        assert await Vfs(fs).listdir("") == ["f"]
+        changed: list[tuple[str, int]] = []
+        fs._tree.changed = lambda node: changed.append((node.name, node.told_size))
+        server.put("/f", b"longer")
+        fs.refresh()
+        fs.releasedir(await fs.opendir(ROOT_INO))
+        assert changed == [("f", 3)]
 
 
 @pytest.mark.expects_warning("conflict")

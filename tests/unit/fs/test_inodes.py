@@ -13,6 +13,7 @@ from davfs.fs import schema
 from davfs.fs.database import Database
 from davfs.fs.index import Numbers
 from davfs.fs.inodes import ROOT_INO, InodeTable, Node
+from davfs.fs.leaves import LEAVES_MAX
 
 
 @pytest.fixture
@@ -182,3 +183,90 @@ def test_numbers_are_far_from_the_reserved_ones(table: InodeTable) -> None:
     """Numbers fit a signed 64-bit integer and are above the small ones, whatever the name."""
     for name in ("a", "\udcff", "x" * 255, "ä"):
         assert 1 << 16 <= seen(table, name).ino < 1 << 63
+
+
+# --- leaves: files that only a listing has told the kernel of
+
+
+def listed(table: InodeTable, name: str, parent: Node, size_bytes: int = 0) -> int:
+    """The kernel takes a member from a listing."""
+    number = table.leaf_number(parent, name)
+    assert number is not None
+    table.told(parent, name, number, size_bytes)
+    return number
+
+
+def test_a_listed_file_becomes_a_node_when_it_is_wanted(table: InodeTable) -> None:
+    """By number or by name, with its look-ups and the size that was told."""
+    folder = seen(table, "d", is_folder=True)
+    numbers = [listed(table, name, folder, size) for name, size in (("a", 1), ("b", 2), ("c", 3), ("b", 4))]
+    assert numbers[1] == numbers[3] == table.number_of(folder, "b")
+    assert (len(table), folder.children) == (5, {})
+    found = [table.get(numbers[0]), table.named(folder, "b"), table.child(folder, "c", is_folder=False)]
+    assert [(one.ino, str(one.path), one.lookups, one.told_size) for one in found if one is not None] == [
+        (numbers[0], "/d/a", 1, 1),
+        (numbers[1], "/d/b", 2, 4),
+        (numbers[2], "/d/c", 1, 3),
+    ]
+    assert [table.find(number) for number in numbers[:3]] == found
+    assert table.named(folder, "z") is None
+
+
+def test_listed_files_are_forgotten_by_their_counts(table: InodeTable) -> None:
+    """A leaf goes with its last look-up, and with the last leaf the folder that the kernel has forgotten."""
+    folder = seen(table, "d", is_folder=True)
+    first = listed(table, "a", folder)
+    second = listed(table, "b", folder)
+    listed(table, "b", folder)
+    table.forget(folder.ino, 1)
+    table.forget(first, 1)
+    table.forget(second, 0)
+    table.forget(second, 1)
+    assert sorted(table.kernel_has()) == sorted([ROOT_INO, second])
+    assert table.get(folder.ino) is folder
+    table.forget(second, 1)
+    assert len(table) == 1
+    with pytest.raises(PosixError):
+        table.get(second)
+
+
+def test_a_listed_file_that_is_a_node_counts_there(table: InodeTable) -> None:
+    """What is a node already is told of as one."""
+    file = seen(table, "f")
+    assert table.leaf_number(table.root, "f") is None
+    table.told(table.root, "f", file.ino, 0)
+    table.forget(file.ino, 1)
+    assert table.get(file.ino) is file
+    table.forget(file.ino, 1)
+    assert len(table) == 1
+
+
+def test_leaves_follow_their_folder_and_go_out_of_the_way(table: InodeTable) -> None:
+    """They keep their numbers when the folder is renamed; a file renamed over one replaces it."""
+    folder = seen(table, "d", is_folder=True)
+    numbers = [listed(table, name, folder) for name in "ab"]
+    table.move(folder, table.root, "e")
+    replaced = table.move(seen(table, "new"), folder, "b")
+    assert replaced is not None
+    assert (replaced.ino, replaced.unlinked, table.get(numbers[1])) == (numbers[1], True, replaced)
+    assert str(table.get(numbers[0]).path) == "/e/a"
+    assert {child.name for child in table.members(folder)} == {"a", "b"}
+
+
+def test_a_leaf_of_another_kind_is_another_node(table: InodeTable) -> None:
+    """A listed file that became a folder on the server is a new node."""
+    number = listed(table, "x", table.root)
+    folder = seen(table, "x", is_folder=True)
+    assert folder.ino != number
+    assert table.get(number).unlinked
+
+
+def test_a_large_folder_has_only_so_many_leaves(table: InodeTable) -> None:
+    """Beyond that its files are nodes at once; room comes when all leaves are gone."""
+    folder = seen(table, "d", is_folder=True)
+    numbers = [listed(table, f"f{count}", folder) for count in range(LEAVES_MAX)]
+    assert table.leaf_number(folder, "f0") == numbers[0]
+    assert table.leaf_number(folder, "more") is None
+    for number in numbers:
+        table.forget(number, 1)
+    assert table.leaf_number(folder, "more") is not None
