@@ -31,6 +31,7 @@ resources = st.builds(
     mtime_s=st.none() | st.integers(-(1 << 40), 1 << 40),
     etag=tags,
     executable=st.none() | st.booleans(),
+    spelled=st.none(),
     extras=st.just(()) | st.just((("{DAV:}ishidden", "1"), ("{urn:davfs:}mtime", ""))),
 )
 
