@@ -147,9 +147,12 @@ class KernelOperations(pyfuse3.Operations):
             self._fs.has_taken(fh, name, attributes)
 
     def _dots(self, fh: int, start_id: int, token: ReaddirToken) -> bool:
-        names = (FileNameT(b"."), FileNameT(b".."))
-        for at, attributes in enumerate(self._fs.parent_attributes(fh)):
-            if at >= start_id and not pyfuse3.readdir_reply(token, names[at], _entry(attributes), at + 1):
+        """Programs see numbers and kinds of these two; of their attributes the kernel keeps nothing."""
+        names, entry = (FileNameT(b"."), FileNameT(b"..")), EntryAttributes()
+        entry.st_mode = ModeT(stat.S_IFDIR)
+        for at, number in enumerate(self._fs.dots(fh)):
+            entry.st_ino = InodeT(number)
+            if at >= start_id and not pyfuse3.readdir_reply(token, names[at], entry, at + 1):
                 return False
         return True
 

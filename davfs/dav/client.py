@@ -403,7 +403,7 @@ class Client(Changing):
         if spelled is None:
             return entry
         self.capabilities = self.capabilities.learned_spelling(request.path.name, spelled)
-        return replace(entry, resource=replace(entry.resource, spelled=spelled))
+        return entry._replace(resource=entry.resource._replace(spelled=spelled))
 
     def _learn_listing(self, listing: Listing) -> None:
         files = (member for member in listing.members.values() if not member.is_collection)

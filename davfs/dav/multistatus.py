@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from lxml import etree
 
@@ -55,6 +55,11 @@ _COLLECTION: Final = "{DAV:}collection"
 _RESOURCETYPE: Final = "{DAV:}resourcetype"
 _QUOTA_AVAILABLE: Final = "{DAV:}quota-available-bytes"
 _QUOTA_USED: Final = "{DAV:}quota-used-bytes"
+_LENGTH: Final = "{DAV:}getcontentlength"
+_MODIFIED: Final = "{DAV:}getlastmodified"
+_ETAG: Final = "{DAV:}getetag"
+_TEXTS: Final = frozenset({_LENGTH, _MODIFIED, _ETAG, EXECUTABLE, _QUOTA_AVAILABLE, _QUOTA_USED})
+_NO_TEXTS: Final[Mapping[str, str]] = {}
 _NO_QUOTA: Final = Quota()
 
 _STATUS_LINE: Final = re.compile(r"HTTP/\S+\s+(\d{3})\b|\s*(\d{3})\s*$")
@@ -72,8 +77,7 @@ MOST_RESPONSES: Final = 1_000_000
 LONGEST_RESPONSE_BYTES: Final = 1024 * 1024  # the largest real one with all properties is 2 kB
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One DAV:response. `status` is 200 where the server gave properties and no other status."""
 
     hrefs: tuple[str, ...]
@@ -191,7 +195,7 @@ class _Properties:
     def read(self, propstat: etree._Element) -> None:
         props: list[etree._Element] = []
         status = None
-        for child in propstat:
+        for child in propstat[:]:
             tag = child.tag
             if tag == _PROP:
                 props.append(child)
@@ -202,14 +206,14 @@ class _Properties:
             return
         texts = self.texts = self.texts or {}
         for prop in props:
-            for value in prop:
+            for value in prop[:]:
                 tag = value.tag
-                if tag == _RESOURCETYPE:
+                if tag in _TEXTS:
+                    texts[tag] = value.text or ""
+                elif tag == _RESOURCETYPE:
                     self.collection = len(value) > 0 and any(kind.tag == _COLLECTION for kind in value)
                 elif tag in EXTRAS:
                     self.extras += ((tag, extra_text(value)),)
-                elif isinstance(tag, str):
-                    texts[tag] = value.text or ""
 
     def is_collection(self, href: str) -> bool:
         if self.collection is not None:
@@ -218,21 +222,16 @@ class _Properties:
         return is_true(told) or (told is None and href.rstrip().endswith("/"))
 
     def resource(self, href: str) -> Resource:
-        texts = self.texts or {}
+        texts = self.texts or _NO_TEXTS
         is_collection = self.is_collection(href)
         # lighttpd, Nephele and libphodav give folders a getcontentlength (servers.md 18): not content
-        size_bytes = None if is_collection else _number(texts.get("{DAV:}getcontentlength"))
-        return Resource(
-            is_collection=is_collection,
-            size_bytes=size_bytes,
-            mtime_s=parse_date(texts.get("{DAV:}getlastmodified")),
-            etag=_etag(texts.get("{DAV:}getetag")),
-            executable=_EXECUTABLE_TEXTS.get(texts.get(EXECUTABLE, "")),
-            extras=self.extras,
-        )
+        size_bytes = None if is_collection else _number(texts.get(_LENGTH))
+        mtime_s, etag = parse_date(texts.get(_MODIFIED)), _etag(texts.get(_ETAG))
+        executable = _EXECUTABLE_TEXTS.get(texts.get(EXECUTABLE, ""))
+        return Resource(is_collection, size_bytes, mtime_s, etag, executable, None, self.extras)
 
     def quota(self) -> Quota:
-        texts = self.texts or {}
+        texts = self.texts or _NO_TEXTS
         available, used = texts.get(_QUOTA_AVAILABLE), texts.get(_QUOTA_USED)
         if available is None and used is None:
             return _NO_QUOTA
@@ -252,7 +251,7 @@ def _entry(response: etree._Element) -> Entry:
     hrefs: list[str] = []
     status = None
     properties = _Properties()
-    for child in response:
+    for child in response[:]:  # a list is made faster than an iterator
         tag = child.tag  # made anew each time it is asked for
         if tag == _HREF:
             hrefs.append(child.text or "")
@@ -277,16 +276,15 @@ def entries_of(body: bytes) -> list[Entry] | None:
     None for one that is broken, in another encoding than UTF-8 or of another build than it should be:
     `Multistatus` knows what to make of it.
     """
-    cleaner = _Cleaner()
-    clean = cleaner.clean(body) + cleaner.clean(b"", final=True)
     try:
-        root = etree.fromstring(clean, _WHOLE) if cleaner.is_utf8 else None
+        # What `_Cleaner` would replace no parser lets pass, so there is nothing to clean in what can be read.
+        root = etree.fromstring(body, _WHOLE) if _is_utf8(body) else None
     except etree.XMLSyntaxError:
         return None
     if root is None:
         return None
     responses = list(root.iter(_RESPONSE))
-    is_as_usual = root.tag == _MULTISTATUS and len(responses) == len(list(root.iterchildren(_RESPONSE)))
+    is_as_usual = root.tag == _MULTISTATUS and responses == list(root.iterchildren(_RESPONSE))
     if not is_as_usual or root.getroottree().docinfo.doctype:
         return None
     return [_entry(response) for response in responses]

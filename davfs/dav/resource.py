@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from davfs.errors import BadName, NameTooLong
 
@@ -62,8 +62,7 @@ class DavPath:
 ROOT: Final = DavPath()
 
 
-@dataclass(frozen=True, slots=True)
-class ETag:
+class ETag(NamedTuple):
     """An entity tag (RFC 9110 8.8.3): the text between the quotes, and its strength."""
 
     opaque: str
@@ -124,9 +123,12 @@ class Validator:
         return self.etag if self.etag is not None and not self.etag.weak else None
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """What the server says of one path. Unknown is None, never a made-up value."""
+class Resource(NamedTuple):
+    """What the server says of one path. Unknown is None, never a made-up value.
+
+    One is made for each entry of each listing, and a tag with it: tuples take a third of the time of frozen
+    dataclasses.
+    """
 
     is_collection: bool
     size_bytes: int | None = None

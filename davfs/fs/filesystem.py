@@ -318,11 +318,10 @@ class Filesystem:
                 finally:
                     self._tree.nodes.release(told[0])
 
-    def parent_attributes(self, handle: int) -> tuple[Attributes, Attributes]:
-        """Of an open folder itself and of the one above it: '.' and '..'."""
+    def dots(self, handle: int) -> tuple[int, int]:
+        """The numbers of an open folder itself and of the one above it: '.' and '..'."""
         node = self._handles.folder(handle).node
-        above = node.parent if node.parent is not None else node
-        return self._tree.told_attributes(node), self._tree.told_attributes(above)
+        return node.ino, (node.parent or node).ino
 
     def releasedir(self, handle: int) -> None:
         self._tree.nodes.unpin(self._handles.close_folder(handle).node)

@@ -36,7 +36,9 @@ from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
 log = logging.getLogger("davfs.listings")
 
 SAVE_EVERY_S: Final = 2.0
+SLICE_S: Final = 0.002  # of saving, with everything else in between
 REST_FACTOR: Final = 50  # a folder whose encoding took 0.2 s is not encoded again for 10 s
+TOGETHER_MAX: Final = 64
 BYTES_MAX: Final = 64 << 20  # some 3 million members
 CHUNK: Final = 2_000
 JOIN_MAX_BYTES: Final = 200_000  # some 10,000 members
@@ -70,6 +72,15 @@ class Clocks:
         """How old what was asked then is, by the clock that says more; None where one of them went back."""
         ages = self.wall_s - wall_s, self.uptime_s - uptime_s
         return max(ages) if min(ages) >= 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is written of a folder."""
+
+    ino: int
+    members: bytes
+    until_s: float | None
 
 
 class Listings:
@@ -147,28 +158,48 @@ class Listings:
     def end(self, meta: Metadata) -> None:
         """When nothing changes any more: what is left. After this the rows may be believed."""
         self._drop_forgotten(meta)
+        rows: list[Row] = []
         for ino in list(meta.changed):
-            self._save_now(meta, ino)
+            folder = self._to_save(meta, ino)
+            if folder is not None:
+                rows.append(self._row_of(meta, ino, folder))
+            if len(rows) >= TOGETHER_MAX:
+                self._put_all(rows)
+        self._put_all(rows)
         if self._is_whole and not meta.forgotten:
             with suppress(PosixError):
                 self._index.run("INSERT INTO listings_ended VALUES (?)", (boot_id(),))
 
     async def save(self, meta: Metadata) -> None:
-        """What changed since the last time, in slices."""
+        """What changed since the last time, in slices of some milliseconds, each of them one commit."""
         self._drop_forgotten(meta)
+        rows: list[Row] = []
+        begun_s = time.perf_counter()
         for ino in list(meta.changed):
             if self._not_before.get(ino, 0.0) > trio.current_time():
                 continue
             folder = self._to_save(meta, ino)
             if folder is None:
                 continue
-            try:
-                pieces = await self._in_slices(ino, encoded(folder, self._clocks(), self._extras()))
-            except BaseException:
-                meta.changed.add(ino)
-                raise
-            if ino not in meta.forgotten:
-                self._put(ino, b"".join(pieces), self._until_s(meta, folder))
+            if len(folder.entries) <= CHUNK:
+                rows.append(self._row_of(meta, ino, folder))
+            else:
+                self._put_all(rows)
+                await self._save_large(meta, ino, folder)
+            if time.perf_counter() - begun_s > SLICE_S:
+                self._put_all(rows)
+                await trio.lowlevel.checkpoint()
+                begun_s = time.perf_counter()
+        self._put_all(rows)
+
+    async def _save_large(self, meta: Metadata, ino: int, folder: Folder) -> None:
+        try:
+            pieces = await self._in_slices(ino, encoded(folder, self._clocks(), self._extras()))
+        except BaseException:
+            meta.changed.add(ino)
+            raise
+        if ino not in meta.forgotten:
+            self._put(Row(ino, b"".join(pieces), self._until_s(meta, folder)))
 
     async def _in_slices(self, ino: int, encoding: Iterator[bytes]) -> list[bytes]:
         pieces: list[bytes] = []
@@ -193,12 +224,9 @@ class Listings:
         if spent_s > SAVE_EVERY_S / REST_FACTOR:
             self._not_before[ino] = trio.current_time() + REST_FACTOR * spent_s
 
-    def _save_now(self, meta: Metadata, ino: int) -> None:
-        folder = self._to_save(meta, ino)
-        if folder is not None:
-            self._put(
-                ino, b"".join(encoded(folder, self._clocks(), self._extras())), self._until_s(meta, folder)
-            )
+    def _row_of(self, meta: Metadata, ino: int, folder: Folder) -> Row:
+        data = b"".join(encoded(folder, self._clocks(), self._extras()))
+        return Row(ino, data, self._until_s(meta, folder))
 
     def _to_save(self, meta: Metadata, ino: int) -> Folder | None:
         """What is known of a folder; what changes from here on is saved the next time.
@@ -231,19 +259,40 @@ class Listings:
             return 0 if row is None else int(row[0])
         return 0
 
-    def _put(self, ino: int, members: bytes, until_s: float | None) -> None:
+    def _put_all(self, rows: list[Row]) -> None:
+        """In one commit, or, where that fails, each alone. Empties `rows`."""
+        todo, before_bytes = rows[:], self._bytes
+        rows.clear()
+        if len(todo) > 1:
+            try:
+                self._index.begin()
+                for row in todo:
+                    self._write(row)
+                self._index.commit()
+            except PosixError:
+                self._index.give_up()
+                self._bytes = before_bytes
+            else:
+                return
+        for row in todo:
+            self._put(row)
+
+    def _put(self, row: Row) -> None:
         try:
-            before = self._size(ino)
-            self._index.run(
-                "INSERT OR REPLACE INTO listings (ino, saved_s, bytes, members, until_s) VALUES (?,?,?,?,?)",
-                (ino, self._wall_s(), len(members), members, until_s),
-            )
-            self._bytes += len(members) - before
-            while self._bytes > self._bytes_max:
-                self._drop_oldest()
+            self._write(row)
         except PosixError as error:  # a full disk: contents need the room more than this does
             log.info("what is known of a folder was not saved: %s", error)
-            self._disbelieve(ino)
+            self._disbelieve(row.ino)
+
+    def _write(self, row: Row) -> None:
+        before = self._size(row.ino)
+        self._index.run(
+            "INSERT OR REPLACE INTO listings (ino, saved_s, bytes, members, until_s) VALUES (?,?,?,?,?)",
+            (row.ino, self._wall_s(), len(row.members), row.members, row.until_s),
+        )
+        self._bytes += len(row.members) - before
+        while self._bytes > self._bytes_max:
+            self._drop_oldest()
 
     def _drop_oldest(self) -> None:
         row = self._index.run("SELECT ino, bytes FROM listings ORDER BY saved_s LIMIT 1").fetchone()

@@ -16,7 +16,7 @@ Synchronous, no I/O; the clocks come as arguments: `now_s` monotonic, `wall_s` s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from cachetools import LRUCache
@@ -50,7 +50,7 @@ class Entry:
         """What only we know of a folder outlives a new answer; so do properties that we set since."""
         if self.resource is not None and before.resource is not None and before.patched_s > self.learned_s:
             ours = before.resource
-            self.resource = replace(self.resource, executable=ours.executable, extras=ours.extras)
+            self.resource = self.resource._replace(executable=ours.executable, extras=ours.extras)
             self.patched_s = before.patched_s
         if self.resource is not None and self.resource.is_collection:
             self.touched_ns = max(self.touched_ns, before.touched_ns)

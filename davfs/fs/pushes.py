@@ -15,7 +15,6 @@ import errno
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final
 
 import trio
@@ -94,7 +93,7 @@ class Pushes:
         known = is_executable(before)
         kept = None if before is None else _properties_kept(before)
         if kept is not None and self._client.capabilities.put_clears_executable:
-            kept = replace(kept, executable=False)
+            kept = kept._replace(executable=False)
         wanted = bool(known) if mode is None else bool(mode & 0o100)
         now = is_executable(kept)
         if wanted != bool(now) and self._keeps_executable is not False:
@@ -380,10 +379,10 @@ def with_properties(resource: Resource, texts: Texts) -> Resource:
     extras = tuple((name, text) for name, text in resource.extras if name not in texts)
     extras += tuple((name, text) for name, text in texts.items() if text is not None and name in EXTRAS)
     bit = texts.get(EXECUTABLE)
-    return replace(resource, extras=extras, executable=bit == "T" if bit is not None else resource.executable)
+    return resource._replace(extras=extras, executable=bit == "T" if bit is not None else resource.executable)
 
 
 def _properties_kept(before: Resource) -> Resource:
     """What other bytes under the same name leave as it was: not the time, and it is no link any more."""
     extras = tuple((name, text) for name, text in before.extras if name not in {LINK, MTIME})
-    return replace(before, extras=extras)
+    return before._replace(extras=extras)

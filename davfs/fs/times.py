@@ -331,7 +331,7 @@ class Times:
             entry = self._tree.meta.stale_entry(node.parent.ino, node.name)
         if entry is not None and entry.resource is not None:
             text = value("property", mtime_ns, resource.validator)
-            entry.resource = replace(entry.resource, extras=with_kept(entry.resource, text))
+            entry.resource = entry.resource._replace(extras=with_kept(entry.resource, text))
 
 
 def _files_first(debt: Debt) -> tuple[bool, float]:

@@ -353,7 +353,7 @@ class Tree:
             return
         if resource.spelled is not None:  # it has no such name, but another one for what it found
             self.meta.learn(parent.ino, name, Entry(None, asked_s))
-            name, resource = resource.spelled, replace(resource, spelled=None)
+            name, resource = resource.spelled, resource._replace(spelled=None)
         kept = self.store.index.locals_of(self.nodes.number_of(parent, name))
         self._notice_change(parent, name, resource)
         self.meta.learn(parent.ino, name, Entry(resource, asked_s, kept))
@@ -495,8 +495,7 @@ class Tree:
             kept = LocalAttributes(node.mode)
         else:
             self.store.index.save_locals(node.ino, node.parent.ino, kept)
-        resource = replace(
-            told or Resource(is_collection=False),
+        resource = (told or Resource(is_collection=False))._replace(
             is_collection=False,
             size_bytes=content.base_size,
             mtime_s=mtime_s,

@@ -404,6 +404,14 @@ def test_times_and_modes_after_a_new_mount(kernel: KernelDriver, tmp_path: Path)
     assert before - 50_000_000 <= kernel.stat("new").mtime_ns <= time.time_ns()
 
 
+def test_a_listing_names_itself_and_what_is_above(kernel_apache: KernelDriver) -> None:
+    """`.` and `..` are folders, with the numbers that stat tells."""
+    kernel_apache.run(["mkdir", "folder"])
+    listed = kernel_apache.run(["ls", "-afi1F", "folder"]).split()
+    numbers = kernel_apache.run(["stat", "-c", "%i", "folder", "."]).split()
+    assert listed == [numbers[0], "./", numbers[1], "../"]
+
+
 # --- programs that copy and build -----------------------------------------------------------------
 
 

@@ -91,6 +91,7 @@ def test_tags_that_end_in_the_size() -> None:
     cut = ETag("123-1700000001-2")
     assert Capabilities().learned_propfind(empty).stored_bytes(cut) is None
     seen = Capabilities().learned_propfind(of_three)
+    assert seen.learned_propfind(of_three) is seen
     assert seen.stored_bytes(cut) == 2
     assert seen.learned_propfind(other).learned_propfind(of_three).stored_bytes(cut) == 2
     for _ in range(3):

@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from davfs.dav.resource import ETag, Resource
+from davfs.fs import listings as module
 from davfs.fs.index import Index, boot_id
-from davfs.fs.listings import Clocks, Listings, decoded, encoded
+from davfs.fs.listings import Clocks, Listings, Row, decoded, encoded
 from davfs.fs.metadata import NEVER, Entry, Folder, Metadata
 from tests.unit.fs.rig import at
 
@@ -30,6 +31,7 @@ resources = st.builds(
     mtime_s=st.none() | st.integers(-(1 << 40), 1 << 40),
     etag=tags,
     executable=st.none() | st.booleans(),
+    spelled=st.none(),
     extras=st.just(()) | st.just((("{DAV:}ishidden", "1"), ("{urn:davfs:}mtime", ""))),
 )
 
@@ -165,7 +167,7 @@ async def test_the_oldest_listings_go_first(index: Index) -> None:
 def test_what_was_sent_after_the_last_save_is_known(index: Index) -> None:
     """The daemon was killed between an upload and the next save: the cached version is the newer one."""
     listings = Listings(index, wall_s=lambda: 100.0)
-    listings._put(FOLDER, packed(a_folder_of("a", "old")), None)
+    listings._put(Row(FOLDER, packed(a_folder_of("a", "old")), None))
     cursor = index.run(
         "INSERT INTO contents (ino, path, size, base_size, base_known, etag, etag_weak, written, sent, acked,"
         " used_at) VALUES (1, ?, 5, 5, 1, 'two', 0, 1, 1, 1, 101.0)",
@@ -220,7 +222,7 @@ def test_rows_of_another_boot_are_old(index: Index, monkeypatch: pytest.MonkeyPa
         return believable
 
     monkeypatch.setattr(index, "unclean", False)
-    Listings(index, wall_s=lambda: 1_000.0)._put(FOLDER, packed(a_folder_of("a")), 1_060.0)
+    Listings(index, wall_s=lambda: 1_000.0)._put(Row(FOLDER, packed(a_folder_of("a")), 1_060.0))
     index.run("INSERT INTO listings_ended VALUES (?)", (boot_id(),))
     assert next_run() == next_run() == {FOLDER}
     index.run("UPDATE listings_ended SET boot='another'")
@@ -252,3 +254,34 @@ def test_a_listing_that_did_not_ask_for_all_is_old(asked: frozenset[str], wanted
     assert found is not None
     assert (found.listed_s == 5.0) == (wanted <= asked)
     assert list(found.entries) == ["a"]
+
+
+def many_folders(index: Index) -> tuple[Listings, Metadata]:
+    listings = Listings(index, wall_s=lambda: 1_000.0)
+    meta = meta_over(listings)
+    for ino in range(10, 30):
+        meta.learn_listing(ino, Resource(is_collection=True), {"a": a_file()}, lambda _: None, 1.0)
+    return listings, meta
+
+
+async def test_many_small_folders_are_one_commit(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A walk leaves hundreds of them: what a slice has encoded is written at once."""
+    monkeypatch.setattr(module, "SLICE_S", float("inf"))
+    listings, meta = many_folders(index)
+    statements: list[str] = []
+    index._db._db.set_trace_callback(statements.append)
+    await listings.save(meta)
+    assert statements.count("COMMIT") == 1
+    assert {ino for (ino,) in index.rows("SELECT ino FROM listings")} == set(range(10, 30))
+    assert not meta.changed
+
+
+async def test_one_row_that_cannot_be_written_keeps_no_other_away(index: Index) -> None:
+    """What fails together is written one by one; and the bytes on disk are counted right."""
+    listings, meta = many_folders(index)
+    index.run(
+        "CREATE TEMP TRIGGER no BEFORE INSERT ON listings WHEN new.ino=12 BEGIN SELECT RAISE(ABORT,'no'); END"
+    )
+    await listings.save(meta)
+    assert {ino for (ino,) in index.rows("SELECT ino FROM listings")} == set(range(10, 30)) - {12}
+    assert index.rows("SELECT SUM(bytes) FROM listings") == [(listings._bytes,)]
