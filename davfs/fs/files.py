@@ -196,6 +196,7 @@ class Files:
         node.kernel_content = content.id
         self._tree.touched(parent)
         self._uploads.schedule(node, content, self._settings.open_flush_s)
+        self._uploads.programs_write()
         self._locks.belongs_to(path, node)
         return Opened(file.number, keep_cache=True), node
 
@@ -311,6 +312,7 @@ class Files:
         ):
             # Whoever wrote: bytes of a mapped file may have come through another handle than this one.
             self._uploads.closed(node, content)
+            self._uploads.programs_write()
         if not any(self._handles.of(content)):
             self._downloads.nobody_reads(content)
         self._tree.let_go(node, content)
@@ -433,6 +435,7 @@ class Files:
         written = content.write(offset, data)
         file.wrote = True
         file.node.told_size = content.size_bytes  # the kernel follows its own writes
+        self._uploads.programs_write()
         if not content.orphan:
             self._noted(file.node, content, was_dirty=was_dirty)
             if content.size_bytes >= PARENT_FROM_BYTES:
