@@ -189,6 +189,9 @@ class Uploads:
         """While a name changes on the server, nothing of what it names begins to be sent."""
         held = [node for node in nodes if node is not None]
         self._paused += held
+        for node in held:
+            if node.content is not None:
+                node.content.progress.unpark_all()  # whoever waits for it to be sent need not
         try:
             yield
         finally:
