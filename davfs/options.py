@@ -311,7 +311,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _seconds(0, 3600),
         "0.2",
         "SECONDS",
-        "wait so long after the last close before a file is sent; up to 1 s, new files over 32 MiB need not",
+        "wait so long after the last close before a file is sent, 0.3 s more while programs write; up to 1 s,"
+        " new files over 32 MiB and what was renamed over a file need not",
     ),
     Option(
         "close",

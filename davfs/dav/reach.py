@@ -23,6 +23,7 @@ class Reach:
         self._asking: set[trio.CancelScope] = set()
         self.link = Link()
         self.news = trio.Event()  # set, and replaced, when there is something new about the link
+        self.quickest_s = float("inf")  # that anything was answered in: how far away the server is
 
     def tell(self) -> None:
         if self.link.refusal() is not None:
@@ -65,6 +66,10 @@ class Reach:
         if self.link.failed(error, self._clock(), asked_s=asked_s):
             self.tell()
 
+    def took(self, asked_s: float) -> None:
+        """What was sent at `asked_s` is answered."""
+        self.quickest_s = min(self.quickest_s, self._clock() - asked_s)
+
     def asking(self, longest_s: float, label: str) -> AbstractContextManager[None]:
         """Raises TimedOut when the block takes longer. What only asks need not wait for that once the outage
         is known."""
@@ -86,7 +91,9 @@ class _Watched:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        if error is not None:
+        if error is None:
+            self._reach.took(self._asked_s)
+        else:
             self._reach.failed(error, self._asked_s)
 
 

@@ -196,6 +196,7 @@ class Files:
         node.kernel_content = 0 if file.direct else content.id
         self._tree.touched(parent)
         self._uploads.schedule(node, content, self._settings.open_flush_s)
+        self._uploads.programs_write()
         self._locks.belongs_to(path, node)
         return Opened(file.number, not file.direct, file.direct), node
 
@@ -311,6 +312,7 @@ class Files:
         ):
             # Whoever wrote: bytes of a mapped file may have come through another handle than this one.
             self._uploads.closed(node, content)
+            self._uploads.programs_write()
         if not any(self._handles.of(content)):
             self._downloads.nobody_reads(content)
         self._tree.let_go(node, content)
@@ -436,6 +438,7 @@ class Files:
             self._tree.keep_mode(file.node, (file.node.mode or 0) & ~SET_ID)
             self._tree.changed(file.node)
         file.node.told_size = content.size_bytes  # the kernel follows its own writes
+        self._uploads.programs_write()
         if not content.orphan:
             self._noted(file.node, content, was_dirty=was_dirty)
             if content.size_bytes >= PARENT_FROM_BYTES:

@@ -344,10 +344,10 @@ class Renaming:
             content.ino, content.path = node.ino, path_bytes(node.path)
             content.rebase(version, digest)
             self._uploads.delivery.inherit(node.path, content)
-        delay_s = self._settings.write_back_s
-        self._uploads.schedule(
-            node, content, self._settings.open_flush_s if self._handles.has_writer(content) else delay_s
-        )
+        if self._handles.has_writer(content):
+            self._uploads.schedule(node, content, self._settings.open_flush_s)
+        else:
+            self._uploads.renamed(node, content, over=over is not None)
 
     async def _take_over(self, target: Node) -> Known | None:
         """The version that the server holds under the name that we are about to overwrite; None: nothing.

@@ -137,6 +137,7 @@ class Verification:
             coming = (
                 p for p in siblings if p.failed is None and p.due_s <= soon and p.node.name not in names
             )
+            coming = (p for p in coming if not p.node.busy)  # its rename may wait for this very answer
             sibling = next(coming, None)
             if sibling is None:
                 return

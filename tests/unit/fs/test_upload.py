@@ -21,6 +21,7 @@ from davfs.fs.settings import Settings
 from tests.fakes.davserver import ETags, FakeDav, Fault, Logged
 from tests.mount.assembly import running
 from tests.mount.vfs import Vfs
+from tests.unit.fs.drive import write
 from tests.unit.fs.rig import URL, at, opened, path_of, rig
 
 warns = pytest.mark.expects_warning
@@ -161,6 +162,26 @@ async def test_one_propfind_verifies_a_folder(
         assert not any(content.dirty for content in contents)
     assert len(server.requests("PUT")) == 10
     assert [entry.depth for entry in server.requests("PROPFIND")] == ["1"]
+
+
+@pytest.mark.parametrize(("answer_s", "renamed_s"), [(0.5, 0.25), (0.05, 0.4)])
+async def test_a_verification_does_not_wait_for_what_waits_for_it(
+    tmp_path: Path, autojump_clock: MockClock, answer_s: float, renamed_s: float
+) -> None:
+    """A rename over a file that is being sent waits for its answer, not for itself as its sibling."""
+    server = FakeDav(etags="hidden")
+    server.inject(Fault("PUT", answer_delay_s=answer_s))
+    async with running(server, URL, Settings(str(tmp_path / "c"))) as fs:
+        vfs, begun_s = Vfs(fs), trio.current_time()
+        await write(vfs, "config", b"first")
+        await trio.sleep(0.21)
+        await write(vfs, "config.lock", b"second")
+        await trio.sleep_until(begun_s + renamed_s)
+        await vfs.rename("config.lock", "config")
+        assert trio.current_time() - begun_s < max(0.2 + answer_s, renamed_s) + 0.1
+        assert await fs.sync(60) == 0
+    assert server.tree() == {"config": b"second"}
+    assert len(server.requests("PUT")) == 2
 
 
 @pytest.mark.parametrize("text", [b"new", b"another size"])
