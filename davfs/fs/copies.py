@@ -35,7 +35,7 @@ from davfs.fs.tree import Tree
 log = logging.getLogger("davfs.upload")
 
 COPY_MIN: Final = 4 << 20  # below, three more round trips (COPY, two looks) cost more than the bytes
-PIECE: Final = 1 << 20
+PIECE: Final = 128 << 10  # two of them stay in the processor's cache
 AT_ONCE: Final = 32 << 20  # compared in one visit to a thread: that long a cancellation waits, 15 ms
 REMEMBERED_MAX: Final = 1024
 _NEVER: Final = {405, 501}  # this server has no COPY
@@ -161,11 +161,12 @@ async def _same_bytes(ours: int, theirs: int, size: int, source: Content) -> boo
 
 
 def _same_part(ours: int, theirs: int, start: int, end: int) -> bool:
-    at = start
-    while at < end:
-        want = min(PIECE, end - at)
-        left, right = os.pread(ours, want, at), os.pread(theirs, want, at)
-        if len(left) != want or left != right:
+    left, right = bytearray(PIECE), bytearray(PIECE)
+    for at in range(start, end, PIECE):
+        if end - at < PIECE:
+            del left[end - at :], right[end - at :]
+        if os.preadv(ours, [left], at) != len(left) or os.preadv(theirs, [right], at) != len(right):
             return False
-        at += want
+        if left != right:
+            return False
     return True
