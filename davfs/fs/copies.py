@@ -2,7 +2,7 @@
 
 pyfuse3 knows no copy_file_range, so `cp` within the mount comes as reads and writes: its bytes are here, once
 as the clean version that was read and once as the new file. When that is to be sent, cached versions of its
-size are compared with it byte by byte. Both lie on the cache disk: for 128 MiB that is 0.06 s of CPU, a third
+size are compared with it byte by byte. Both lie on the cache disk: for 128 MiB that is 0.03 s of CPU, a sixth
 of what a hash takes, and nothing is done while reading and writing. What is equal is copied on the server to
 the temporary name that a PUT would have gone to, and goes on as every staged upload: one conditional MOVE.
 So a COPY may be cut, lost or repeated like a staged body; the journal knows nothing of it.
@@ -35,7 +35,7 @@ from davfs.fs.tree import Tree
 log = logging.getLogger("davfs.upload")
 
 COPY_MIN: Final = 4 << 20  # below, three more round trips (COPY, two looks) cost more than the bytes
-PIECE: Final = 128 << 10  # two of them stay in the processor's cache
+PIECE: Final = 256 << 10  # in pieces of 1 MiB it takes twice as long: they outgrow the processor's cache
 AT_ONCE: Final = 32 << 20  # compared in one visit to a thread: that long a cancellation waits, 15 ms
 REMEMBERED_MAX: Final = 1024
 _NEVER: Final = {405, 501}  # this server has no COPY
@@ -161,12 +161,11 @@ async def _same_bytes(ours: int, theirs: int, size: int, source: Content) -> boo
 
 
 def _same_part(ours: int, theirs: int, start: int, end: int) -> bool:
-    left, right = bytearray(PIECE), bytearray(PIECE)
-    for at in range(start, end, PIECE):
-        if end - at < PIECE:
-            del left[end - at :], right[end - at :]
-        if os.preadv(ours, [left], at) != len(left) or os.preadv(theirs, [right], at) != len(right):
+    at = start
+    while at < end:
+        want = min(PIECE, end - at)
+        left, right = os.pread(ours, want, at), os.pread(theirs, want, at)
+        if len(left) != want or left != right:
             return False
-        if left != right:
-            return False
+        at += want
     return True

@@ -30,7 +30,7 @@ READ_BYTES: Final = 1024 * 1024  # twice the throughput of 64 KiB (design.md 2)
 # its way to the cache, whatever its length. The kernel is told to wake us for so many bytes; when they take
 # longer than this, what came until then is a gulp too.
 GULP_BYTES: Final = 256 * 1024
-GATHER_S: Final = 0.016
+GATHER_S: Final = 0.032
 _DROP_BYTES: Final = 64 * 1024
 _LONG_BYTES: Final = 256 * 1024
 _HEAD_READ_BYTES: Final = 64 * 1024
