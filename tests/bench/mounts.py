@@ -218,7 +218,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--options", default="", help="further -o options for davfs, to try something")
     parser.add_argument("--shrink", default=1, type=int, help="divide all sizes, to try the benchmark itself")
     parser.add_argument("--rclone", default=Path(sys.executable).with_name("rclone"), type=Path)
-    parser.add_argument("--profile", type=Path, help="what davfs' time goes to, by row, into this folder")
+    parser.add_argument(
+        "--profile", type=Path, help="only what davfs' time goes to, by row; samples into this folder"
+    )
     parser.add_argument("--py-spy", default=Path(sys.executable).with_name("py-spy"), type=Path)
     parser.add_argument("--chart-python", help="a Python with matplotlib; without one no chart is drawn")
     parser.add_argument("--report-only", action="store_true", help="measure nothing, write the report anew")
@@ -227,9 +229,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = _arguments(argv)
-    given.out.mkdir(parents=True, exist_ok=True)
-    json_path = given.json or given.out / "performance.json"
+    for folder in filter(None, (given.out, given.profile)):
+        folder.mkdir(parents=True, exist_ok=True)
+    kept = given.profile or given.out  # seconds of a run that is watched are no figures
+    json_path = given.json or kept / "performance.json"
     results = Results.load(json_path)
+    profiler = Profiler(given.py_spy, given.profile) if given.profile else None
     if not given.report_only:
         name = datetime.now(tz=UTC).strftime("%Y%m%d-%H%M%S")
         plan = Plan(
@@ -239,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _peers(given.peers, given.rclone, given.tree.resolve(), given.options),
             given.rounds,
             name,
-            Profiler(given.py_spy, given.profile) if given.profile else None,
+            profiler,
         )
         begin_s = time.monotonic()
         try:
@@ -248,7 +253,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             results.runs.get(name, {})["minutes"] = round((time.monotonic() - begin_s) / 60, 1)
             results.save(json_path)
-    _report(results, given.out, given.chart_python)
+    if profiler is None:
+        _report(results, given.out, given.chart_python)
+    else:
+        report.write_costs(profiler.found(), given.out / "PERFORMANCE.md")
     return 0
 
 

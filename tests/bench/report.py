@@ -5,11 +5,12 @@ Pure but for `write`: results in, Markdown out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tests.bench.costs import Costs, table
 from tests.bench.measuring import Sample
 from tests.bench.results import Cell, Key, Results
 from tests.bench.table import ROWS, WORKLOAD_OF, Row
@@ -18,6 +19,8 @@ OURS: Final = "davfs"
 PEERS: Final = ("davfs", "rclone", "davfs2")
 _BEGIN: Final = "<!-- scripts/bench mounts: what follows is written by it -->"
 _END: Final = "<!-- scripts/bench mounts: end -->"
+_COSTS_BEGIN: Final = "<!-- scripts/bench mounts --profile: what follows is written by it -->"
+_COSTS_END: Final = "<!-- scripts/bench mounts --profile: end -->"
 _SOON_S: Final = 0.0995  # below: three decimals
 
 _PROSE: Final = f"""\
@@ -119,12 +122,22 @@ def _position(key: Key, order: Sequence[str]) -> tuple[float, int, float]:
 
 def write(results: Results, path: Path, *, chart: bool) -> None:
     """Puts the tables between the markers of `path`; makes the file when there is none."""
+    _put_between(_BEGIN, _END, lines(results, chart=chart), path)
+
+
+def write_costs(found: Mapping[str, Costs], path: Path) -> None:
+    """Puts what each part of the daemon took between markers of its own."""
+    titles = {key: row.title for key, row in ROWS.items()}
+    _put_between(_COSTS_BEGIN, _COSTS_END, table(found, titles), path)
+
+
+def _put_between(begin: str, end: str, what: Iterable[str], path: Path) -> None:
     text = path.read_text() if path.exists() else _PROSE
-    head, begin, rest = text.partition(_BEGIN)
-    _, end, tail = rest.partition(_END)
-    if not begin or not end:
+    head, has_begin, rest = text.partition(begin)
+    _, has_end, tail = rest.partition(end)
+    if not has_begin or not has_end:
         head, tail = text + "\n", "\n"
-    path.write_text(head + _BEGIN + "\n\n" + "\n".join(lines(results, chart=chart)) + "\n" + _END + tail)
+    path.write_text(head + begin + "\n\n" + "\n".join(what) + "\n" + end + tail)
 
 
 def lines(results: Results, *, chart: bool) -> Iterator[str]:

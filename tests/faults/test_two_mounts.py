@@ -31,6 +31,10 @@ FILES = 6
 LINES_MAX = 20
 PAUSE_S = 0.1  # at most, between two edits of one mount
 TIMEOUT_S = 7200 if EDITS > 1000 else 120
+# While a PUT over a file is stored, rclone 1.75 answers a GET with the new bytes cut at the old length (10 of
+# 25,000 beside 120 PUTs a second), and a look that follows agrees until the PUT has ended: here about one of
+# 3,000, on two cores with a load of 10. docs/SERVERS.md says so.
+CUTS = {"rclone"}
 TRANSIENT = {errno.ESTALE, errno.ENOENT}  # another client replaced it between two calls
 
 pytestmark = [pytest.mark.expects_warning(""), pytest.mark.timeout(TIMEOUT_S)]
@@ -74,6 +78,10 @@ class Tally:
             for content in gone
             if self.order[content][1] < self.last_replaced.get(self.order[content][0], 0)
         }
+
+    def begins_like(self, cut: bytes) -> bool:
+        """Whether somebody wrote this, and more."""
+        return any(content.startswith(cut) for content in self.written)
 
     def report(self, share: Share, seconds: float) -> str:
         copies = sum("(conflict " in path.name for path in share.root.iterdir())
@@ -168,7 +176,7 @@ def edit_on_both(share: Share, mount_of: MountOf) -> tuple[Tally, str]:
 
 def check(tally: Tally, report: str, share: Share) -> None:
     assert tally.lost(share) == {}, report
-    assert tally.torn == [], report
+    assert [one for one in tally.torn if not (share.name in CUTS and tally.begins_like(one))] == [], report
     assert len(tally.written) > EDITS * 0.8, report
     # what a refused MOVE left is removed in the background
     eventually(lambda: not [path for path in share.root.iterdir() if path.name.startswith(".davfs-")], 20)

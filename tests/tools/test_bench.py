@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.bench import report
+from tests.bench.costs import costs
 from tests.bench.measuring import LineProcess, Sample
 from tests.bench.results import Key, Results
 from tests.servers import Server, Share
@@ -168,3 +169,28 @@ def test_results_of_another_run_replace_only_their_own_cells(tmp_path: Path) -> 
     assert verdict.seconds("davfs") == 1.0
     assert verdict.seconds("rclone") == 5.0
     assert not verdict.same_run
+
+
+def test_samples_are_told_by_part_and_function(tmp_path: Path) -> None:
+    """C code counts for the function that called it, waiting for nothing; rows without samples say so."""
+    loop = "main (davfs/cli.py:35);unrolled_run (trio/_core/_run.py:2712)"
+    found = costs(
+        [
+            f"{loop};Uploads._work (davfs/fs/upload.py:219);Index.run (davfs/fs/index.py:90) 30",
+            f"{loop};async_wrapper.<locals>.wrapper (_pyfuse3.py:56) 50",
+            f"{loop};Lane.send (davfs/dav/lanes/lane.py:101);checkpoint (trio/_core/_run.py:9) 20",
+            "main (davfs/cli.py:35);run (trio/_core/_run.py:1);EpollIOManager.get_events (trio/x.py:2) 900",
+        ]
+    )
+    assert (found.work_s, found.waiting) == (0.4, 900)
+    assert found.parts == {"records": 30, "kernel's requests": 50, "event loop": 20}
+
+    page = tmp_path / "PERFORMANCE.md"
+    page.write_text("# Before\n")
+    for _ in range(2):
+        report.write_costs({"walk": found, "rm": costs([f"{loop};f (davfs/cli.py:1) 3"])}, page)
+    text = page.read_text()
+    assert text.startswith("# Before\n")
+    assert text.count("| list + stat 200 x 20, cold | 0.40 | 50 % |") == 1
+    assert "`pyfuse3` 50 %; `Index.run` 30 %; `checkpoint` 20 %" in text
+    assert "Too short to say (below 0.1 s at work): rm -r of 20 x 20 files." in text
