@@ -104,7 +104,7 @@ class Content:
         self.held = 0  # operations that need all of it to stay
         self.readers = 0  # uploads that read the file now
         self.waiting = 0  # programs that would write to it, once nobody reads it
-        self.progress = trio.lowlevel.ParkingLot()  # woken whenever bytes arrive, or a transfer ends
+        self.progress = trio.lowlevel.ParkingLot()  # woken when an upload of it has come a step further
         self.orphan = False  # unlinked or replaced: lives only as long as it is open
         self.hurried = False  # was sent at once when it was closed
         self.disk_bytes = 0  # as last counted by the store
@@ -194,7 +194,6 @@ class Content:
             self._store.count_filled(self, end - start)
         if mtime_ns is not None:
             self.set_mtime(mtime_ns)
-        self.progress.unpark_all()
 
     @property
     def droppable(self) -> bool:

@@ -2,7 +2,7 @@
 
 pyfuse3 knows no copy_file_range, so `cp` within the mount comes as reads and writes: its bytes are here, once
 as the clean version that was read and once as the new file. When that is to be sent, cached versions of its
-size are compared with it byte by byte. Both lie on the cache disk: for 128 MiB that is 0.06 s of CPU, a third
+size are compared with it byte by byte. Both lie on the cache disk: for 128 MiB that is 0.03 s of CPU, a sixth
 of what a hash takes, and nothing is done while reading and writing. What is equal is copied on the server to
 the temporary name that a PUT would have gone to, and goes on as every staged upload: one conditional MOVE.
 So a COPY may be cut, lost or repeated like a staged body; the journal knows nothing of it.
@@ -35,7 +35,7 @@ from davfs.fs.tree import Tree
 log = logging.getLogger("davfs.upload")
 
 COPY_MIN: Final = 4 << 20  # below, three more round trips (COPY, two looks) cost more than the bytes
-PIECE: Final = 1 << 20
+PIECE: Final = 256 << 10  # in pieces of 1 MiB it takes twice as long: they outgrow the processor's cache
 AT_ONCE: Final = 32 << 20  # compared in one visit to a thread: that long a cancellation waits, 15 ms
 REMEMBERED_MAX: Final = 1024
 _NEVER: Final = {405, 501}  # this server has no COPY

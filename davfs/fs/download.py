@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Final
 
 import trio
@@ -90,6 +91,13 @@ class Transfer:
     ahead: bool = False  # nobody has asked for it yet: its failure is nobody's
     is_all: bool = False  # the server knows no ranges: what is far off comes no sooner by another
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    waiting: dict[trio.Event, int] = field(default_factory=dict)  # who waits, and until which byte has come
+
+    def wake(self) -> None:
+        """Those who have what they wait for. Each piece comes to 100 us for a reader that is woken for it."""
+        for event, end in self.waiting.items():
+            if self.at >= end or self.done:
+                event.set()
 
 
 @dataclass(slots=True)
@@ -157,9 +165,9 @@ class Downloads:
             try:
                 transfer = self._covering(content, gap_start)
                 if transfer is None:
-                    gap_end = self._widened(content, gap_start, gap_end, least)
-                    transfer = self._begin(content, path, gap_start, gap_end, self._demand)
-                await self._progress(content, transfer, gap_start)
+                    widened = self._widened(content, gap_start, gap_end, least)
+                    transfer = self._begin(content, path, gap_start, widened, self._demand)
+                await self._progress(content, transfer, gap_start, gap_end)
             except DavfsError as error:
                 is_ours = _is_turning(content) or content.source != source or content.life.acked > acked
                 if isinstance(error, StaleVersion) and not (is_ours or for_upload):
@@ -357,7 +365,7 @@ class Downloads:
                 del self._running[content.id]
                 if (course := self._courses.get(content.id)) is not None:
                     course.ended_s = trio.current_time()
-            content.progress.unpark_all()
+            transfer.wake()
             self._store.release(content)
 
     async def _fetch(self, content: Content, path: Callable[[], DavPath], transfer: Transfer) -> None:
@@ -409,28 +417,31 @@ class Downloads:
         if not now.validator.same_version(version):
             raise StaleVersion("the file changed on the server while it was read")
 
-    async def _progress(self, content: Content, transfer: Transfer, wanted: int) -> None:
-        """Wait until `wanted` is there or the transfer ended."""
-        while (
-            not transfer.done
-            and not content.present.covers(wanted, wanted + 1)
-            and wanted < content.size_bytes
-        ):
-            if content.base_size < LARGE_BYTES:
-                await content.progress.park()
-                continue
-            with trio.move_on_after(DOUBT_AFTER_S) as wait:
-                await content.progress.park()
-            if wait.cancelled_caught:  # it is given more time than a server that is away deserves
-                self._client.reach.doubt()
+    async def _progress(self, content: Content, transfer: Transfer, start: int, end: int) -> None:
+        """Wait until this transfer has brought what it brings of [start, end), or ended."""
+        end = min(end, transfer.end)
+        if not transfer.done:
+            await self._arrival(content, transfer, end)
         if transfer.ahead and transfer.error is not None:
             return  # who waits asks for himself
-        if transfer.error is not None and content.missing(wanted, wanted + 1):
+        if transfer.error is not None and content.missing(start, end):
             raise transfer.error
-        if transfer.done and content.missing(wanted, wanted + 1):
-            if transfer.at > wanted:  # a cache of a few MiB, and many who read ahead in it: asked for again
+        if transfer.done and content.missing(start, start + 1):
+            if transfer.at > start:  # a cache of a few MiB, and many who read ahead in it: asked for again
                 raise Disconnected("the cache had no room to keep what came until it was read")
             raise ProtocolError("the server did not deliver what was asked for")
+
+    async def _arrival(self, content: Content, transfer: Transfer, end: int) -> None:
+        transfer.waiting[event := trio.Event()] = end
+        try:
+            while not event.is_set():
+                # A large file is given more time than a server that is away deserves.
+                with trio.move_on_after(DOUBT_AFTER_S if content.base_size >= LARGE_BYTES else inf) as wait:
+                    await event.wait()
+                if wait.cancelled_caught:
+                    self._client.reach.doubt()
+        finally:
+            del transfer.waiting[event]
 
     def running(self) -> Iterator[tuple[list[Transfer], float, int]]:
         """The transfers of each file of which any runs; since when one follows the other; what came since."""
@@ -471,6 +482,7 @@ def _take(content: Content, transfer: Transfer, held: list[bytes], acked: int) -
         content.fill(transfer.at, chunk)
         transfer.at += len(chunk)
     held.clear()
+    transfer.wake()
 
 
 def _completes(content: Content, transfer: Transfer, held: list[bytes]) -> bool:

@@ -27,9 +27,11 @@ from davfs.dav.lanes.answers import Body, Head, HeadReader, LengthBody, keep_ali
 from davfs.dav.lanes.connect import Connection
 
 READ_BYTES: Final = 1024 * 1024  # twice the throughput of 64 KiB (design.md 2)
-# Of a long body that comes in drops (200 Mbit/s: some kB at a time) what came in a few ms, together: each
-# piece costs 100 us on its way to the cache, whatever its length.
-GATHER_S: Final = 0.004
+# A long body that comes in drops (200 Mbit/s: some kB at a time) is read in gulps: each piece costs 100 us on
+# its way to the cache, whatever its length. The kernel is told to wake us for so many bytes; when they take
+# longer than this, what came until then is a gulp too.
+GULP_BYTES: Final = 256 * 1024
+GATHER_S: Final = 0.032
 _DROP_BYTES: Final = 64 * 1024
 _LONG_BYTES: Final = 256 * 1024
 _HEAD_READ_BYTES: Final = 64 * 1024
@@ -59,7 +61,8 @@ class Lane:
         self._idle_limit_s = _IDLE_S
         self._idle_since_s = 0.0
         self._rest = b""  # read, and not yet parsed
-        self._drips = False  # the last piece of a body was all that had come, and it was little
+        self._drips = False  # a long body comes in drops
+        self._least = 1  # the kernel wakes us for so many bytes
         self._is_waiting = False  # a request is out, and its answer is not here
 
     # --- life ---------------------------------------------------------------------------------------
@@ -77,6 +80,7 @@ class Lane:
         self._tcp.socket.close()
 
     def park(self) -> None:
+        self._wake_for(1)  # a single byte tells that it cannot be used again
         self._idle_since_s = trio.current_time()
 
     @property
@@ -112,7 +116,7 @@ class Lane:
     def note_answer(self, head: Head) -> None:
         """Learns from a head how long this lane will live."""
         self.answers += 1
-        self._is_waiting = False
+        self._is_waiting = self._drips = False
         if not head.keep_alive:
             self.is_spoilt = True
         timeout_s, left = keep_alive_limits(head.fields.get("keep-alive", "")[:_LONGEST_PROMISE])
@@ -218,10 +222,11 @@ class Lane:
         while not body.done:
             data, self._rest = self._rest, b""
             if not data:
-                if self._drips and isinstance(body, LengthBody) and body.wanted_bytes > _LONG_BYTES:
-                    await trio.sleep(GATHER_S)
-                data = await self._receive(min(READ_BYTES, max(body.wanted_bytes, 1)), timeout_s)
-                self._drips = len(data) < _DROP_BYTES and not self._is_tls  # a record of TLS is never more
+                wanted = max(body.wanted_bytes, 1)
+                gulp = min(GULP_BYTES, wanted) if self._drips else 1
+                data = await self._receive(min(READ_BYTES, wanted), timeout_s, gulp)
+                is_long = isinstance(body, LengthBody) and wanted > _LONG_BYTES and not self._is_tls
+                self._drips = self._drips or (is_long and len(data) < _DROP_BYTES)
             try:
                 content = body.take(data) if data else self._ended(body)
             except httpx.TransportError:
@@ -251,8 +256,10 @@ class Lane:
         body.end()
         return b""
 
-    async def _receive(self, size: int, timeout_s: float) -> bytes:
+    async def _receive(self, size: int, timeout_s: float, gulp: int = 1) -> bytes:
         try:
+            if gulp > 1 and (data := await self._gulp(size, gulp)) is not None:
+                return data
             if _ends_within(timeout_s):
                 return await self._received(size)
             with trio.move_on_after(timeout_s):
@@ -266,12 +273,33 @@ class Lane:
         self.is_spoilt = True
         raise httpx.ReadTimeout(f"the server sent nothing for {timeout_s:g} s")
 
-    async def _received(self, size: int) -> bytes:
-        if self._is_tls:
-            return bytes(await self._stream.receive_some(size))
+    async def _gulp(self, size: int, least: int) -> bytes | None:
+        """`least` bytes or more, or what came in a while; None: nothing."""
+        fd = self._fd()
+        self._wake_for(least)
+        with trio.move_on_after(GATHER_S):
+            await trio.lowlevel.wait_readable(fd)
+        with suppress(BlockingIOError):
+            return os.read(fd, size)
+        return None
+
+    def _wake_for(self, least: int) -> None:
+        """The connection is readable when so many bytes have come, or it ended (socket(7), SO_RCVLOWAT)."""
+        if self._least != least:
+            self._tcp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+            self._least = least
+
+    def _fd(self) -> int:
         fd = self._tcp.socket.fileno()
         if fd < 0:
             raise trio.ClosedResourceError
+        return fd
+
+    async def _received(self, size: int) -> bytes:
+        if self._is_tls:
+            return bytes(await self._stream.receive_some(size))
+        fd = self._fd()
+        self._wake_for(1)
         while True:  # not `receive_some`: it asks once before it waits, which fails for every answer
             await trio.lowlevel.wait_readable(fd)
             with suppress(BlockingIOError):

@@ -725,11 +725,80 @@ async def _pieces(size_bytes: int, *, chunked: bool) -> tuple[list[int], float]:
 
 
 async def test_a_long_body_that_drips_is_read_in_gulps(autojump_clock: MockClock) -> None:
-    """1 MiB in drops of 1 kB, 0.1 ms apart: some 40 together, but the last 256 kB at once as they come."""
-    pieces, _ = await _pieces(1024 * 1024, chunked=False)
+    """1 MiB in drops of 1 kB, 0.1 ms apart: up to 256 kB together, to the last byte."""
+    pieces, took_s = await _pieces(1024 * 1024, chunked=False)
     assert sum(pieces) == 1024 * 1024
-    assert len([size for size in pieces if size <= 8 * 1024]) < 280
-    assert len(pieces) < 400
+    assert len(pieces) < 64
+    assert took_s < 0.0001 * 1024 + GATHER_S
+
+
+async def _long_body(line: Line, *, then: bytes = b"", missing: int = 0) -> None:
+    """A drop, so that gulps are waited for, and then the rest."""
+    await line.say(f"HTTP/1.1 200 X\r\nContent-Length: {BIG}\r\n\r\n")
+    await trio.sleep(0.01)
+    await line.stream.send_all(b"\0")
+    await trio.sleep(0.01)
+    await line.stream.send_all(bytes(BIG - 1 - missing) + then)
+
+
+async def test_after_a_long_body_an_answer_of_a_few_bytes_is_seen() -> None:
+    """On the same connection: it wakes us for a single byte again. Else it would be waited for in vain."""
+
+    async def serves(line: Line) -> None:
+        await line.request()
+        await _long_body(line)
+        await _polite(line)
+
+    async with serving(serves) as peer, lanes_to(peer) as lanes:
+        assert (await ask(lanes, peer, "GET")).content == bytes(BIG)
+        assert (await ask(lanes, peer)).content == b"<x/>"
+        assert peer.connections == 1
+
+
+async def test_a_byte_too_many_after_a_long_body_ends_the_connection() -> None:
+    """It would be taken for the begin of the next answer."""
+
+    async def serves(line: Line) -> None:
+        if (seen := await line.request()) and seen.method == "GET":
+            await _long_body(line, then=b"H")
+        elif seen:
+            await line.answer(207)
+        await line.request()
+
+    async with serving(serves) as peer, lanes_to(peer) as lanes:
+        assert (await ask(lanes, peer, "GET")).content == bytes(BIG)
+        await trio.sleep(0.02)
+        assert (await ask(lanes, peer)).status_code == 207
+        assert [(seen.connection, seen.method) for seen in peer.seen] == [(1, "GET"), (2, "PROPFIND")]
+
+
+async def _received(stream: httpx.AsyncByteStream, into: bytearray) -> None:
+    async for piece in stream:
+        into += piece
+
+
+@pytest.mark.parametrize(("hangs_up", "error"), [(True, httpx.ReadError), (False, httpx.ReadTimeout)])
+async def test_of_a_long_body_that_ends_early_all_that_came_is_delivered(
+    hangs_up: bool, error: type[Exception], autojump_clock: MockClock
+) -> None:
+    """Although it is less than what we wait for; then the failure, at once or after the time-out."""
+
+    async def serves(line: Line) -> None:
+        await line.request()
+        await _long_body(line, missing=100)
+        if not hangs_up:
+            await trio.sleep_forever()
+
+    async with serving(serves) as peer, lanes_to(peer) as lanes:
+        times = dict.fromkeys(("connect", "read", "write", "pool"), 5.0)
+        request = httpx.Request("GET", peer.url, extensions={"timeout": times})
+        answer = await lanes.handle_async_request(request)
+        assert isinstance(answer.stream, httpx.AsyncByteStream)
+        came, begun_s = bytearray(), trio.current_time()
+        with pytest.raises(error):
+            await _received(answer.stream, came)
+        assert len(came) == BIG - 100
+        assert trio.current_time() - begun_s < (0.1 if hangs_up else 5.1)
 
 
 @pytest.mark.parametrize(("size_bytes", "chunked"), [(64 * 1024, False), (64 * 1024, True)])

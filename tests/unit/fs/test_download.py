@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -279,6 +280,41 @@ async def test_a_server_without_ranges_serves_the_end_too(tmp_path: Path) -> Non
     async with rig(WithoutRanges(server), tmp_path / "c") as it:
         content = await it.opened_file("/f")
         assert await it.read(content, 4 * MIB - 10, 4 * MIB) == data[-10:]
+    assert gets(server) == 1
+
+
+class Steps(trio.abc.Instrument):
+    """How often each task was resumed, by its name."""
+
+    def __init__(self) -> None:
+        self.count: Counter[str] = Counter()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count[task.name] += 1
+
+
+async def test_a_reader_is_woken_when_all_that_it_waits_for_is_there(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Of a body in pieces each has its bytes as soon as they came, and none wakes for another piece."""
+    server, _ = serving(16 * MIB)
+    steps, served_s = Steps(), dict[int, float]()
+    async with rig(SlowWithoutRanges(server), tmp_path / "c") as it:
+        content = await it.opened_file("/f")
+
+        async def reader(mib: int) -> None:
+            await it.downloads.ensure(content, lambda: at("/f"), 0, mib * MIB)
+            served_s[mib] = trio.current_time() - begun_s
+
+        begun_s = trio.current_time()
+        trio.lowlevel.add_instrument(steps)
+        async with trio.open_nursery() as nursery:
+            for mib in (16, 2):
+                nursery.start_soon(reader, mib, name=f"reader {mib}")
+                await trio.sleep(0.5)
+        trio.lowlevel.remove_instrument(steps)
+    assert served_s == {2: pytest.approx(2), 16: pytest.approx(16)}
+    assert steps.count["reader 2"] == steps.count["reader 16"] == 2
     assert gets(server) == 1
 
 
