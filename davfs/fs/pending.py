@@ -23,7 +23,8 @@ from davfs.fs.content import Content
 from davfs.fs.failures import Failures
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
-from davfs.fs.locks import UNKNOWN_HOLDER, Locks
+from davfs.fs.grants import UNKNOWN_HOLDER
+from davfs.fs.locks import Locks
 from davfs.fs.metadata import Entry
 from davfs.fs.queue import Pending
 from davfs.fs.states import State, state_of

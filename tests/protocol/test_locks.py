@@ -18,7 +18,8 @@ from davfs.dav.wire import Octets
 from davfs.errors import DavfsError, Locked, NotFound, PreconditionFailed
 from davfs.fs.handles import Handles
 from davfs.fs.index import Index
-from davfs.fs.locks import LOCK_FIRST_S, LOCK_TIMEOUT_S, Locks
+from davfs.fs.grants import LOCK_FIRST_S, LOCK_TIMEOUT_S
+from davfs.fs.locks import Locks
 from tests.protocol.wire import Content, wire_to
 from tests.servers import Rclone, Relay, Share, WsgiDav
 from tests.servers.meter import Exchange, Moment

@@ -14,14 +14,8 @@ from trio.testing import MockClock
 from davfs.dav.locks import LockToken
 from davfs.errors import Busy, DavfsError, Locked
 from davfs.fs.filesystem import Filesystem
-from davfs.fs.locks import (
-    FIRST_REFRESH_S,
-    LOCK_AFTER_S,
-    LOCK_FIRST_S,
-    LOCK_TIMEOUT_S,
-    UNKNOWN_HOLDER,
-    Policy,
-)
+from davfs.fs.grants import FIRST_REFRESH_S, LOCK_FIRST_S, LOCK_TIMEOUT_S, UNKNOWN_HOLDER
+from davfs.fs.locks import LOCK_AFTER_S, Policy
 from davfs.fs.settings import Settings
 from tests.fakes.davserver import Answer, FakeDav, Fault, _Asked
 from tests.mount.assembly import running
