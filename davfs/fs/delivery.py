@@ -78,7 +78,8 @@ class Delivery(Recognition):
         *,
         partial_put: bool = False,
     ) -> None:
-        super().__init__(tree, chunks, Partials(tree, leftovers, wanted=partial_put))
+        partials = Partials(tree, leftovers, wanted=partial_put)
+        super().__init__(tree, chunks, partials, guard.locks.strays)
         self._downloads = downloads
         self._conflicts = conflicts
         self._verification = verification

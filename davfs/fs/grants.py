@@ -22,8 +22,10 @@ from davfs.dav.hrefs import shown
 from davfs.dav.locks import NEVER_S, ActiveLock, GrantedLock, LockToken
 from davfs.dav.resource import DavPath, Validator
 from davfs.errors import DavfsError, Locked, NotFound, TimedOut
+from davfs.fs.content import new_digest
 from davfs.fs.index import Index
 from davfs.fs.inodes import Node
+from davfs.fs.strays import Strays
 from davfs.fs.tokens import Tokens
 from davfs.fs.turns import Turns
 
@@ -36,6 +38,8 @@ LOCK_TIMEOUT_S: Final = 600.0  # after a crash of the machine the name is free a
 FIRST_REFRESH_S: Final = 10.0
 DOUBT_S: Final = 1800.0  # how long a lock of which we were not told may last: sabre/dav grants no less
 RETRY_S: Final = 10.0  # a refresh or an UNLOCK that found no server
+ANSWER_S: Final = 1.0  # how long whoever gives up an upload waits for the answer to its LOCK
+NOTHING: Final = new_digest().digest()  # of the empty file that a LOCK makes
 OWNER_MARK: Final = "(davfs "
 UNKNOWN_HOLDER: Final = "somebody else (the server does not say who)"
 
@@ -65,6 +69,7 @@ class Grants:
         self._holders: dict[DavPath, str] = {}  # of foreign locks that stood in the way
         self._unrefreshed: set[DavPath] = set()  # lost because the server refused to refresh them
         self._refreshes = True  # no: it refuses that of locks that it still has (npm, libphodav)
+        self.strays = Strays()  # what may still land, by name; uploads note theirs here too
         self._turns = Turns()
         self._wake = trio.Event()
         self.owner = f"{_user()}@{socket.gethostname()} {OWNER_MARK}{self._tokens.own_id})"
@@ -79,21 +84,58 @@ class Grants:
                 held.node, held.ending = node or held.node, False
                 return held
             self._tokens.note(path)
-            try:
-                lock = await self._locked(path)
-            except (DavfsError, trio.Cancelled) as error:
-                if isinstance(error, DavfsError) and not error.outcome_unknown:
-                    self._tokens.forget(path)
-                else:  # the row stays: there may be a lock
-                    self._unanswered[path] = trio.current_time() + RETRY_S
-                    self._doubtful[path] = trio.current_time() + DOUBT_S
-                    self._wake.set()
-                raise
-            except BaseException:  # cancelled: whoever removes or renames this file now must not meet it
+            return await self._answered(path, node)
+
+    async def _answered(self, path: DavPath, node: Node | None) -> Held:
+        """Whoever gives up the upload waits for the answer to its LOCK, but not long: the file may be gone,
+        and LOCK make an empty one in its place. That goes again, and the lock with it.
+        """
+        told: Held | DavfsError | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                scope = trio.CancelScope(shield=True)
+                nursery.start_soon(_end_soon, scope)
+                with scope:
+                    try:
+                        told = await self._asked(path, node)
+                    except DavfsError as error:
+                        told = error
+                nursery.cancel_scope.cancel()
+        except BaseException:
+            if isinstance(told, Held):
+                await self._take_back(told)
+            raise
+        assert told is not None
+        if isinstance(told, DavfsError):
+            raise told
+        return told
+
+    async def _take_back(self, held: Held) -> None:
+        held.ending, held.due_s = True, trio.current_time()
+        with trio.move_on_after(ANSWER_S, shield=True) as scope:
+            await self._remove_made(held)
+            await self._unlock(held)
+        if scope.cancelled_caught:
+            self._may_have_made(held.path)
+            self._wake.set()
+
+    async def _asked(self, path: DavPath, node: Node | None) -> Held:
+        try:
+            lock = await self._locked(path)
+        except (DavfsError, trio.Cancelled) as error:
+            if isinstance(error, DavfsError) and not error.outcome_unknown:
+                self._tokens.forget(path)
+            else:  # the row stays: there may be a lock
                 self._unanswered[path] = trio.current_time() + RETRY_S
+                self._doubtful[path] = trio.current_time() + DOUBT_S
+                self._may_have_made(path)
                 self._wake.set()
-                raise
-            return await self._keep(path, lock, node)
+            raise
+        return await self._keep(path, lock, node)
+
+    def _may_have_made(self, path: DavPath) -> None:
+        """An empty file there may be one that a LOCK of ours made: known like a PUT that nobody answered."""
+        self.strays.note(path, 0, NOTHING, trio.current_time())
 
     async def _locked(self, path: DavPath) -> GrantedLock:
         try:
@@ -104,6 +146,7 @@ class Grants:
             mine = self._mine(locks)
             if mine is not None:
                 self._refreshes = self._refreshes and path not in self._unrefreshed
+                self._may_have_made(path)
                 return mine
             self._holders[path] = locks[0].owner or UNKNOWN_HOLDER if locks else UNKNOWN_HOLDER
             text = f"{shown(path)} is locked by {self._holders[path]}"
@@ -114,6 +157,7 @@ class Grants:
             with suppress(DavfsError):
                 mine = self._mine(await self._client.active_locks(path))
                 if mine is not None:
+                    self._may_have_made(path)
                     return mine
             raise
 
@@ -148,6 +192,7 @@ class Grants:
             found = await self._client.stat(held.path)
         except DavfsError as error:
             log.info("%s was made by LOCK, and cannot be looked at: %s", shown(held.path), error)
+            self._may_have_made(held.path)
             return
         held.made = found.validator if found.size_bytes == 0 else None
 
@@ -159,20 +204,23 @@ class Grants:
         async with self._turns.at(held.path):
             if not held.ending or self._held.get(held.path) is not held:
                 return  # wanted again, or gone
-            fresh = held.moved_over and trio.current_time() < held.due_s < NEVER_S
-            try:
-                gone = not await self._client.unlock(held.path, held.token)
-            except DavfsError as error:
-                if error.retry_helps:
-                    held.due_s = trio.current_time() + RETRY_S
-                    self._wake.set()
-                    return
-                log.info("UNLOCK of %s: %s", shown(held.path), error)
-            else:
-                if fresh:
-                    server = self._client.capabilities
-                    self._client.capabilities = server.learned_move_over_lock(gone=gone)
-            self._drop(held)
+            await self._unlock(held)
+
+    async def _unlock(self, held: Held) -> None:
+        fresh = held.moved_over and trio.current_time() < held.due_s < NEVER_S
+        try:
+            gone = not await self._client.unlock(held.path, held.token)
+        except DavfsError as error:
+            if error.retry_helps:
+                held.due_s = trio.current_time() + RETRY_S
+                self._wake.set()
+                return
+            log.info("UNLOCK of %s: %s", shown(held.path), error)
+        else:
+            if fresh:
+                server = self._client.capabilities
+                self._client.capabilities = server.learned_move_over_lock(gone=gone)
+        self._drop(held)
 
     async def _remove_made(self, held: Held) -> bool:
         """The empty file that our LOCK made, if it still is that: nobody else can write under our lock."""
@@ -188,6 +236,7 @@ class Grants:
             return True
         except DavfsError as error:
             log.info("%s: the empty file that LOCK made stays: %s", shown(held.path), error)
+            self._may_have_made(held.path)
         return False
 
     def _drop(self, held: Held) -> None:
@@ -215,6 +264,14 @@ class Grants:
             held = await self._keep(path, mine, None)
         await self._release(held)
         return path not in self._held
+
+
+async def _end_soon(scope: trio.CancelScope) -> None:
+    """Ends what runs in a shielded scope a moment after this is cancelled."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        scope.deadline = trio.current_time() + ANSWER_S
 
 
 def _user() -> str:

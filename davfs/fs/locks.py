@@ -236,7 +236,6 @@ class Locks(Grants):
         a LOCK that landed late, an UNLOCK of which the server got half (400)."""
         return self._usable and path not in self._held and await self._look_for_unanswered(path)
 
-
     # --- the task
 
     async def run(self, nursery: trio.Nursery) -> None:
@@ -347,7 +346,9 @@ class Locks(Grants):
         Returns how many there are; `settle` waits until the server has said what it thinks of them.
         """
         wanted = set(unsent)
-        for path, token in self._tokens.of_the_last_run():
+        for path, token, made in self._tokens.of_the_last_run():
+            if made or token is None:
+                self._may_have_made(path)
             if token is None:
                 self._unanswered[path] = trio.current_time()
             else:

@@ -21,9 +21,9 @@ from davfs.dav.resource import DavPath, checked_name
 from davfs.errors import LinkDown, Locked, PosixError
 from davfs.fs.content import Content
 from davfs.fs.failures import Failures
+from davfs.fs.grants import UNKNOWN_HOLDER
 from davfs.fs.handles import Handles
 from davfs.fs.inodes import Node
-from davfs.fs.grants import UNKNOWN_HOLDER
 from davfs.fs.locks import Locks
 from davfs.fs.metadata import Entry
 from davfs.fs.queue import Pending

@@ -32,11 +32,11 @@ CONTENDED_DIGEST_MAX: Final = 64 << 20  # and compared up to this size where a t
 
 
 class Recognition:
-    def __init__(self, tree: Tree, chunks: Chunks, partials: Partials) -> None:
+    def __init__(self, tree: Tree, chunks: Chunks, partials: Partials, strays: Strays) -> None:
         self._tree = tree
         self._chunks = chunks
         self._partials = partials
-        self._strays = Strays()
+        self._strays = strays
 
     async def _look_up(self, node: Node) -> LookedUp:
         try:

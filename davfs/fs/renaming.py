@@ -386,6 +386,7 @@ class Renaming:
         What is neither the old version nor what we sent is somebody else's: then the old base stays, so that
         the next PUT is refused and both versions survive.
         """
+        self._uploads.delivery.inherit(node.path, content)
         try:
             resource = await self._tree.client.stat(node.path)
         except NotFound:

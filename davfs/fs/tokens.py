@@ -28,6 +28,7 @@ class Kept(NamedTuple):
 
     path: DavPath
     token: LockToken | None
+    made: bool  # an empty file, as far as that was noted
 
 
 class Tokens:
@@ -62,8 +63,8 @@ class Tokens:
             self._index.run("DELETE FROM locks WHERE path=?", (path_bytes(path),))
 
     def of_the_last_run(self) -> list[Kept]:
-        rows = self._index.rows("SELECT path, token FROM locks")
-        return [Kept(path_from_bytes(raw), LockToken.parse(token)) for raw, token in rows]
+        rows = self._index.rows("SELECT path, token, made FROM locks")
+        return [Kept(path_from_bytes(raw), LockToken.parse(token), bool(made)) for raw, token, made in rows]
 
     def was_made_and_never_written(self, path: DavPath) -> bool:
         """Killed between LOCK and the journal: the cache knows nothing of a file there."""

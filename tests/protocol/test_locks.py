@@ -16,9 +16,9 @@ from davfs.dav.locks import LockToken
 from davfs.dav.resource import ROOT, DavPath, ETag
 from davfs.dav.wire import Octets
 from davfs.errors import DavfsError, Locked, NotFound, PreconditionFailed
+from davfs.fs.grants import LOCK_FIRST_S, LOCK_TIMEOUT_S
 from davfs.fs.handles import Handles
 from davfs.fs.index import Index
-from davfs.fs.grants import LOCK_FIRST_S, LOCK_TIMEOUT_S
 from davfs.fs.locks import Locks
 from tests.protocol.wire import Content, wire_to
 from tests.servers import Rclone, Relay, Share, WsgiDav

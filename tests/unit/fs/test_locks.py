@@ -453,6 +453,94 @@ async def test_a_lock_request_that_was_cut_off_is_looked_for(
         assert server.locks == []
 
 
+async def test_an_upload_that_ends_waits_a_moment_for_its_lock(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The file was gone, and LOCK made an empty one: when the answer comes soon, that goes, and the lock."""
+    server = FakeDav()
+    server.inject(Fault("LOCK", answer_delay_s=0.5))
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        with trio.move_on_after(0.1):
+            async with fs._locks.around(at("/gone")):
+                raise AssertionError("there was no answer yet")
+        assert server.tree() == {}
+        assert server.locks == []
+        assert fs.status()["locks"] == []
+
+
+async def cut_off_by_a_lock(server: FakeDav, fs: Filesystem) -> None:
+    """/doc is written here and removed by somebody else; LOCK has made an empty one, and not answered."""
+    vfs = Vfs(fs)
+    fd = await vfs.open("doc", WRITE)
+    await vfs.write(fd, b"new")
+    server.delete("/doc")
+    server.inject(Fault("LOCK", answer_delay_s=30))
+    await vfs.close(fd)
+    await trio.sleep(5)
+    assert server.tree()["doc"] == b""
+
+
+async def test_the_empty_file_of_an_unanswered_lock_is_ours(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The upload is stopped, and the next one finds what the LOCK made: no conflict with ourselves."""
+    server = FakeDav(conditions=False)
+    server.put("/doc", b"old")
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        await cut_off_by_a_lock(server, fs)
+        (pending,) = fs._uploads.pending()
+        await fs._uploads._cancel(pending)
+        assert await fs.sync(60) == 0
+        await trio.sleep(10)  # until our temporary name is gone
+    assert server.tree() == {"doc": b"new"}
+
+
+async def test_a_rename_finds_the_empty_file_of_an_unanswered_lock(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The file is renamed instead: ours gets the new name, and is not taken for somebody else's."""
+    server = FakeDav(conditions=False)
+    server.put("/doc", b"old")
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        await cut_off_by_a_lock(server, fs)
+        (pending,) = fs._uploads.pending()
+        await fs._uploads._cancel(pending)
+        await Vfs(fs).rename("doc", "other")
+        assert await fs.sync(60) == 0
+        await trio.sleep(10)  # until our temporary name is gone
+    assert server.tree() == {"other": b"new"}
+
+
+async def test_killed_after_a_lock_that_made_an_empty_file(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The row of that LOCK is on disk: the next run takes the empty file for ours, too."""
+    server = FakeDav(conditions=False)
+    server.put("/doc", b"old")
+    async with running(server, URL, settings(tmp_path, "auto", "before")) as fs:
+        await cut_off_by_a_lock(server, fs)
+        shutil.copytree(tmp_path / "before", tmp_path / "after")
+    assert server.tree()["doc"] == b""
+    async with running(server, URL, settings(tmp_path, "auto", "after")) as fs:
+        assert await fs.sync(200) == 0
+    assert {name: data for name, data in server.tree().items() if not name.startswith(".")} == {"doc": b"new"}
+
+
+async def test_a_lock_whose_answer_was_lost_and_that_made_a_file(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The lock is found by its owner; that the empty file under it is its work, nobody said."""
+    server = FakeDav(conditions=False)
+    server.put("/doc", b"old")
+    async with running(server, URL, settings(tmp_path, "auto")) as fs:
+        vfs = Vfs(fs)
+        fd = await vfs.open("doc", WRITE)
+        await vfs.write(fd, b"new")
+        server.delete("/doc")
+        server.inject(Fault("LOCK", lost="after"))
+        await closed_and_sent(vfs, fs, fd)
+    assert server.tree() == {"doc": b"new"}
+    assert server.locks == []
+
+
 async def test_an_unlock_that_found_no_server_is_repeated(tmp_path: Path, autojump_clock: MockClock) -> None:
     """The name does not stay locked because one UNLOCK got lost."""
     server = FakeDav()
