@@ -24,7 +24,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Literal, NamedTuple, TypeAlias, cast
@@ -895,10 +895,14 @@ def _decoded(path: str, *, plain: bool = False) -> Parts:
 async def _whole_body(request: httpx.Request) -> bytes:
     """The body as httpx streams it, checked against Content-Length as h11 does."""
     body = bytearray()
-    stream = cast(AsyncIterable[bytes], request.stream)
-    async for piece in stream:
-        await trio.lowlevel.checkpoint()
-        body += piece
+    pieces = aiter(cast(AsyncIterable[bytes], request.stream))
+    try:
+        async for piece in pieces:
+            await trio.lowlevel.checkpoint()
+            body += piece
+    finally:
+        if isinstance(pieces, AsyncGenerator):  # cut off: else trio warns when it is collected
+            await pieces.aclose()
     announced = request.headers.get("content-length")
     if announced is not None and int(announced) != len(body):
         raise httpx.LocalProtocolError(f"Content-Length {announced}, but {len(body)} bytes of body")
