@@ -393,7 +393,9 @@ class Party:
 
     async def do_save(self, path: str) -> None:
         """O_TRUNC: what this client shows at that moment is overwritten knowingly."""
-        seen = await self._read(path)
+        begun_s, seen = trio.current_time(), await self._read(path)
+        while begun_s != trio.current_time():  # its close has waited for an UNLOCK: that was another moment
+            begun_s, seen = trio.current_time(), await self._read(path)
         fd = await self.vfs.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         if seen is not None:
             self.ledger.supersede(seen)
