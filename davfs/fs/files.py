@@ -583,11 +583,8 @@ class Files:
             await self.fetch_all(node, content)
         except DavfsError as error:
             # What is not here will read as an error; the removal itself is not refused for it.
-            log.warning(
-                "%s is removed while it is open, and parts of it cannot be read any more: %s",
-                node.name,
-                error,
-            )
+            told = "%s is removed while it is open, and parts of it cannot be read any more: %s"
+            log.warning(told, node.name, error)
         return True
 
 
