@@ -238,9 +238,6 @@ class Filesystem:
         node.lookups += 1
         return self._tree.told_attributes(node)
 
-    def remember(self, ino: int) -> None:
-        self._tree.nodes.get(ino).lookups += 1
-
     def has_taken(self, handle: int, name: str, told: Attributes) -> None:
         """The kernel has this member of an open folder, just given by `readdir`: one look-up."""
         self._tree.nodes.told(self._handles.folder(handle).node, name, told.ino, told.size_bytes)

@@ -261,7 +261,7 @@ class Vfs:
         if flags & os.O_DIRECTORY:
             raise PosixError(errno.ENOTDIR)
         opened = await self.fs.open(told.ino, flags & ~_NOT_FOR_OPEN)
-        self.fs.remember(told.ino)
+        self.fs._tree.nodes.get(told.ino).lookups += 1
         return _Open(told.ino, opened.handle, flags)
 
     def _file(self, fd: int, unwanted: int | None = None) -> tuple[_Open, int]:
